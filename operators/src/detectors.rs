@@ -1,0 +1,17 @@
+//! The list of detectors, in the order of the manual. Adding one: its file, its line here, its default rule in `rules/`,
+//! its scenarios in `tests/`.
+
+use crate::operator::Detector;
+
+/// All detectors.
+pub static ALL: &[&Detector] = &[];
+
+/// The detector of a rule kind.
+pub fn by_rule_kind(kind: &str) -> Option<&'static Detector> {
+    ALL.iter().copied().find(|d| d.rule_kind == kind)
+}
+
+/// The detector of a signal kind.
+pub fn by_kind(kind: &str) -> Option<&'static Detector> {
+    ALL.iter().copied().find(|d| d.kind == kind)
+}

@@ -1,0 +1,45 @@
+//! Typed rules: what an analyst may change, after parsing. A `Rule` cannot be wrong: unknown names, values out of range
+//! and unknown kinds died on the way here.
+
+use std::collections::BTreeMap;
+
+use tidewatch_schemas::signal::Severity;
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Unique id.
+    pub id: String,
+    /// Version, from 1.
+    pub version: u32,
+    /// Kind as in rule files: `beaconing`, `egress_volume`, ...
+    pub kind: String,
+    /// Display name.
+    pub name: String,
+    /// Description.
+    pub description: String,
+    /// Ceiling of its signals' severity.
+    pub severity: Severity,
+    /// Base confidence, 0 to 100.
+    pub base_confidence: u8,
+    /// Suppression per (entity, subject), nanoseconds.
+    pub suppress_ns: i64,
+    /// Off when false.
+    pub enabled: bool,
+    /// Thresholds, the detector's defaults filled in: every name the detector declares is present.
+    pub thresholds: BTreeMap<String, f64>,
+    /// Lists, the detector's defaults filled in.
+    pub lists: BTreeMap<String, Vec<String>>,
+}
+
+impl Rule {
+    /// A threshold the detector declares. 0 if it does not, which the rule parser and a test exclude.
+    pub fn threshold(&self, name: &str) -> f64 {
+        self.thresholds.get(name).copied().unwrap_or_default()
+    }
+
+    /// A list the detector declares.
+    pub fn list(&self, name: &str) -> &[String] {
+        self.lists.get(name).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,68 @@
+//! Findings: candidates on their way from detect to correlate. A finding is a signal that has not yet met what only the
+//! tenant's view knows: prevalence, age, suppression.
+
+use crate::signal::{Endpoint, Entity, Evidence, RawRange, RuleRef, Severity};
+use crate::time::EventTime;
+
+/// A candidate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Tenant.
+    pub tenant: String,
+    /// Plane.
+    pub plane: String,
+    /// Kind.
+    pub kind: String,
+    /// Title.
+    pub title: String,
+    /// Sentence, without what correlate knows.
+    pub why: String,
+    /// The rule's ceiling.
+    pub severity: Severity,
+    /// 0 to 100, before prevalence.
+    pub confidence: u8,
+    /// Rule.
+    pub rule: RuleRef,
+    /// Whom it is about.
+    pub entity: Entity,
+    /// Source end.
+    pub source: Option<Endpoint>,
+    /// Destination end.
+    pub destination: Option<Endpoint>,
+    /// First row.
+    pub first_seen: EventTime,
+    /// Last row.
+    pub last_seen: EventTime,
+    /// Event time of the deciding row.
+    pub decided_at: EventTime,
+    /// Start of the slice in which it was decided.
+    pub slice_start: EventTime,
+    /// End of that slice.
+    pub slice_end: EventTime,
+    /// Detector's own fields.
+    pub evidence: Evidence,
+    /// ATT&CK technique ids.
+    pub attack: Vec<String>,
+    /// Where the rows lie.
+    pub raw: Vec<RawRange>,
+    /// The operator's canonical key of what was found about the entity (peer, name, port): part of the id, and what
+    /// suppression goes by.
+    pub subject: String,
+    /// Destination whose prevalence in the tenant matters, as in the contact rows.
+    pub contact: Option<String>,
+    /// No second signal of this (rule, entity, subject) for so long, nanoseconds.
+    pub suppress_ns: i64,
+}
+
+/// First contacts of hosts with destinations, struct of columns: one entry per new (host, destination) pair and day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Contacts {
+    /// Tenant of each entry.
+    pub tenant: Vec<String>,
+    /// Host of each entry.
+    pub host: Vec<String>,
+    /// Destination: address or name. Empty = the host itself was seen (counts the tenant's hosts).
+    pub destination: Vec<String>,
+    /// Event time of the first contact.
+    pub at: Vec<EventTime>,
+}

@@ -1,0 +1,240 @@
+//! Observations: what the pipeline knows of the network, as columns. One table per kind, each in its own file; the list
+//! of kinds here is the only other place a new table touches.
+//!
+//! A batch is at most [`ROWS_MAX`] rows of one kind, travels as one Arrow IPC stream and is named in the record's
+//! headers by kind and version. Decoding never trusts the bytes: a batch whose columns are not the table's is refused.
+
+pub mod cell;
+mod dns;
+mod edge;
+mod flow;
+mod http;
+mod result;
+pub mod table;
+mod tls;
+
+use std::cmp::Ordering;
+use std::io::Cursor;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::CompressionType;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+
+pub use dns::{DnsBatch, DnsColumns, DnsRow};
+pub use edge::{EdgeBatch, EdgeColumns, EdgeRow};
+pub use flow::{FlowBatch, FlowColumns, FlowRow};
+pub use http::{HttpBatch, HttpColumns, HttpRow};
+pub use result::{ResultBatch, ResultColumns, ResultRow};
+pub use tls::{TlsBatch, TlsColumns, TlsRow};
+
+use crate::address::Address;
+use crate::time::EventTime;
+
+/// Rows in one batch, at most; a builder is ended before it passes this.
+pub const ROWS_MAX: usize = 1 << 15;
+
+/// Where a row belongs: its key and its time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routing<'a> {
+    /// [`route_key`] of tenant and host.
+    pub key: u64,
+    /// Tenant.
+    pub tenant: &'a str,
+    /// Host, where its address is known.
+    pub host_address: Option<Address>,
+    /// Host, where only a name is known.
+    pub host_name: Option<&'a str>,
+    /// Event time.
+    pub event_time: EventTime,
+    /// False on the copy filed under a second internal host.
+    pub primary: bool,
+}
+
+/// The routing key: XXH3-64 over tenant, a zero byte, and the host's 16 bytes or its name. Fixed for ever: it places keys
+/// in key groups that outlive a process. It only places; equality is always decided on tenant and host themselves.
+pub fn route_key(tenant: &str, host_address: Option<Address>, host_name: Option<&str>) -> u64 {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(tenant.as_bytes());
+    hasher.update(&[0]);
+    match host_address {
+        Some(address) => hasher.update(&address.0),
+        None => hasher.update(host_name.unwrap_or("").as_bytes()),
+    }
+    hasher.digest()
+}
+
+macro_rules! kinds {
+    ($($kind:ident, $batch:ident, $columns:ident, $row:ident, $field:ident;)*) => {
+        /// The kinds of observation, in the order in which rows of equal time are handed out.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind { $(#[doc = concat!("See [`", stringify!($batch), "`].")] $kind,)* }
+
+        impl Kind {
+            /// All kinds.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
+
+            /// Name as in headers and documents.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$kind => $batch::NAME,)* }
+            }
+
+            /// Version written by this binary.
+            pub fn version(self) -> u16 {
+                match self { $(Self::$kind => $batch::VERSION,)* }
+            }
+
+            /// By name.
+            pub fn parse(name: &str) -> Option<Self> {
+                match name { $($batch::NAME => Some(Self::$kind),)* _ => None }
+            }
+
+            /// The table's columns.
+            pub fn columns(self) -> Vec<table::Column> {
+                match self { $(Self::$kind => $batch::columns(),)* }
+            }
+        }
+
+        /// A batch of any kind, opened.
+        #[derive(Clone, Debug)]
+        pub enum Batch { $(#[doc = concat!("Rows of [`", stringify!($batch), "`].")] $kind($batch),)* }
+
+        impl Batch {
+            /// Opens an Arrow batch as a kind.
+            pub fn open(kind: Kind, batch: &RecordBatch) -> Option<Self> {
+                match kind { $(Kind::$kind => $batch::open(batch).map(Self::$kind),)* }
+            }
+
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match self { $(Self::$kind(_) => Kind::$kind,)* }
+            }
+
+            /// Rows.
+            pub fn len(&self) -> usize {
+                match self { $(Self::$kind(b) => b.len(),)* }
+            }
+
+            /// No rows.
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            /// Routing columns of row `i`.
+            pub fn routing(&self, i: usize) -> Routing<'_> {
+                match self { $(Self::$kind(b) => b.routing(i),)* }
+            }
+
+            /// Position of row `i` in the input.
+            pub fn position(&self, i: usize) -> (i64, u32) {
+                match self { $(Self::$kind(b) => b.position(i),)* }
+            }
+
+            /// Row `i`.
+            pub fn row(&self, i: usize) -> Row<'_> {
+                match self { $(Self::$kind(b) => Row::$kind(b.row(i)),)* }
+            }
+        }
+
+        /// A row of any kind.
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub enum Row<'a> { $(#[doc = concat!("See [`", stringify!($row), "`].")] $kind($row<'a>),)* }
+
+        impl Row<'_> {
+            /// Orders rows of one time: by kind, then by content.
+            pub fn compare_content(&self, other: &Row<'_>) -> Ordering {
+                match (self, other) {
+                    $((Row::$kind(a), Row::$kind(b)) => a.compare_content(b),)*
+                    _ => self.kind().cmp(&other.kind()),
+                }
+            }
+
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match self { $(Row::$kind(_) => Kind::$kind,)* }
+            }
+
+            /// Its event time.
+            pub fn event_time(&self) -> EventTime {
+                match self { $(Row::$kind(r) => r.event_time,)* }
+            }
+        }
+
+        /// One builder per kind.
+        #[derive(Debug, Default)]
+        pub struct Columns { $(#[doc = concat!("Rows of [`", stringify!($batch), "`].")] pub $field: $columns,)* }
+
+        impl Columns {
+            /// Rows in all builders.
+            pub fn len(&self) -> usize {
+                0 $(+ self.$field.len())*
+            }
+
+            /// No rows.
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            /// Ends every builder that has rows.
+            pub fn finish(&mut self) -> Vec<(Kind, RecordBatch)> {
+                let mut out = Vec::new();
+                $(if !self.$field.is_empty() { out.push((Kind::$kind, self.$field.finish())); })*
+                out
+            }
+        }
+    };
+}
+
+kinds! {
+    Flow, FlowBatch, FlowColumns, FlowRow, flow;
+    Dns, DnsBatch, DnsColumns, DnsRow, dns;
+    Tls, TlsBatch, TlsColumns, TlsRow, tls;
+    Http, HttpBatch, HttpColumns, HttpRow, http;
+    Edge, EdgeBatch, EdgeColumns, EdgeRow, edge;
+    Result, ResultBatch, ResultColumns, ResultRow, result;
+}
+
+/// Why an obs record cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BatchError {
+    /// The header names a kind that does not exist.
+    #[error("unknown observation kind {got}")]
+    Kind {
+        /// As named.
+        got: String,
+    },
+    /// The bytes are no Arrow stream of one batch.
+    #[error("not an arrow stream of one batch: {reason}")]
+    Ipc {
+        /// Arrow's words.
+        reason: String,
+    },
+    /// The columns are not the table's.
+    #[error("columns are not those of {kind} version {version}")]
+    Columns {
+        /// Kind.
+        kind: &'static str,
+        /// Version of this binary.
+        version: u16,
+    },
+}
+
+/// Writes one batch as an Arrow IPC stream, lz4 inside.
+pub fn encode(batch: &RecordBatch) -> Vec<u8> {
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).expect("lz4 is compiled in");
+    let mut out = Vec::with_capacity(batch.num_rows() * 32 + 1024);
+    let mut writer =
+        StreamWriter::try_new_with_options(&mut out, &batch.schema(), options).expect("writing to memory cannot fail");
+    writer.write(batch).expect("writing to memory cannot fail");
+    writer.finish().expect("writing to memory cannot fail");
+    drop(writer);
+    out
+}
+
+/// Reads one batch. Never panics on hostile bytes; memory is bounded by what the stream's own lengths can back.
+pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Batch, BatchError> {
+    let ipc = |e: arrow_schema::ArrowError| BatchError::Ipc { reason: e.to_string() };
+    let mut reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(ipc)?;
+    let batch = reader.next().ok_or_else(|| BatchError::Ipc { reason: "empty stream".into() })?.map_err(ipc)?;
+    Batch::open(kind, &batch).ok_or(BatchError::Columns { kind: kind.name(), version: kind.version() })
+}

@@ -1,0 +1,234 @@
+//! One macro: a table is a list of columns, each written once with its type, unit, upstream field and meaning. The row,
+//! the builder, the reader, the Arrow schema and the documentation follow from it.
+
+use arrow_schema::DataType;
+
+/// What the documents say of one column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// Name, in the field's words.
+    pub name: &'static str,
+    /// Type's name.
+    pub kind: &'static str,
+    /// Arrow type.
+    pub data_type: DataType,
+    /// May be absent ("not known" is absent, never 0).
+    pub nullable: bool,
+    /// Unit, or `-`.
+    pub unit: &'static str,
+    /// Where the value comes from upstream.
+    pub upstream: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// Defines one observation table. The first columns, common to all tables, are prepended:
+/// see [`crate::observation`].
+macro_rules! table {
+    ($(#[$doc:meta])* $name:literal version $version:literal, $row:ident, $builder:ident, $batch:ident;
+     $($col:ident : $ty:ty, $unit:literal, $upstream:literal, $meaning:literal;)*) => {
+        $crate::observation::table::table_with_common! {
+            $(#[$doc])* $name version $version, $row, $builder, $batch;
+            [
+                tenant: $crate::observation::cell::Dict, "-", "verified tenant", "owner of the row";
+                key: $crate::observation::cell::U64, "-", "XXH3 of tenant and host", "routing key; its key group decides the partition";
+                host_address: $crate::observation::cell::Opt<$crate::observation::cell::Addr>, "-", "internal end", "address of the host that the row is filed under";
+                host_name: $crate::observation::cell::Opt<$crate::observation::cell::Dict>, "-", "internal end", "name of that host where no address is known";
+                primary: $crate::observation::cell::Flag, "-", "computed", "false on the copy filed under the second internal host";
+                event_time: $crate::observation::cell::Time, "ns", "see each format", "the moment the record could first be known";
+                format: $crate::observation::cell::Dict, "-", "input", "input format that the row was decoded from";
+                observer: $crate::observation::cell::Opt<$crate::observation::cell::Dict>, "-", "agent, exporter, sensor", "who saw it";
+            ]
+            [ $($col : $ty, $unit, $upstream, $meaning;)* ]
+            [
+                offset: $crate::observation::cell::I64, "-", "log", "offset of the input record";
+                row: $crate::observation::cell::U32, "-", "decoder", "index of the row inside its record";
+            ]
+        }
+    };
+}
+
+macro_rules! table_with_common {
+    ($(#[$doc:meta])* $name:literal version $version:literal, $row:ident, $builder:ident, $batch:ident;
+     [$($c:ident : $cty:ty, $cu:literal, $cup:literal, $cm:literal;)*]
+     [$($o:ident : $oty:ty, $ou:literal, $oup:literal, $om:literal;)*]
+     [$($p:ident : $pty:ty, $pu:literal, $pup:literal, $pm:literal;)*]) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        pub struct $row<'a> {
+            $(#[doc = $cm] pub $c: <$cty as $crate::observation::cell::Cell>::Value<'a>,)*
+            $(#[doc = $om] pub $o: <$oty as $crate::observation::cell::Cell>::Value<'a>,)*
+            $(#[doc = $pm] pub $p: <$pty as $crate::observation::cell::Cell>::Value<'a>,)*
+        }
+
+        impl $row<'_> {
+            /// Orders rows by content alone: every column but the position in the input.
+            pub fn compare_content(&self, other: &$row<'_>) -> std::cmp::Ordering {
+                std::cmp::Ordering::Equal
+                    $(.then_with(|| <$cty as $crate::observation::cell::Cell>::compare(self.$c, other.$c)))*
+                    $(.then_with(|| <$oty as $crate::observation::cell::Cell>::compare(self.$o, other.$o)))*
+            }
+        }
+
+        #[doc = concat!("Builds a batch of ", $name, " rows, one push a row, no allocation per row.")]
+        pub struct $builder {
+            rows: usize,
+            $($c: <$cty as $crate::observation::cell::Cell>::Builder,)*
+            $($o: <$oty as $crate::observation::cell::Cell>::Builder,)*
+            $($p: <$pty as $crate::observation::cell::Cell>::Builder,)*
+        }
+
+        impl Default for $builder {
+            fn default() -> Self {
+                Self {
+                    rows: 0,
+                    $($c: <$cty as $crate::observation::cell::Cell>::builder(),)*
+                    $($o: <$oty as $crate::observation::cell::Cell>::builder(),)*
+                    $($p: <$pty as $crate::observation::cell::Cell>::builder(),)*
+                }
+            }
+        }
+
+        impl std::fmt::Debug for $builder {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($builder)).field("rows", &self.rows).finish_non_exhaustive()
+            }
+        }
+
+        impl $builder {
+            /// Appends a row.
+            pub fn push(&mut self, row: &$row<'_>) {
+                $(<$cty as $crate::observation::cell::Cell>::push(&mut self.$c, row.$c);)*
+                $(<$oty as $crate::observation::cell::Cell>::push(&mut self.$o, row.$o);)*
+                $(<$pty as $crate::observation::cell::Cell>::push(&mut self.$p, row.$p);)*
+                self.rows += 1;
+            }
+
+            /// Rows so far.
+            pub fn len(&self) -> usize {
+                self.rows
+            }
+
+            /// No row yet.
+            pub fn is_empty(&self) -> bool {
+                self.rows == 0
+            }
+
+            /// Ends the batch; the builder starts anew.
+            pub fn finish(&mut self) -> arrow_array::RecordBatch {
+                self.rows = 0;
+                let columns: Vec<arrow_array::ArrayRef> = vec![
+                    $(<$cty as $crate::observation::cell::Cell>::finish(&mut self.$c),)*
+                    $(<$oty as $crate::observation::cell::Cell>::finish(&mut self.$o),)*
+                    $(<$pty as $crate::observation::cell::Cell>::finish(&mut self.$p),)*
+                ];
+                arrow_array::RecordBatch::try_new($batch::schema(), columns)
+                    .expect("columns and schema come from the same table")
+            }
+        }
+
+        #[doc = concat!("A batch of ", $name, " rows opened for reading.")]
+        #[derive(Clone, Debug)]
+        pub struct $batch {
+            rows: usize,
+            $($c: <$cty as $crate::observation::cell::Cell>::Array,)*
+            $($o: <$oty as $crate::observation::cell::Cell>::Array,)*
+            $($p: <$pty as $crate::observation::cell::Cell>::Array,)*
+        }
+
+        impl $batch {
+            /// Name of the table.
+            pub const NAME: &'static str = $name;
+            /// Version of the table's layout.
+            pub const VERSION: u16 = $version;
+
+            /// Every column with its documentation, in order.
+            pub fn columns() -> Vec<$crate::observation::table::Column> {
+                vec![
+                    $($crate::observation::table::column::<$cty>(stringify!($c), $cu, $cup, $cm),)*
+                    $($crate::observation::table::column::<$oty>(stringify!($o), $ou, $oup, $om),)*
+                    $($crate::observation::table::column::<$pty>(stringify!($p), $pu, $pup, $pm),)*
+                ]
+            }
+
+            /// The Arrow schema.
+            pub fn schema() -> arrow_schema::SchemaRef {
+                static SCHEMA: std::sync::OnceLock<arrow_schema::SchemaRef> = std::sync::OnceLock::new();
+                SCHEMA.get_or_init(|| $crate::observation::table::schema(&Self::columns())).clone()
+            }
+
+            /// Opens a batch; `None` when its columns are not this table's.
+            pub fn open(batch: &arrow_array::RecordBatch) -> Option<Self> {
+                Some(Self {
+                    rows: batch.num_rows(),
+                    $($c: <$cty as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($c))?)?,)*
+                    $($o: <$oty as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($o))?)?,)*
+                    $($p: <$pty as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($p))?)?,)*
+                })
+            }
+
+            /// Rows.
+            pub fn len(&self) -> usize {
+                self.rows
+            }
+
+            /// No rows.
+            pub fn is_empty(&self) -> bool {
+                self.rows == 0
+            }
+
+            /// Row `i`, borrowed from the columns; `i` is below [`Self::len`].
+            pub fn row(&self, i: usize) -> $row<'_> {
+                $row {
+                    $($c: <$cty as $crate::observation::cell::Cell>::get(&self.$c, i),)*
+                    $($o: <$oty as $crate::observation::cell::Cell>::get(&self.$o, i),)*
+                    $($p: <$pty as $crate::observation::cell::Cell>::get(&self.$p, i),)*
+                }
+            }
+
+            /// The routing columns of row `i`: (key, tenant, host address, host name, event time).
+            pub fn routing(&self, i: usize) -> $crate::observation::Routing<'_> {
+                $crate::observation::Routing {
+                    key: <$crate::observation::cell::U64 as $crate::observation::cell::Cell>::get(&self.key, i),
+                    tenant: <$crate::observation::cell::Dict as $crate::observation::cell::Cell>::get(&self.tenant, i),
+                    host_address: <$crate::observation::cell::Opt<$crate::observation::cell::Addr> as $crate::observation::cell::Cell>::get(&self.host_address, i),
+                    host_name: <$crate::observation::cell::Opt<$crate::observation::cell::Dict> as $crate::observation::cell::Cell>::get(&self.host_name, i),
+                    event_time: <$crate::observation::cell::Time as $crate::observation::cell::Cell>::get(&self.event_time, i),
+                    primary: <$crate::observation::cell::Flag as $crate::observation::cell::Cell>::get(&self.primary, i),
+                }
+            }
+
+            /// Position of row `i` in its input partition: (offset, row in the record).
+            pub fn position(&self, i: usize) -> (i64, u32) {
+                (
+                    <$crate::observation::cell::I64 as $crate::observation::cell::Cell>::get(&self.offset, i),
+                    <$crate::observation::cell::U32 as $crate::observation::cell::Cell>::get(&self.row, i),
+                )
+            }
+        }
+    };
+}
+
+pub(crate) use {table, table_with_common};
+
+/// One line of a table.
+pub fn column<C: super::cell::Cell>(
+    name: &'static str,
+    unit: &'static str,
+    upstream: &'static str,
+    meaning: &'static str,
+) -> Column {
+    Column { name, kind: C::NAME, data_type: C::data_type(), nullable: C::NULLABLE, unit, upstream, meaning }
+}
+
+/// The Arrow schema of a list of columns.
+pub fn schema(columns: &[Column]) -> arrow_schema::SchemaRef {
+    let fields: Vec<arrow_schema::Field> = columns
+        .iter()
+        .map(|c| {
+            let dictionary = matches!(c.data_type, DataType::Dictionary(..));
+            arrow_schema::Field::new(c.name, c.data_type.clone(), c.nullable || dictionary)
+        })
+        .collect();
+    arrow_schema::SchemaRef::new(arrow_schema::Schema::new(fields))
+}

@@ -1,0 +1,164 @@
+//! Input formats: bytes of one record in, rows out. One format per file; pure, no I/O. The list at the end of this file
+//! is the only other place a new format touches.
+//!
+//! A decoder fills what the wire says. Who owns the row (tenant, host, key), which class its addresses have and where it
+//! lies is decided later, by normalize. Every byte is hostile: a decoder returns an error, never panics, never allocates
+//! more than [`ARENA_BYTES_MAX`] beyond what the rows themselves need, and never reads past its record.
+
+use bumpalo::Bump;
+
+use crate::observation::Row;
+use crate::time::EventTime;
+
+/// Rows one record may hold, at most; more is an error of the whole record.
+pub const RECORD_ROWS_MAX: usize = 20_000;
+
+/// Bytes of text one record may have built anew (unescaped, lower-cased), at most.
+pub const ARENA_BYTES_MAX: usize = 8 << 20;
+
+/// What the record tells besides its value.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordMeta {
+    /// Timestamp of the log.
+    pub timestamp: EventTime,
+}
+
+/// A decoded row and what it claims of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodedRow<'a> {
+    /// Tenant as claimed by the row; empty where the format has none.
+    pub tenant: &'a str,
+    /// Agent as claimed by the row; `None` where the element has no such field (service edges).
+    pub agent: Option<&'a str>,
+    /// Index inside the record: a stable name for the row.
+    pub index: u32,
+    /// The row. Its common columns but `event_time` and `observer` are still empty.
+    pub row: Row<'a>,
+}
+
+/// A row that cannot be used, though its neighbours can.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadRow {
+    /// Index inside the record.
+    pub index: u32,
+    /// What is wrong.
+    pub fault: Fault,
+    /// The row alone, re-encoded in the record's own format, so that it can be replayed.
+    pub bytes: Vec<u8>,
+}
+
+/// What came out of one record.
+#[derive(Debug, Default)]
+pub struct Decoded<'a> {
+    /// Rows, in wire order.
+    pub rows: Vec<DecodedRow<'a>>,
+    /// Bad rows.
+    pub bad: Vec<BadRow>,
+    /// Elements that are no observation of ours (control records, other logs, headers), by reason: skipped and counted.
+    pub skipped: Vec<(&'static str, u32)>,
+}
+
+impl Decoded<'_> {
+    /// Counts a skipped element.
+    pub fn skip(&mut self, reason: &'static str) {
+        match self.skipped.iter_mut().find(|(r, _)| *r == reason) {
+            Some((_, n)) => *n += 1,
+            None => self.skipped.push((reason, 1)),
+        }
+    }
+}
+
+/// What can be wrong with bytes. The frame adds topic, partition and offset.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Fault {
+    /// The record ends too early.
+    #[error("cut off: {what} needs more bytes at {at}")]
+    CutOff {
+        /// Element.
+        what: &'static str,
+        /// Byte position.
+        at: usize,
+    },
+    /// Not the format it should be.
+    #[error("not {expected}: {got}")]
+    Format {
+        /// Expected.
+        expected: &'static str,
+        /// Got, at most 80 characters, control characters escaped.
+        got: String,
+    },
+    /// A field holds what it cannot.
+    #[error("{field}: expected {expected}, got {got}")]
+    Field {
+        /// Field.
+        field: &'static str,
+        /// Expected.
+        expected: &'static str,
+        /// Got, at most 80 characters, control characters escaped.
+        got: String,
+    },
+    /// A mandatory field is missing.
+    #[error("{field} is missing")]
+    Missing {
+        /// Field.
+        field: &'static str,
+    },
+    /// Too much in one record.
+    #[error("{what} exceeds {limit}")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// Named limit.
+        limit: usize,
+    },
+    /// Nothing in it.
+    #[error("empty record")]
+    Empty,
+}
+
+/// A decoder; it may learn from the records of its partition (column names of a text log).
+pub trait Decoder: Send {
+    /// Decodes one record. `Err` rejects the whole record; bad single rows go to [`Decoded::bad`].
+    fn decode<'a>(&mut self, value: &'a [u8], meta: RecordMeta, arena: &'a Bump, out: &mut Decoded<'a>) -> Result<(), Fault>;
+
+    /// What it has learned, at most 2 KiB of text; `None` when nothing. Survives a restart in the offset's metadata.
+    fn learned(&self) -> Option<String> {
+        None
+    }
+
+    /// Takes up what [`Decoder::learned`] gave.
+    fn resume(&mut self, learned: &str) {
+        let _ = learned;
+    }
+}
+
+/// One input format.
+#[derive(Clone, Copy)]
+pub struct Format {
+    /// Name in topologies and on the command line.
+    pub name: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// Lateness when the topology names none, seconds.
+    pub lateness_s: u32,
+    /// Rows carry tenant and agent (else the topology names a static tenant).
+    pub has_tenant: bool,
+    /// Two equal rows are two events (sampled packets), not one event seen twice.
+    pub true_equals: bool,
+    /// A fresh decoder.
+    pub decoder: fn() -> Box<dyn Decoder>,
+}
+
+impl std::fmt::Debug for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// All formats, in the order of the documents.
+pub static FORMATS: &[Format] = &[];
+
+/// A format by name.
+pub fn format(name: &str) -> Option<&'static Format> {
+    FORMATS.iter().find(|f| f.name == name)
+}
