@@ -72,3 +72,23 @@ pub struct Contacts {
     /// Event time of the first contact.
     pub at: Vec<EventTime>,
 }
+
+impl Contacts {
+    /// Adds an entry.
+    pub fn push(&mut self, tenant: &str, host: &impl std::fmt::Display, destination: &str, at: EventTime) {
+        self.tenant.push(tenant.to_owned());
+        self.host.push(host.to_string());
+        self.destination.push(destination.to_owned());
+        self.at.push(at);
+    }
+
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.tenant.len()
+    }
+
+    /// No entries.
+    pub fn is_empty(&self) -> bool {
+        self.tenant.is_empty()
+    }
+}

@@ -16,6 +16,7 @@ use tidewatch_schemas::time::EventTime;
 pub mod conformance;
 pub mod embedded;
 pub mod kafka;
+pub mod local;
 pub mod memory;
 pub mod socket;
 
