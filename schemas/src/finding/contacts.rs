@@ -33,24 +33,6 @@ pub enum ContactsError {
 }
 
 impl Contacts {
-    /// Adds one row.
-    pub fn push(&mut self, tenant: &str, host: &str, destination: &str, at: EventTime) {
-        self.tenant.push(tenant.to_owned());
-        self.host.push(host.to_owned());
-        self.destination.push(destination.to_owned());
-        self.at.push(at);
-    }
-
-    /// Rows.
-    pub fn len(&self) -> usize {
-        self.at.len()
-    }
-
-    /// No rows.
-    pub fn is_empty(&self) -> bool {
-        self.at.is_empty()
-    }
-
     /// Rows as (tenant, host, destination, at).
     pub fn rows(&self) -> impl Iterator<Item = (&str, &str, &str, EventTime)> {
         let names = self.tenant.iter().zip(&self.host).zip(&self.destination);
@@ -69,7 +51,7 @@ impl Contacts {
                 records.push(std::mem::take(&mut part).encode()?);
                 bytes = 0;
             }
-            part.push(tenant, host, destination, at);
+            part.push(tenant, &host, destination, at);
             bytes += row_bytes;
         }
         if !part.is_empty() {
@@ -151,7 +133,7 @@ mod tests {
             for record in records {
                 assert!(record.len() <= CONTACTS_BYTES_MAX);
                 for (tenant, host, destination, at) in Contacts::decode(&record).unwrap().rows() {
-                    joined.push(tenant, host, destination, at);
+                    joined.push(tenant, &host, destination, at);
                 }
             }
             assert_eq!(joined, contacts);
