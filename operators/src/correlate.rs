@@ -172,10 +172,11 @@ impl TenantState {
             if contacts.destination[i].is_empty() {
                 continue;
             }
-            let destination = self
-                .destinations
-                .entry(contacts.destination[i].clone())
-                .or_insert_with(|| Destination { first: at, last: at, ..Destination::default() });
+            let destination = self.destinations.entry(contacts.destination[i].clone()).or_insert_with(|| Destination {
+                first: at,
+                last: at,
+                ..Destination::default()
+            });
             destination.first = destination.first.min(at);
             destination.last = destination.last.max(at);
             if !destination.hosts.contains(&host) {

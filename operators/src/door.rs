@@ -69,7 +69,10 @@ pub struct Door {
 
 impl Default for Door {
     fn default() -> Self {
-        Self { states: KeyedStates::new(StateLimits { lifetime_ns: 2 * DAY_NS, ..StateLimits::default() }), stats: DoorStats::default() }
+        Self {
+            states: KeyedStates::new(StateLimits { lifetime_ns: 2 * DAY_NS, ..StateLimits::default() }),
+            stats: DoorStats::default(),
+        }
     }
 }
 
@@ -237,8 +240,7 @@ fn through<'a>(key: &HostKey, row: FlowRow<'a>, connections: &mut Connections, s
     if !sighting.opens {
         stats.merged += 1;
     }
-    let (forward, reverse) =
-        if sighting.counts { (row.bytes_forward, row.bytes_reverse) } else { (None, None) };
+    let (forward, reverse) = if sighting.counts { (row.bytes_forward, row.bytes_reverse) } else { (None, None) };
     let (bytes_out, bytes_in) = if host_is_source { (forward, reverse) } else { (reverse, forward) };
     Flow {
         row,

@@ -1,6 +1,12 @@
 //! Findings: candidates on their way from detect to correlate. A finding is a signal that has not yet met what only the
 //! tenant's view knows: prevalence, age, suppression.
 
+mod codec;
+mod contacts;
+
+pub use codec::FINDING_SCHEMA;
+pub use contacts::{CONTACTS_BYTES_MAX, CONTACTS_MAX, ContactsError};
+
 use crate::signal::{Endpoint, Entity, Evidence, RawRange, RuleRef, Severity};
 use crate::time::EventTime;
 

@@ -212,13 +212,8 @@ mod tests {
     fn see(connections: &mut Connections, row: &FlowRow<'_>) -> Sighting {
         let host = Some(Address::v4([10, 0, 0, 5]));
         let is_source = row.source_address == host;
-        let peer = Peer {
-            address: if is_source { row.destination_address } else { row.source_address },
-            name: None,
-            class: 0,
-        };
-        let (hp, pp) =
-            if is_source { (row.source_port, row.destination_port) } else { (row.destination_port, row.source_port) };
+        let peer = Peer { address: if is_source { row.destination_address } else { row.source_address }, name: None, class: 0 };
+        let (hp, pp) = if is_source { (row.source_port, row.destination_port) } else { (row.destination_port, row.source_port) };
         connections.see(row, is_source, &peer, hp, pp)
     }
 
