@@ -1,4 +1,8 @@
 //! How a record travels: logs, decode, time, slices, workers, snapshots, delivery, and the `tidewatch` command.
 //! Knows no detection: which detectors exist is the business of `tidewatch-operators`.
 
+pub mod detect;
+pub mod epoch;
 pub mod log;
+pub mod task;
+pub mod time;
