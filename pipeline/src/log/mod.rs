@@ -17,6 +17,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod kafka;
 pub mod memory;
+pub mod partitioner;
 pub mod socket;
 
 /// One record of a partition. Cheap to clone: bytes are shared.
