@@ -10,4 +10,5 @@ pub mod observation;
 pub mod proto;
 pub mod signal;
 pub mod time;
+pub mod topic;
 pub mod wire;

@@ -5,7 +5,16 @@
 //! lies is decided later, by normalize. Every byte is hostile: a decoder returns an error, never panics, never allocates
 //! more than [`ARENA_BYTES_MAX`] beyond what the rows themselves need, and never reads past its record.
 
+mod probectl_flow;
+mod protobuf;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
 use bumpalo::Bump;
+
+pub use value::shown;
 
 use crate::observation::Row;
 use crate::time::EventTime;
@@ -155,8 +164,34 @@ impl std::fmt::Debug for Format {
     }
 }
 
+/// Files a row under its record, or its fault with the row re-encoded. An error when the record holds too many.
+#[inline]
+fn push_row<'a>(
+    out: &mut Decoded<'a>,
+    index: u32,
+    row: Result<DecodedRow<'a>, Fault>,
+    bytes: impl FnOnce() -> Vec<u8>,
+) -> Result<(), Fault> {
+    if out.rows.len() + out.bad.len() >= RECORD_ROWS_MAX {
+        return Err(Fault::TooLarge { what: "rows in one record", limit: RECORD_ROWS_MAX });
+    }
+    match row {
+        Ok(row) => out.rows.push(row),
+        Err(fault) => out.bad.push(BadRow { index, fault, bytes: bytes() }),
+    }
+    Ok(())
+}
+
 /// All formats, in the order of the documents.
-pub static FORMATS: &[Format] = &[];
+pub static FORMATS: &[Format] = &[Format {
+    name: "probectl-flow",
+    about: "probectl.flow.v1.FlowBatch: NetFlow, IPFIX and sFlow records of probectl's collectors",
+    // Collectors batch for 2 s; exporters hold a record back for up to one active time-out.
+    lateness_s: 60,
+    has_tenant: true,
+    true_equals: false,
+    decoder: || Box::new(probectl_flow::ProbectlFlow),
+}];
 
 /// A format by name.
 pub fn format(name: &str) -> Option<&'static Format> {
