@@ -2,3 +2,4 @@
 //! Knows no detection: which detectors exist is the business of `tidewatch-operators`.
 
 pub mod log;
+pub mod topology;

@@ -1,0 +1,2 @@
+//! Tests of topologies.
+#![allow(clippy::unwrap_used, clippy::panic)]
