@@ -11,7 +11,7 @@ mod names;
 mod read;
 mod section;
 
-pub use destination::{DESTINATIONS_MAX, Destination, DestinationKind, From, Secret, SecretError};
+pub use destination::{DESTINATIONS_MAX, Destination, DestinationKind, Secret, SecretError, StartFrom};
 pub use input::{INPUTS_MAX, Input, Lane, Registry, Tenancy, is_tenant, topic_for};
 pub use log::{
     EMBEDDED_LIMIT_BYTES_DEFAULT, EMBEDDED_RETENTION_AGE_DEFAULT, EMBEDDED_RETENTION_BYTES_DEFAULT, EmbeddedLog, GroupProtocol,
@@ -163,7 +163,46 @@ pub struct Workers {
     pub correlate: u32,
 }
 
+impl Default for Time {
+    fn default() -> Self {
+        Self {
+            slice: SLICE_DEFAULT,
+            max_future: MAX_FUTURE_DEFAULT,
+            max_skew: MAX_SKEW_DEFAULT,
+            idle_after: IDLE_AFTER_DEFAULT,
+            hold_at_most: None,
+        }
+    }
+}
+
 impl Topology {
+    /// These inputs on this log, everything else as by default; for commands and tests that have no file. What
+    /// [`Topology::parse`] would refuse is the caller's to avoid.
+    pub fn of(log: LogChoice, inputs: Vec<Input>) -> Self {
+        Self {
+            names: Names::default(),
+            log,
+            time: Time::default(),
+            inputs,
+            internal: Vec::new(),
+            obs: Kept { partitions: OBS_PARTITIONS_DEFAULT, retention: OBS_RETENTION_DEFAULT },
+            findings: Kept { partitions: FINDINGS_PARTITIONS_DEFAULT, retention: OBS_RETENTION_DEFAULT },
+            signals: Kept { partitions: FINDINGS_PARTITIONS_DEFAULT, retention: SIGNALS_RETENTION_DEFAULT },
+            limits: Limits {
+                state_bytes: STATE_BYTES_DEFAULT,
+                slice_bytes: SLICE_BYTES_DEFAULT,
+                spill_dir: SPILL_DIR_DEFAULT.into(),
+                record_bytes: RECORD_BYTES_DEFAULT,
+            },
+            epoch: EPOCH_DEFAULT,
+            snapshots: Snapshots { url: SNAPSHOT_URL_DEFAULT.to_owned(), every: SNAPSHOT_EVERY_DEFAULT },
+            workers: Workers { normalize: 1, detect: 1, correlate: 1 },
+            rules: None,
+            destinations: Vec::new(),
+            control: CONTROL_SOCKET_DEFAULT.into(),
+        }
+    }
+
     /// The input topics that tidewatch makes if they are missing: all on the embedded and the memory log; on Kafka those
     /// whose `partitions` are given (the others belong to somebody else and must be there).
     pub fn input_topics(&self) -> Vec<TopicSpec> {

@@ -85,7 +85,8 @@ fn load(defaults: &[&str], overlay: &[&str]) -> Result<RuleSet, String> {
 
 #[test]
 fn thresholds_and_lists_that_are_not_set_have_the_detectors_values() {
-    let set = load(&[DEFAULT], &["rules: [{id: l, version: 3, kind: lateral, severity: high, base_confidence: 50, suppress: 0s}]"]);
+    let set =
+        load(&[DEFAULT], &["rules: [{id: l, version: 3, kind: lateral, severity: high, base_confidence: 50, suppress: 0s}]"]);
     let set = set.unwrap();
     assert_eq!(set.rules[0].id, "l");
     assert_eq!(set.rules[0].list("ports"), ["22", "445"]);
@@ -124,7 +125,8 @@ fn the_hash_names_the_content_not_its_writing() {
     for (from, to) in [("0.08", "0.09"), ("version: 2", "version: 3"), ("4h", "5h"), ("45", "46"), ("warning", "high")] {
         assert_ne!(plain.version_hash, load(&[], &[&OVERLAY.replace(from, to)]).unwrap().version_hash, "{from}");
     }
-    let ports = "rules: [{id: l, version: 1, kind: lateral, severity: low, base_confidence: 1, suppress: 1s, lists: {ports: [PORTS]}}]";
+    let ports =
+        "rules: [{id: l, version: 1, kind: lateral, severity: low, base_confidence: 1, suppress: 1s, lists: {ports: [PORTS]}}]";
     let hash = |p: &str| load(&[], &[&ports.replace("PORTS", p)]).unwrap().version_hash;
     assert_eq!(hash("22, \"445\""), hash("445, 22, 22"));
     assert_ne!(hash("22"), hash("23"));
@@ -179,14 +181,17 @@ rule: []
         0.yaml:26:19: expected a port 0 to 65535, got 70000
         0.yaml:26:26: expected a port 0 to 65535, got ssh
         0.yaml:26:31: expected a port 0 to 65535, got 0445
-        0.yaml:27:1: unknown name rule; did you mean "rules"?"#]].assert_eq(&load(&[], &[text]).unwrap_err());
+        0.yaml:27:1: unknown name rule; did you mean "rules"?"#]]
+    .assert_eq(&load(&[], &[text]).unwrap_err());
 }
 
 #[test]
 fn an_id_twice_is_a_mistake_in_one_file_and_in_two_but_not_over_a_default() {
     let twice = format!("{OVERLAY}{}", OVERLAY.trim_start_matches("rules:\n"));
-    expect!["0.yaml:14:9: rule id ndr-beaconing-default stands twice, first at 0.yaml:2"].assert_eq(&load(&[DEFAULT], &[&twice]).unwrap_err());
-    expect!["1.yaml:2:9: rule id ndr-beaconing-default stands twice, first at 0.yaml:2"].assert_eq(&load(&[DEFAULT], &[OVERLAY, OVERLAY]).unwrap_err());
+    expect!["0.yaml:14:9: rule id ndr-beaconing-default stands twice, first at 0.yaml:2"]
+        .assert_eq(&load(&[DEFAULT], &[&twice]).unwrap_err());
+    expect!["1.yaml:2:9: rule id ndr-beaconing-default stands twice, first at 0.yaml:2"]
+        .assert_eq(&load(&[DEFAULT], &[OVERLAY, OVERLAY]).unwrap_err());
     assert!(load(&[DEFAULT], &[OVERLAY]).is_ok());
 }
 
@@ -194,5 +199,6 @@ fn an_id_twice_is_a_mistake_in_one_file_and_in_two_but_not_over_a_default() {
 fn broken_yaml_and_bad_rules_of_several_files_come_together() {
     expect![[r#"
         0.yaml:2:1: not YAML: while parsing a node, did not find expected node content
-        1.yaml:3:14: expected a whole number from 1 to 4294967295, got two"#]].assert_eq(&load(&[], &["rules: [", &OVERLAY.replace("version: 2", "version: two"), "rules:", ""]).unwrap_err());
+        1.yaml:3:14: expected a whole number from 1 to 4294967295, got two"#]]
+    .assert_eq(&load(&[], &["rules: [", &OVERLAY.replace("version: 2", "version: two"), "rules:", ""]).unwrap_err());
 }

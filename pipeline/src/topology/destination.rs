@@ -26,7 +26,7 @@ pub struct Destination {
     /// What it is.
     pub kind: DestinationKind,
     /// Where a new destination begins.
-    pub from: From,
+    pub from: StartFrom,
     /// Only these tenants' signals, sorted; empty = all.
     pub tenants: Vec<String>,
 }
@@ -70,7 +70,7 @@ impl DestinationKind {
 
 /// Where a new destination begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum From {
+pub enum StartFrom {
     /// With the next signal.
     #[default]
     Now,
@@ -187,8 +187,8 @@ fn one(map: Map<'_>, mistakes: &mut Mistakes) -> Option<Destination> {
         good
     });
     let from = match s.get("from").and_then(|n| n.one_of(&["now", "beginning"], s.mistakes)) {
-        Some(1) => From::Beginning,
-        _ => From::Now,
+        Some(1) => StartFrom::Beginning,
+        _ => StartFrom::Now,
     };
     let tenants = tenants(&mut s);
     let kind = match kind? {

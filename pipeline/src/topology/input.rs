@@ -95,8 +95,8 @@ pub fn is_tenant(text: &str) -> bool {
     (1..=TENANT_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'|' | b'/'))
 }
 
-/// Reads `inputs`.
-pub(super) fn read(root: &Map<'_>, formats: &[Format], mistakes: &mut Mistakes) -> Vec<Input> {
+/// Reads `inputs`; none may have less lateness than `max_future`.
+pub(super) fn read(root: &Map<'_>, formats: &[Format], max_future: Duration, mistakes: &mut Mistakes) -> Vec<Input> {
     let Some(node) = root.require("inputs", mistakes) else { return Vec::new() };
     let nodes = node.list(mistakes).unwrap_or_default();
     if nodes.is_empty() && !node.is_map() {
@@ -108,7 +108,7 @@ pub(super) fn read(root: &Map<'_>, formats: &[Format], mistakes: &mut Mistakes) 
     let mut inputs = Vec::new();
     let mut lines: BTreeMap<String, u32> = BTreeMap::new();
     for node in nodes.into_iter().take(INPUTS_MAX) {
-        let Some(input) = node.map(mistakes).and_then(|map| one(map, formats, mistakes)) else { continue };
+        let Some(input) = node.map(mistakes).and_then(|map| one(map, formats, max_future, mistakes)) else { continue };
         let place = node.mistake(format!("topic {} stands twice, first at line ", shown(&input.topic)));
         match lines.get(&input.topic) {
             Some(line) => mistakes.push(node.mistake(format!("{}{line}", place.what))),
@@ -121,7 +121,7 @@ pub(super) fn read(root: &Map<'_>, formats: &[Format], mistakes: &mut Mistakes) 
     inputs
 }
 
-fn one(map: Map<'_>, formats: &[Format], mistakes: &mut Mistakes) -> Option<Input> {
+fn one(map: Map<'_>, formats: &[Format], max_future: Duration, mistakes: &mut Mistakes) -> Option<Input> {
     let mut s = Section::new(map, &["topic", "format", "lateness", "tenant", "lane", "partitions"], mistakes);
     let topic = s.require("topic").filter(|topic| is_topic(topic, &mut s));
     let format = map.require("format", s.mistakes).and_then(|n| format(n, formats, s.mistakes));
@@ -151,6 +151,10 @@ fn one(map: Map<'_>, formats: &[Format], mistakes: &mut Mistakes) -> Option<Inpu
     };
     let format = *format?;
     let lateness = lateness.unwrap_or(Duration::from_secs(u64::from(format.lateness_s)));
+    if lateness < max_future {
+        let what = "is below max_future: one row ahead of the others would make them late";
+        s.mistake("lateness", format!("lateness of {topic} ({lateness:?}) {what} ({max_future:?})"));
+    }
     Some(Input { topic, format, lateness, tenancy: tenancy?, lane, partitions })
 }
 
@@ -160,6 +164,9 @@ fn is_topic(topic: &str, s: &mut Section<'_, '_>) -> bool {
     if !good {
         let what = format!("a topic is 1 to {TOPIC_BYTES_MAX} letters, digits, dots, _ and -, got {}", shown(topic));
         s.mistake("topic", what);
+    } else if topic.starts_with("tidewatch.") || topic.contains(".tidewatch.") {
+        s.mistake("topic", format!("{topic} is a topic that tidewatch itself writes"));
+        return false;
     }
     good
 }

@@ -83,38 +83,42 @@ pub(crate) fn text_of(path: &Path, bytes_max: u64) -> Result<String, String> {
 }
 
 fn whole(map: &Map<'_>, formats: &[Format], mistakes: &mut Mistakes) -> Topology {
+    let log = log::read(map, mistakes);
+    let time = time(map, mistakes);
+    let inputs = input::read(map, formats, time.max_future, mistakes);
+    let default = Topology::of(log, inputs);
     Topology {
         names: Names::read(map.get("deployment"), mistakes),
-        log: log::read(map, mistakes),
-        time: time(map, mistakes),
-        inputs: input::read(map, formats, mistakes),
+        time,
         internal: internal(map.get("internal"), mistakes),
-        obs: kept(map, "obs", OBS_PARTITIONS_DEFAULT, OBS_RETENTION_DEFAULT, mistakes),
-        findings: kept(map, "findings", FINDINGS_PARTITIONS_DEFAULT, OBS_RETENTION_DEFAULT, mistakes),
-        signals: kept(map, "signals", FINDINGS_PARTITIONS_DEFAULT, SIGNALS_RETENTION_DEFAULT, mistakes),
-        limits: limits(map, mistakes),
-        epoch: epoch(map, mistakes),
-        snapshots: snapshots(map, mistakes),
-        workers: workers(map, mistakes),
+        obs: kept(map, "obs", default.obs, mistakes),
+        findings: kept(map, "findings", default.findings, mistakes),
+        signals: kept(map, "signals", default.signals, mistakes),
+        limits: limits(map, default.limits, mistakes),
+        epoch: epoch(map, default.epoch, mistakes),
+        snapshots: snapshots(map, default.snapshots, mistakes),
+        workers: workers(map, default.workers, mistakes),
         rules: map.get("rules").and_then(|n| n.str(mistakes)).map(PathBuf::from),
         destinations: destination::read(map, mistakes),
-        control: map.get("control").and_then(|n| n.str(mistakes)).unwrap_or(CONTROL_SOCKET_DEFAULT).into(),
+        control: map.get("control").and_then(|n| n.str(mistakes)).map_or(default.control, PathBuf::from),
+        ..Topology::of(default.log, default.inputs)
     }
 }
 
 fn time(map: &Map<'_>, mistakes: &mut Mistakes) -> Time {
     const HOUR: Duration = Duration::from_secs(3600);
     let second = Duration::from_secs(1);
+    let default = Time::default();
     let mut s = Section::of(map, "time", &["slice", "max_future", "max_skew", "idle_after", "hold_at_most"], mistakes);
-    let slice = s.duration("slice", SLICE_DEFAULT, second, Duration::from_secs(600));
+    let slice = s.duration("slice", default.slice, second, Duration::from_secs(600));
     if slice.subsec_nanos() != 0 {
         s.mistake("slice", "a slice is a whole number of seconds".into());
     }
     let time = Time {
         slice,
-        max_future: s.duration("max_future", MAX_FUTURE_DEFAULT, Duration::ZERO, HOUR),
-        max_skew: s.duration("max_skew", MAX_SKEW_DEFAULT, second, 24 * HOUR),
-        idle_after: s.duration("idle_after", IDLE_AFTER_DEFAULT, second, HOUR),
+        max_future: s.duration("max_future", default.max_future, Duration::ZERO, HOUR),
+        max_skew: s.duration("max_skew", default.max_skew, second, 24 * HOUR),
+        idle_after: s.duration("idle_after", default.idle_after, second, HOUR),
         hold_at_most: s.duration_if_given("hold_at_most", Duration::from_secs(60), 30 * 24 * HOUR),
     };
     if time.max_skew < time.slice {
@@ -147,21 +151,21 @@ fn internal(node: Option<Node<'_>>, mistakes: &mut Mistakes) -> Vec<IpNet> {
     networks
 }
 
-fn kept(map: &Map<'_>, name: &str, partitions: u32, retention: Duration, mistakes: &mut Mistakes) -> Kept {
+fn kept(map: &Map<'_>, name: &str, default: Kept, mistakes: &mut Mistakes) -> Kept {
     let mut s = Section::of(map, name, &["partitions", "retention"], mistakes);
     Kept {
-        partitions: s.count("partitions", partitions, PARTITIONS_MAX),
-        retention: s.duration("retention", retention, RETENTION_MIN, RETENTION_MAX),
+        partitions: s.count("partitions", default.partitions, PARTITIONS_MAX),
+        retention: s.duration("retention", default.retention, RETENTION_MIN, RETENTION_MAX),
     }
 }
 
-fn limits(map: &Map<'_>, mistakes: &mut Mistakes) -> Limits {
+fn limits(map: &Map<'_>, default: Limits, mistakes: &mut Mistakes) -> Limits {
     let mut s = Section::of(map, "limits", &["state_bytes", "slice_bytes", "spill_dir", "record_bytes"], mistakes);
     let limits = Limits {
-        state_bytes: s.bytes("state_bytes", STATE_BYTES_DEFAULT, 1 << 20),
-        slice_bytes: s.bytes("slice_bytes", SLICE_BYTES_DEFAULT, 1 << 20),
-        spill_dir: s.path("spill_dir").unwrap_or_else(|| SPILL_DIR_DEFAULT.into()),
-        record_bytes: s.bytes("record_bytes", RECORD_BYTES_DEFAULT, 1 << 10),
+        state_bytes: s.bytes("state_bytes", default.state_bytes, 1 << 20),
+        slice_bytes: s.bytes("slice_bytes", default.slice_bytes, 1 << 20),
+        spill_dir: s.path("spill_dir").unwrap_or(default.spill_dir),
+        record_bytes: s.bytes("record_bytes", default.record_bytes, 1 << 10),
     };
     if limits.record_bytes > 64 << 20 {
         s.mistake("record_bytes", "record_bytes is at most 64MiB".into());
@@ -169,52 +173,40 @@ fn limits(map: &Map<'_>, mistakes: &mut Mistakes) -> Limits {
     limits
 }
 
-fn epoch(map: &Map<'_>, mistakes: &mut Mistakes) -> Duration {
+fn epoch(map: &Map<'_>, default: Duration, mistakes: &mut Mistakes) -> Duration {
     // Half of the transaction time-out (10 s): a commit needs the other half.
     let (min, max) = (Duration::from_millis(50), Duration::from_secs(5));
-    let Some(node) = map.get("epoch") else { return EPOCH_DEFAULT };
+    let Some(node) = map.get("epoch") else { return default };
     match node.duration(mistakes) {
         Some(epoch) if (min..=max).contains(&epoch) => epoch,
         Some(epoch) => {
             mistakes.push(node.mistake(format!("epoch is from {min:?} to {max:?}, got {epoch:?}")));
-            EPOCH_DEFAULT
+            default
         }
-        None => EPOCH_DEFAULT,
+        None => default,
     }
 }
 
-fn snapshots(map: &Map<'_>, mistakes: &mut Mistakes) -> Snapshots {
+fn snapshots(map: &Map<'_>, default: Snapshots, mistakes: &mut Mistakes) -> Snapshots {
     let mut s = Section::of(map, "snapshots", &["url", "every"], mistakes);
     Snapshots {
-        url: s.text("url").unwrap_or(SNAPSHOT_URL_DEFAULT).to_owned(),
-        every: s.duration("every", SNAPSHOT_EVERY_DEFAULT, Duration::from_secs(5), Duration::from_secs(3600)),
+        url: s.text("url").map_or(default.url, str::to_owned),
+        every: s.duration("every", default.every, Duration::from_secs(5), Duration::from_secs(3600)),
     }
 }
 
-fn workers(map: &Map<'_>, mistakes: &mut Mistakes) -> Workers {
+fn workers(map: &Map<'_>, default: Workers, mistakes: &mut Mistakes) -> Workers {
     let mut s = Section::of(map, "workers", &["normalize", "detect", "correlate"], mistakes);
     Workers {
-        normalize: s.count("normalize", 1, WORKERS_MAX),
-        detect: s.count("detect", 1, WORKERS_MAX),
-        correlate: s.count("correlate", 1, WORKERS_MAX),
+        normalize: s.count("normalize", default.normalize, WORKERS_MAX),
+        detect: s.count("detect", default.detect, WORKERS_MAX),
+        correlate: s.count("correlate", default.correlate, WORKERS_MAX),
     }
 }
 
 /// What only shows when the sections are seen together.
 fn together(topology: &Topology, map: &Map<'_>, mistakes: &mut Mistakes) {
     let at = |name: &str| map.get(name).unwrap_or(map.node());
-    for input in &topology.inputs {
-        if topology.time.max_future > input.lateness {
-            mistakes.push(at("inputs").mistake(format!(
-                "lateness of {} ({:?}) is below max_future ({:?}): one row ahead of the others would make them late",
-                input.topic, input.lateness, topology.time.max_future
-            )));
-        }
-        let own = |topic: &str| topic.starts_with("tidewatch.") || topic.contains(".tidewatch.");
-        if own(&input.topic) {
-            mistakes.push(at("inputs").mistake(format!("{} is a topic that tidewatch itself writes", input.topic)));
-        }
-    }
     // A restart seeks back to the last snapshot, and an open slice may begin a lateness before that.
     let lateness = topology.inputs.iter().map(|i| i.lateness).max().unwrap_or_default();
     let needed = 2 * topology.snapshots.every + topology.time.slice + lateness + topology.time.max_skew;
