@@ -4,5 +4,7 @@
 pub mod detect;
 pub mod epoch;
 pub mod log;
+pub mod normalize;
 pub mod task;
 pub mod time;
+pub mod topology;
