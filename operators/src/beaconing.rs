@@ -171,7 +171,9 @@ impl Beaconing {
     fn named(&self, row: &Seen<'_>, state: &mut HostState) -> Option<PeerKey> {
         let (name, start, address, port, named_port, proxy) = match &row.what {
             Observation::Tls(r) => (r.server_name?, r.start_time, r.destination_address?, r.destination_port?, None, false),
-            Observation::Http(r) => (r.host?, r.start_time, r.destination_address?, r.destination_port?, r.host_port, r.via_proxy),
+            Observation::Http(r) => {
+                (r.host?, r.start_time, r.destination_address?, r.destination_port?, r.host_port, r.via_proxy)
+            }
             _ => return None,
         };
         let key = PeerKey::named(name, named_port.filter(|_| proxy).unwrap_or(port))?;
@@ -215,7 +217,9 @@ impl Beaconing {
             if state.is_proxy(address, port) {
                 return None;
             }
-            if flow.failed && let Some(key) = state.usual_name(address, port).cloned() {
+            if flow.failed
+                && let Some(key) = state.usual_name(address, port).cloned()
+            {
                 return state.contact(&key, contact, row.at, place == Place::Inside, Some(address)).map(|_| key);
             }
         }

@@ -152,8 +152,8 @@ fn one(map: Map<'_>, formats: &[Format], max_future: Duration, mistakes: &mut Mi
     let format = *format?;
     let lateness = lateness.unwrap_or(Duration::from_secs(u64::from(format.lateness_s)));
     if lateness < max_future {
-        let what = "is below max_future: one row ahead of the others would make them late";
-        s.mistake("lateness", format!("lateness of {topic} ({lateness:?}) {what} ({max_future:?})"));
+        let why = "one row ahead of the others would make them late";
+        s.mistake("lateness", format!("lateness of {topic} is {lateness:?}, below max_future ({max_future:?}): {why}"));
     }
     Some(Input { topic, format, lateness, tenancy: tenancy?, lane, partitions })
 }

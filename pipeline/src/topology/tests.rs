@@ -20,7 +20,7 @@ const fn format(name: &'static str, has_tenant: bool) -> Format {
     Format { name, about: "", lateness_s: 60, has_tenant, true_equals: false, decoder: || Box::new(Nothing) }
 }
 
-const FORMATS: &[Format] = &[format("probectl.flow", true), format("zeek.conn", false)];
+pub(crate) const FORMATS: &[Format] = &[format("probectl.flow", true), format("zeek.conn", false)];
 
 fn parse(text: &str) -> Result<Topology, String> {
     Topology::parse_with("t.yaml", text, FORMATS).map_err(|m| m.to_string())
@@ -122,9 +122,9 @@ fn values_out_of_bounds() {
             t.yaml:3:15: a slice is a whole number of seconds
             t.yaml:3:33: max_skew is at least one slice (1.5s)
             t.yaml:5:13: a topic is 1 to 249 letters, digits, dots, _ and -, got a b
-            t.yaml:6:5: lateness of a (60s) is below max_future: one row ahead of the others would make them late (120s)
+            t.yaml:6:5: lateness of a is 60s, below max_future (120s): one row ahead of the others would make them late
             t.yaml:6:52: a tenant is 1 to 128 visible ASCII characters without | and /, got t|b
-            t.yaml:7:5: lateness of ok (60s) is below max_future: one row ahead of the others would make them late (120s)
+            t.yaml:7:5: lateness of ok is 60s, below max_future (120s): one row ahead of the others would make them late
             t.yaml:8:12: 10.0.0.1/8 names a host inside a network; did you mean "10.0.0.0/8"?
             t.yaml:8:24: expected a network like 10.0.0.0/8, got ten
             t.yaml:9:6: obs is kept 120s; a restart may need 182.5s (two snapshots, a slice, lateness and max_skew)
