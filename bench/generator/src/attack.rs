@@ -164,7 +164,7 @@ pub struct Egress {
     pub host: u32,
     /// First byte.
     pub start_s: u32,
-    /// All within this time.
+    /// All begin within this time.
     pub duration_s: u32,
     /// Payload over all flows, octets.
     pub bytes: u64,
@@ -395,7 +395,11 @@ impl Egress {
             sent,
             received: 3_000 + sent / 400,
         });
-        (count + 1 < flows).then(|| at_ns + (spacing_s * SECOND_NS as f64) as i64)
+        // Uploads begin when the files are ready, not on a beat: the first of the rest among uniform moments.
+        let rest = f64::from(flows - count);
+        let share = 1.0 - libm::pow(1.0 - out.random.unit(), 1.0 / rest);
+        let left_ns = (out.start_ns + (i64::from(self.start_s) + i64::from(self.duration_s)) * SECOND_NS - at_ns).max(0);
+        (count + 1 < flows).then(|| at_ns + (share * left_ns as f64) as i64)
     }
 }
 

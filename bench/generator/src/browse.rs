@@ -8,13 +8,31 @@ use crate::event::{Answer, HttpEvent, Outcome, QueryKind, Transport};
 use crate::habit::{Client, tcp};
 use crate::queue::{Call, Out};
 use crate::random::mix;
-use crate::world::{self, SITES};
+use crate::world::{self, SITES, Server};
 
 /// Sites a person comes back to.
 const FAVOURITES: u64 = 12;
 
 /// Opens one page; seconds until the next.
 pub(crate) fn page(client: &Client, out: &mut Out<'_>, at_ns: i64) -> f64 {
+    match out.random.unit() {
+        p if p < 0.08 => own_page(client, out, at_ns, Server::Intranet, "intranet.corp.example"),
+        p if p < 0.12 => own_page(client, out, at_ns, Server::Web, "www.corp.example"),
+        _ => outside_page(client, out, at_ns),
+    }
+    if out.random.chance(0.1) { out.random.exponential(1_200.0) } else { out.random.pareto(3.0, 1.3, 900.0) }
+}
+
+/// A page of the office's own servers: one connection, never through the proxy.
+fn own_page(client: &Client, out: &mut Out<'_>, at_ns: i64, which: Server, name: &str) {
+    let to = world::server(out.office, which);
+    let received = out.random.log_normal(30_000.0, 1.0) as u64;
+    let lasts_s = out.random.log_normal(1.0, 0.8).min(120.0);
+    let connection = out.call(Call { lasts_s, sent: 1_500, received, ..tcp(at_ns, client.address, to, 443, "ssl") });
+    out.tls(connection, at_ns, name);
+}
+
+fn outside_page(client: &Client, out: &mut Out<'_>, at_ns: i64) {
     let site = if out.random.chance(0.6) {
         let favourite = mix(&[out.seed, 51, u64::from(out.tenant), u64::from(client.index), out.random.below(FAVOURITES)]);
         // The square makes popular sites likelier favourites.
@@ -35,7 +53,6 @@ pub(crate) fn page(client: &Client, out: &mut Out<'_>, at_ns: i64) -> f64 {
         let received = out.random.log_normal(18_000.0, 1.4) as u64;
         fetch(client, out, at_ns, &name, address, 1_100, received);
     }
-    if out.random.chance(0.1) { out.random.exponential(1_200.0) } else { out.random.pareto(3.0, 1.3, 900.0) }
 }
 
 /// One fetch: look-up, connection, what is said in it. The moment the connection began.

@@ -51,14 +51,13 @@ pub enum Server {
 }
 
 /// Servers that the monitoring host polls, with the port asked.
-pub const POLLED: [(Server, u16); 8] = [
+pub const POLLED: [(Server, u16); 7] = [
     (Server::Directory, 389),
     (Server::Files, 445),
     (Server::Mail, 993),
     (Server::Print, 9100),
     (Server::Intranet, 443),
     (Server::Resolver, 53),
-    (Server::Proxy, 3128),
     (Server::Web, 443),
 ];
 
