@@ -290,6 +290,8 @@ impl Task for DetectTask {
                 .map_err(|e| TaskError::Restore { task: self.at.to_string(), reason: e.to_string() })?;
         }
         self.detection.clean();
+        // Telling correlate once more what is closed changes nothing; not telling could.
+        self.untold = true;
         Ok(())
     }
 

@@ -161,7 +161,8 @@ pub struct Worker {
     config: WorkerConfig,
     writer: Box<dyn Writer>,
     slots: BTreeMap<TopicPartition, Slot>,
-    assigned: bool,
+    /// What the group gave us; `None` = it has not answered yet.
+    assigned: Option<Vec<TopicPartition>>,
     epoch_began: EventTime,
     aborts: u32,
     finished: bool,
@@ -178,7 +179,7 @@ impl Worker {
     pub fn new(config: WorkerConfig) -> Result<Self, WorkerError> {
         let writer = config.membership.writer(&config.writer_id)?;
         let epoch_began = (config.clock)();
-        Ok(Self { config, writer, slots: BTreeMap::new(), assigned: false, epoch_began, aborts: 0, finished: false })
+        Ok(Self { config, writer, slots: BTreeMap::new(), assigned: None, epoch_began, aborts: 0, finished: false })
     }
 
     /// One round: tasks, records, and the epoch's end when it is due. `wait` is spent only when there is nothing to do.
@@ -188,7 +189,7 @@ impl Worker {
         }
         let upstream_done = self.config.upstream_done.load(Ordering::Acquire);
         let between = self.slots.values().all(|s| s.out.appends().is_empty() && !s.moved());
-        if (between || !self.assigned) && self.assign(wait)? {
+        if (between || self.assigned.is_none()) && self.assign(wait)? {
             return Ok(Step::Busy);
         }
         let now = (self.config.clock)();
@@ -207,7 +208,7 @@ impl Worker {
             busy |= self.commit(now)?;
             self.epoch_began = now;
         }
-        if all_quiet && !busy && self.assigned {
+        if all_quiet && !busy && self.assigned.is_some() {
             self.finished = true;
             return Ok(Step::Done);
         }
@@ -220,18 +221,23 @@ impl Worker {
 
     /// Takes up the group's decision. True when the tasks changed.
     fn assign(&mut self, wait: Duration) -> Result<bool, WorkerError> {
-        let wait = if self.assigned { Duration::ZERO } else { wait };
+        let wait = if self.assigned.is_some() { Duration::ZERO } else { wait };
         let Some(partitions) = self.config.membership.poll(wait)? else { return Ok(false) };
-        self.assigned = true;
         self.slots.retain(|at, _| partitions.contains(at));
-        for at in partitions {
-            if !self.slots.contains_key(&at) {
-                let slot = Slot::start(&self.config, &at)?;
+        self.assigned = Some(partitions);
+        self.start_missing()?;
+        Ok(true)
+    }
+
+    fn start_missing(&mut self) -> Result<(), WorkerError> {
+        for at in self.assigned.iter().flatten() {
+            if !self.slots.contains_key(at) {
+                let slot = Slot::start(&self.config, at)?;
                 tracing::info!(stage = self.config.stage, task = %at, from = slot.position(), "task started");
-                self.slots.insert(at, slot);
+                self.slots.insert(at.clone(), slot);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Ends the epoch. True when something was committed.
@@ -294,17 +300,10 @@ impl Worker {
         tracing::warn!(stage = self.config.stage, %reason, "epoch lost: tasks restart from what is committed");
         self.slots.clear();
         self.writer = self.config.membership.writer(&self.config.writer_id)?;
-        let assigned = self.config.membership.poll(Duration::ZERO)?;
-        match assigned {
-            Some(partitions) => {
-                for at in partitions {
-                    let slot = Slot::start(&self.config, &at)?;
-                    self.slots.insert(at, slot);
-                }
-            }
-            // Nothing changed in the group: ask for the whole assignment again.
-            None => self.assigned = false,
+        if let Some(partitions) = self.config.membership.poll(Duration::ZERO)? {
+            self.assigned = Some(partitions);
         }
+        self.start_missing()?;
         Ok(true)
     }
 
