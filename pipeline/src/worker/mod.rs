@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tidewatch_schemas::control::Mark;
 use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Ledger;
-use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, TopicPartition, Writer};
+use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, Reader, TopicPartition, Writer};
 use crate::snapshot::{SnapshotError, SnapshotStore};
 use crate::task::{Progress, Task, TaskError};
 
@@ -91,6 +92,8 @@ pub struct WorkerConfig {
     pub bounds: BTreeMap<TopicPartition, Bound>,
     /// Pace of normalize tasks; `None` = run free.
     pub pace: Option<Arc<Pace>>,
+    /// The control topic, where other processes' marks are heard; only with a pace.
+    pub control: Option<Box<dyn Reader>>,
     /// The stage before has finished; what is there now is all.
     pub upstream_done: Arc<AtomicBool>,
     /// Counts of committed epochs.
@@ -254,6 +257,7 @@ impl Worker {
             offsets.push((at.clone(), slot.committed_form()));
         }
         if offsets.is_empty() {
+            self.pace()?;
             self.publish();
             return Ok(false);
         }
@@ -277,11 +281,7 @@ impl Worker {
             }
         }
         self.config.ledger.lock().unwrap_or_else(PoisonError::into_inner).add(&ledger);
-        if let Some(pace) = &self.config.pace {
-            for (at, slot) in &self.slots {
-                pace.publish(at, slot.task.progress());
-            }
-        }
+        self.pace()?;
         self.publish();
         if self.config.trim {
             for (at, committed) in &offsets {
@@ -305,6 +305,21 @@ impl Worker {
         }
         self.start_missing()?;
         Ok(true)
+    }
+
+    fn pace(&mut self) -> Result<(), WorkerError> {
+        let Some(pace) = &self.config.pace else { return Ok(()) };
+        if let Some(control) = &mut self.config.control {
+            for record in control.poll(self.config.poll, Duration::ZERO)? {
+                if let Some(Ok(mark)) = record.value.as_deref().map(Mark::decode) {
+                    pace.heard(&mark);
+                }
+            }
+        }
+        for (at, slot) in &self.slots {
+            pace.publish(at, slot.task.progress());
+        }
+        Ok(())
     }
 
     fn publish(&self) {
