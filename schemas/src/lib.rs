@@ -4,6 +4,8 @@ pub mod address;
 pub mod control;
 pub mod document;
 pub mod finding;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod observation;
 pub mod proto;
 pub mod signal;
