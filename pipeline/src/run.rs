@@ -192,6 +192,7 @@ impl Run {
             upstream_done: shared.done[place].clone(),
             ledger: shared.ledger.clone(),
             board: shared.board.clone(),
+            eager: !self.bounds.is_empty(),
             trim: self.trim && !normalize,
         })
         .map_err(at)

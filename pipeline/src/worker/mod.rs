@@ -100,6 +100,8 @@ pub struct WorkerConfig {
     pub ledger: Arc<Mutex<Ledger>>,
     /// Progress per partition, for people.
     pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// An epoch ends as soon as nothing more is there to read.
+    pub eager: bool,
     /// Records below the committed offset are removed (backtests keep their memory small).
     pub trim: bool,
 }
@@ -207,7 +209,9 @@ impl Worker {
         }
         let due = now.since(self.epoch_began) >= self.config.epoch.as_nanos() as i64;
         let all_quiet = !busy && upstream_done && self.slots.values().all(|s| s.finished || s.at_end());
-        if urgent || due || all_quiet {
+        // In lock step nobody waits for more: what is there is handed on.
+        let eager = self.config.eager && !busy;
+        if urgent || due || all_quiet || eager {
             busy |= self.commit(now)?;
             self.epoch_began = now;
         }
