@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use tidewatch_schemas::document::show_duration;
 
 use super::{Exit, Failure, Output};
 use crate::topology::{Stage, StartFrom, Tenancy, Topology};
@@ -81,12 +82,12 @@ impl Graph {
                     if *strict { "tenants verified, strict" } else { "tenants verified" }.into()
                 }
             };
-            let mut notes = vec![input.format.name.to_owned(), format!("lateness {:?}", input.lateness), tenant];
+            let mut notes = vec![input.format.name.to_owned(), format!("lateness {}", show_duration(input.lateness)), tenant];
             notes.extend(input.partitions.map(|n| count(n, "partition")));
             topic(input.topic.clone(), notes)
         });
         let internal = |name: String, kept: crate::topology::Kept| {
-            topic(name, vec![count(kept.partitions, "partition"), format!("kept {:?}", kept.retention)])
+            topic(name, vec![count(kept.partitions, "partition"), format!("kept {}", show_duration(kept.retention))])
         };
         let destinations = topology.destinations.iter().map(|d| {
             let mut notes = vec![d.kind.name().to_owned()];
@@ -277,7 +278,8 @@ destinations:
             beside the way
             topic blue.tidewatch.rejected    cannot be decoded, or of a wrong tenant
             topic blue.tidewatch.late        older than its slice
-        "#]].assert_eq(&graph().text());
+        "#]]
+        .assert_eq(&graph().text());
     }
 
     #[test]
@@ -312,7 +314,8 @@ destinations:
               n1_0 -.-> b0
               n1_0 -.-> b1
               n3_0 -.-> b1
-        "#]].assert_eq(&graph().mermaid());
+        "#]]
+        .assert_eq(&graph().mermaid());
     }
 
     #[test]
@@ -350,6 +353,7 @@ destinations:
               n1_0 -> b1 [style=dashed];
               n3_0 -> b1 [style=dashed];
             }
-        "#]].assert_eq(&graph().dot());
+        "#]]
+        .assert_eq(&graph().dot());
     }
 }
