@@ -23,8 +23,8 @@ use crate::snapshot::{SnapshotError, SnapshotStore};
 use crate::task::{Progress, Task, TaskError};
 
 pub use pace::Pace;
-pub use slot::{Bound, Phase};
 use slot::Slot;
+pub use slot::{Bound, Phase};
 
 /// Wall clock, for silence and for the length of epochs; simulated in tests.
 pub type Clock = Arc<dyn Fn() -> EventTime + Send + Sync>;
