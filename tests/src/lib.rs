@@ -1,1 +1,3 @@
-//! (skeleton)
+//! What the tests share. Each promise has its own file under `tests/`.
+
+pub mod http_server;
