@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
 use bytes::Bytes;
 use tidewatch::deliver::http::HttpConfig;
 use tidewatch::deliver::ndjson::NdjsonConfig;
@@ -112,7 +113,7 @@ fn ndjson(path: &Path) -> Opener {
 }
 
 fn http(url: String) -> HttpConfig {
-    HttpConfig { url, timeout: Duration::from_secs(5), ca_file: None }
+    HttpConfig { url, timeout: Duration::from_secs(5), ca_file: None, private_allowed: true }
 }
 
 fn webhook(server: &str) -> Opener {
@@ -210,8 +211,7 @@ fn a_destination_that_is_down_loses_nothing_and_delays_no_other() {
     let path = dir.path().join("signals.ndjson");
     // A port where nobody listens yet.
     let address = HttpServer::start(|_| answer(200, "")).address();
-    let handle =
-        start(&log, vec![destination("hook", webhook(&address)), destination("file", ndjson(&path))]);
+    let handle = start(&log, vec![destination("hook", webhook(&address)), destination("file", ndjson(&path))]);
     publish(&log, "acme", ids("a", 0..40));
     until("the file has all", || lines(&path).len() == 40);
     until("the webhook is being retried", || matches!(stats(&handle, "hook").status, Status::Retrying { .. }));
@@ -298,9 +298,7 @@ fn hec(request: &Request, names_it: bool) -> Answer {
     let got = hec_ids(request);
     match got.iter().position(|id| id == "a2") {
         None => answer(200, r#"{"text":"Success","code":0}"#),
-        Some(at) if names_it => {
-            answer(400, format!(r#"{{"text":"Invalid data format","code":6,"invalid-event-number":{at}}}"#))
-        }
+        Some(at) if names_it => answer(400, format!(r#"{{"text":"Invalid data format","code":6,"invalid-event-number":{at}}}"#)),
         Some(_) => answer(400, r#"{"text":"Invalid data format","code":6}"#),
     }
 }
@@ -360,7 +358,8 @@ fn an_untrusted_certificate_is_refused() {
     let (log, dir) = (log(), tempfile::tempdir().unwrap());
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let ca_file = dir.path().join("ca.pem");
-    std::fs::write(&ca_file, made.cert.pem()).unwrap();
+    let body = base64::engine::general_purpose::STANDARD.encode(made.cert.der());
+    std::fs::write(&ca_file, format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()

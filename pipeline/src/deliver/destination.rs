@@ -9,10 +9,12 @@ use super::event::Event;
 /// Sends signals somewhere.
 ///
 /// What it must keep to: one outcome per event, in order; no event is reported [`Outcome::Delivered`] before the other
-/// side has said so; a call ends in bounded time (its own time-outs); it never waits to try again, the stage does; an
-/// event that cannot be sent yet stops the later ones (all [`Outcome::Retry`]) where the destination keeps an order.
+/// side has said so; a call ends in bounded time (its own time-outs, [`super::http::CALLS_BUDGET`]); it never waits to
+/// try again, the stage does; an event that has to wait stops the later ones ([`Outcome::Untried`]), so that nothing
+/// overtakes it.
 pub trait Destination: Send {
-    /// Sends a batch, in order. The batch is never empty. Events reported as retry come again, first in the next batch.
+    /// Sends a batch, in order. The batch is never empty. Events that are not done with come again, first in the next
+    /// batch and in their order.
     fn send(&mut self, batch: &[Event]) -> Vec<Outcome>;
 }
 
@@ -28,6 +30,8 @@ pub enum Outcome {
         /// For people.
         reason: String,
     },
+    /// Not tried in this call: an earlier one has to wait, or time was up.
+    Untried,
     /// Never: this event will not be taken. It goes to the undelivered topic, the others go on.
     SetAside {
         /// Short and stable: an HTTP status, a vendor's code.

@@ -5,6 +5,7 @@
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::blocking::Client;
@@ -13,9 +14,14 @@ use reqwest::{Certificate, Url, redirect};
 
 use super::destination::DestinationError;
 use super::secret::Secret;
+use super::target::{self, PublicOnly};
 
 /// Bytes of a reply that are read; the rest is passed over.
 pub const REPLY_BYTES_MAX: u64 = 64 << 10;
+
+/// A destination that makes several calls for one batch begins no further one after so long: the stage must get its
+/// thread back in time to serve its group and to stop.
+pub const CALLS_BUDGET: Duration = Duration::from_secs(5);
 
 /// How to reach a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub struct HttpConfig {
     pub timeout: Duration,
     /// PEM file of further certificate authorities.
     pub ca_file: Option<PathBuf>,
+    /// May reach addresses that are not public ([`target::is_private`]), this machine among them.
+    pub private_allowed: bool,
 }
 
 /// What the server said.
@@ -51,6 +59,10 @@ impl HttpClient {
     /// Opens a client. Headers with secrets go into every request; `path_default` is taken when the URL names none.
     pub fn open(config: &HttpConfig, headers: Vec<(String, Secret)>, path_default: &str) -> Result<Self, DestinationError> {
         let mut url = parse_url(&config.url)?;
+        if !config.private_allowed && literal(&url).is_some_and(target::is_private) {
+            let reason = "is a private address, which this destination may not reach unless that is allowed".to_owned();
+            return Err(DestinationError::Url { url: shown(&url), reason });
+        }
         if url.path() == "/" {
             url.set_path(path_default);
         }
@@ -63,6 +75,9 @@ impl HttpClient {
             .redirect(redirect::Policy::none())
             .referer(false)
             .no_proxy();
+        if !config.private_allowed {
+            builder = builder.dns_resolver(Arc::new(PublicOnly));
+        }
         if let Some(path) = &config.ca_file {
             builder = builder.tls_certs_merge(read_certificates(path)?);
         }
@@ -136,14 +151,14 @@ fn describe(error: &reqwest::Error) -> String {
 fn parse_url(text: &str) -> Result<Url, DestinationError> {
     let wrong = |shown: &str, reason: &str| DestinationError::Url { url: shown.to_owned(), reason: reason.to_owned() };
     let url = Url::parse(text).map_err(|e| wrong("(not shown)", &e.to_string()))?;
-    let shown = format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path());
+    let shown = shown(&url);
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong(&shown, "holds a user or password; put it into a secret header"));
     }
     let loopback = match url.host_str() {
         None => return Err(wrong(&shown, "names no host")),
         Some("localhost") => true,
-        Some(host) => host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        Some(_) => literal(&url).is_some_and(|ip| ip.is_loopback()),
     };
     match url.scheme() {
         "https" => Ok(url),
@@ -151,6 +166,16 @@ fn parse_url(text: &str) -> Result<Url, DestinationError> {
         "http" => Err(wrong(&shown, "plain http is allowed only to this machine; use https")),
         _ => Err(wrong(&shown, "is neither https nor http")),
     }
+}
+
+/// Without user and query, where secrets may stand.
+fn shown(url: &Url) -> String {
+    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+}
+
+/// The address, where the URL names one.
+fn literal(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_matches(['[', ']']).parse().ok()
 }
 
 #[allow(clippy::disallowed_methods, reason = "the edge where certificates enter")]
@@ -185,6 +210,19 @@ mod tests {
         }
         let shown = parse_url("https://user:hunter2@siem.example/?token=hunter2").err().map(|e| e.to_string());
         assert!(shown.is_some_and(|text| !text.contains("hunter2")));
+    }
+
+    #[test]
+    fn private_targets_need_to_be_allowed() {
+        let open = |url: &str, private_allowed| {
+            let config = HttpConfig { url: url.into(), timeout: Duration::from_secs(5), ca_file: None, private_allowed };
+            HttpClient::open(&config, vec![], "/")
+        };
+        assert!(open("https://169.254.169.254/latest", false).is_err());
+        assert!(open("https://[fd00::1]/", false).is_err());
+        assert!(open("http://127.0.0.1/", true).is_ok());
+        let inwards = open("http://localhost:9/", false).map(|c| c.post("text/plain", false, &[], vec![]));
+        assert!(inwards.is_ok_and(|reply| reply.is_err_and(|reason| reason.contains("private"))));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod secret;
 mod sources;
 pub mod splunk_hec;
 mod stats;
+pub mod target;
 pub mod undelivered;
 pub mod webhook;
 mod worker;

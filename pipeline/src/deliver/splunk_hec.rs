@@ -8,7 +8,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::destination::{Destination, DestinationError, Opener, Outcome};
 use super::event::Event;
-use super::http::{HttpClient, HttpConfig, Reply, excerpt};
+use super::http::{CALLS_BUDGET, HttpClient, HttpConfig, Reply, excerpt};
 use super::secret::{Secret, SecretSource};
 
 /// Default time for one call: Splunk may hold an answer while its queues are full.
@@ -46,7 +46,7 @@ impl SplunkHecConfig {
     /// A collector with the usual source and sourcetype.
     pub fn new(url: impl Into<String>, token: SecretSource) -> Self {
         Self {
-            http: HttpConfig { url: url.into(), timeout: TIMEOUT, ca_file: None },
+            http: HttpConfig { url: url.into(), timeout: TIMEOUT, ca_file: None, private_allowed: true },
             token,
             index: None,
             host: None,
@@ -146,14 +146,15 @@ impl SplunkHec {
 
     /// One event a request; the first that has to wait stops the rest.
     fn post_singly(&self, events: &[Event], out: &mut Vec<Outcome>) {
-        let end = out.len() + events.len();
+        let (began, end) = (Instant::now(), out.len() + events.len());
         for event in events {
             self.post(std::slice::from_ref(event), out);
-            if let Some(wait @ (Outcome::Retry { .. } | Outcome::Stop { .. })) = out.last().cloned() {
-                out.resize(end, wait);
-                return;
+            let waits = matches!(out.last(), Some(Outcome::Retry { .. } | Outcome::Stop { .. }));
+            if waits || began.elapsed() > CALLS_BUDGET {
+                break;
             }
         }
+        out.resize(end, Outcome::Untried);
     }
 
     fn body(&self, events: &[Event]) -> Result<Vec<u8>, String> {

@@ -5,7 +5,7 @@
 //! other 4xx sets that one signal aside.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use ring::hmac;
 
 use super::destination::{Destination, DestinationError, Opener, Outcome};
 use super::event::Event;
-use super::http::{HttpClient, HttpConfig, Reply, excerpt};
+use super::http::{CALLS_BUDGET, HttpClient, HttpConfig, Reply, excerpt};
 use super::secret::{Secret, SecretSource};
 
 /// Largest body, bytes: what receivers of Standard Webhooks must take.
@@ -78,17 +78,17 @@ impl Webhook {
 
 impl Destination for Webhook {
     fn send(&mut self, batch: &[Event]) -> Vec<Outcome> {
+        let began = Instant::now();
         let mut outcomes = Vec::with_capacity(batch.len());
         for event in batch {
             let outcome = self.post(event);
-            let goes_on = matches!(outcome, Outcome::Delivered | Outcome::SetAside { .. });
-            outcomes.push(outcome.clone());
-            if !goes_on {
-                // Order is kept: nothing overtakes what has to wait.
-                outcomes.resize(batch.len(), outcome);
+            let waits = matches!(outcome, Outcome::Retry { .. } | Outcome::Stop { .. });
+            outcomes.push(outcome);
+            if waits || began.elapsed() > CALLS_BUDGET {
                 break;
             }
         }
+        outcomes.resize(batch.len(), Outcome::Untried);
         outcomes
     }
 }
@@ -153,6 +153,7 @@ mod tests {
                 "aside"
             }
             Outcome::Stop { .. } => "stop",
+            Outcome::Untried => "untried",
         };
         for (statuses, expected) in [
             (&[200, 202, 204][..], "delivered"),

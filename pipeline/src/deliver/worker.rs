@@ -254,13 +254,18 @@ impl Worker {
                     add(&counters.retried, 1);
                     s.pending.push_back(event);
                 }
+                Outcome::Untried => s.pending.push_back(event),
                 Outcome::Stop { reason } => {
                     stops.get_or_insert(reason);
                     s.pending.push_back(event);
                 }
             }
         }
-        s.first_at = (!s.pending.is_empty()).then(Instant::now);
+        if s.pending.is_empty() {
+            s.first_at = None;
+        } else if !done && stops.is_none() && waits.is_none() {
+            waits = Some("nothing was tried".to_owned());
+        }
         s.failures = if done { 0 } else { s.failures };
         s.paused_until = None;
         if let Some(reason) = stops {
