@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod correlate;
+pub mod deliver;
 pub mod detect;
 pub mod epoch;
 pub mod input;
