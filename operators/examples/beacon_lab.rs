@@ -81,7 +81,13 @@ impl Record {
         let time = |s: f64| EventTime((s * 1e9) as i64);
         let what = match self {
             Self::Flow { start, peer, port, transport, bytes, state, flags, .. } => Observation::Flow(Flow {
-                row: FlowRow { transport: *transport, tcp_flags: (*flags != 0).then_some(*flags), connection_state: Some(state.as_str()), sampling_rate: 1, ..FlowRow::default() },
+                row: FlowRow {
+                    transport: *transport,
+                    tcp_flags: (*flags != 0).then_some(*flags),
+                    connection_state: Some(state.as_str()),
+                    sampling_rate: 1,
+                    ..FlowRow::default()
+                },
                 opens: true,
                 initiator: Initiator::Host,
                 peer: Peer { address: Some(*peer), name: None, class: 0 },
@@ -155,7 +161,16 @@ impl Stream {
 }
 
 fn contact(start: f64, bytes: u64) -> Record {
-    Record::Flow { start, at: start + 0.2, peer: Address::v4([203, 0, 113, 66]), port: 443, transport: 6, bytes, state: "SF".into(), flags: 0x1b }
+    Record::Flow {
+        start,
+        at: start + 0.2,
+        peer: Address::v4([203, 0, 113, 66]),
+        port: 443,
+        transport: 6,
+        bytes,
+        state: "SF".into(),
+        flags: 0x1b,
+    }
 }
 
 fn first_alert(found: &[Finding]) -> Option<&Finding> {
@@ -180,7 +195,9 @@ fn grid() {
     const RUNS: u64 = 40;
     println!("period_s jitter shape  lost   recall@30 recall@60 median_contacts p90 confidence@end");
     for period in [10.0, 30.0, 60.0, 300.0, 3600.0, 14_400.0, 86_400.0] {
-        for (jitter, symmetric) in [(0.0, false), (0.1, false), (0.2, false), (0.37, false), (0.5, false), (0.9, false), (0.5, true)] {
+        for (jitter, symmetric) in
+            [(0.0, false), (0.1, false), (0.2, false), (0.37, false), (0.5, false), (0.9, false), (0.5, true)]
+        {
             for lost in [0.0, 0.2] {
                 let mut needed: Vec<usize> = Vec::new();
                 let mut confidence = 0;
@@ -258,13 +275,25 @@ fn controls() {
         let n = (86_400.0_f64 / mean).clamp(200.0, 2000.0) as usize;
         control(&format!("poisson mean {mean} s n {n}"), 200, |s| {
             let mut t = 1.7e9;
-            (0..n).map(|_| { t -= mean * s.next().ln(); contact(t, 500) }).collect()
+            (0..n)
+                .map(|_| {
+                    t -= mean * s.next().ln();
+                    contact(t, 500)
+                })
+                .collect()
         });
     }
     for shape in [2.0f64, 3.0] {
         control(&format!("erlang-{shape} mean 60 s n 1000"), 100, |s| {
             let mut t = 1.7e9;
-            (0..1000).map(|_| { for _ in 0..shape as usize { t -= 60.0 / shape * s.next().ln(); } contact(t, 500) }).collect()
+            (0..1000)
+                .map(|_| {
+                    for _ in 0..shape as usize {
+                        t -= 60.0 / shape * s.next().ln();
+                    }
+                    contact(t, 500)
+                })
+                .collect()
         });
     }
     control("business hours, 5 days", 100, |s| {
@@ -333,7 +362,21 @@ fn day(args: &[String]) {
         };
         println!(
             "{:>3} {:?} first +{:.1} h  {} T={} j={} n={} missed={} total={} open={} w={} size={} failed={} {} dst={:?}",
-            f.confidence, f.severity, first / 3600.0, f.subject, get("interval_s"), get("jitter"), get("samples"), get("missed"), get("contacts"), get("open_s"), get("weight"), get("size_evenness"), get("failed_ratio"), get("ordinary"), f.destination.as_ref().and_then(|d| d.ip.clone())
+            f.confidence,
+            f.severity,
+            first / 3600.0,
+            f.subject,
+            get("interval_s"),
+            get("jitter"),
+            get("samples"),
+            get("missed"),
+            get("contacts"),
+            get("open_s"),
+            get("weight"),
+            get("size_evenness"),
+            get("failed_ratio"),
+            get("ordinary"),
+            f.destination.as_ref().and_then(|d| d.ip.clone())
         );
     }
 }
@@ -375,17 +418,36 @@ fn parse(kind: &str, text: &str, host: &str, out: &mut Vec<Record>) {
         if get("id.orig_h") != Some(host) || get("label") == Some("Malicious") && !folder_is_bad() {
             continue;
         }
-        let (Some(ts), Some(Ok(peer)), Some(port)) = (get("ts").and_then(|t| t.parse::<f64>().ok()), get("id.resp_h").map(|a| a.parse::<std::net::IpAddr>()), get("id.resp_p").and_then(|p| p.parse::<u16>().ok())) else { continue };
+        let (Some(ts), Some(Ok(peer)), Some(port)) = (
+            get("ts").and_then(|t| t.parse::<f64>().ok()),
+            get("id.resp_h").map(|a| a.parse::<std::net::IpAddr>()),
+            get("id.resp_p").and_then(|p| p.parse::<u16>().ok()),
+        ) else {
+            continue;
+        };
         let peer = Address::from(peer);
         match kind {
             "conn" => {
-                let transport = match get("proto") { Some("tcp") => 6, Some("udp") => 17, _ => continue };
+                let transport = match get("proto") {
+                    Some("tcp") => 6,
+                    Some("udp") => 17,
+                    _ => continue,
+                };
                 let duration = get("duration").and_then(|d| d.parse::<f64>().ok()).unwrap_or(0.0);
                 let history = get("history").unwrap_or("");
                 let mut flags = u8::from(history.contains(['S', 's', 'h', 'H'])) * 2;
                 flags |= u8::from(history.contains(['A', 'a', 'D', 'd', 'h'])) * 16;
                 flags |= u8::from(history.contains(['F', 'f'])) | (u8::from(history.contains(['R', 'r'])) * 4);
-                out.push(Record::Flow { start: ts, at: ts + duration, peer, port, transport, bytes: get("orig_bytes").and_then(|b| b.parse().ok()).unwrap_or(0), state: get("conn_state").unwrap_or("").into(), flags });
+                out.push(Record::Flow {
+                    start: ts,
+                    at: ts + duration,
+                    peer,
+                    port,
+                    transport,
+                    bytes: get("orig_bytes").and_then(|b| b.parse().ok()).unwrap_or(0),
+                    state: get("conn_state").unwrap_or("").into(),
+                    flags,
+                });
             }
             "ssl" => {
                 if let Some(name) = get("server_name") {
@@ -396,7 +458,10 @@ fn parse(kind: &str, text: &str, host: &str, out: &mut Vec<Record>) {
                 let connect = get("method") == Some("CONNECT");
                 let target = if connect { get("uri") } else { get("host") };
                 if let Some(target) = target {
-                    let (name, name_port) = target.rsplit_once(':').and_then(|(n, p)| Some((n, p.parse().ok()?))).map_or((target, None), |(n, p)| (n, Some(p)));
+                    let (name, name_port) = target
+                        .rsplit_once(':')
+                        .and_then(|(n, p)| Some((n, p.parse().ok()?)))
+                        .map_or((target, None), |(n, p)| (n, Some(p)));
                     let proxy = connect || get("uri").is_some_and(|u| u.starts_with("http://"));
                     out.push(Record::Http { at: ts, peer, port, name: name.to_lowercase(), name_port, proxy });
                 }

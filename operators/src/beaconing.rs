@@ -70,6 +70,7 @@ use crate::operator::{
     Context, Detector, Draft, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Slice, Threshold,
 };
 use crate::rule::Rule;
+use crate::runtime::Store;
 
 /// The detector.
 pub static DETECTOR: Detector = Detector {
@@ -137,14 +138,9 @@ pub static DETECTOR: Detector = Detector {
             meaning: "update, telemetry and push services, with their subdomains: low severity",
         },
     ],
-    build: |_| Box::new(Unbuilt),
+    build: |rule| Store::boxed(&DETECTOR, rule, Beaconing::new),
     judge: judge::judge,
 };
-
-/// Stands in until the runtime can hold an operator.
-struct Unbuilt;
-
-impl crate::runtime::Instance for Unbuilt {}
 
 /// The operator of one rule.
 #[derive(Clone, Debug)]
@@ -175,7 +171,9 @@ impl Beaconing {
     fn named(&self, row: &Seen<'_>, state: &mut HostState) -> Option<PeerKey> {
         let (name, start, address, port, named_port, proxy) = match &row.what {
             Observation::Tls(r) => (r.server_name?, r.start_time, r.destination_address?, r.destination_port?, None, false),
-            Observation::Http(r) => (r.host?, r.start_time, r.destination_address?, r.destination_port?, r.host_port, r.via_proxy),
+            Observation::Http(r) => {
+                (r.host?, r.start_time, r.destination_address?, r.destination_port?, r.host_port, r.via_proxy)
+            }
             _ => return None,
         };
         let key = PeerKey::named(name, named_port.filter(|_| proxy).unwrap_or(port))?;
@@ -219,7 +217,9 @@ impl Beaconing {
             if state.is_proxy(address, port) {
                 return None;
             }
-            if flow.failed && let Some(key) = state.usual_name(address, port).cloned() {
+            if flow.failed
+                && let Some(key) = state.usual_name(address, port).cloned()
+            {
                 return state.contact(&key, contact, row.at, place == Place::Inside, Some(address)).map(|_| key);
             }
         }

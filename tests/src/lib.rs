@@ -1,1 +1,3 @@
-//! (skeleton)
+//! Shared pieces of the tests in `tests/tests`: what several of them, or a child process and its test, must agree on.
+
+pub mod epochs;

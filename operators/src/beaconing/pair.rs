@@ -182,7 +182,11 @@ mod tests {
     use super::*;
 
     fn contact(ms: i64) -> Contact {
-        Contact::new(EventTime(ms * 1_000_000), Position { input: 0, offset: ms, row: 0 }).with_flow(Some(100), 5_000_000_000, false)
+        Contact::new(EventTime(ms * 1_000_000), Position { input: 0, offset: ms, row: 0 }).with_flow(
+            Some(100),
+            5_000_000_000,
+            false,
+        )
     }
 
     #[test]

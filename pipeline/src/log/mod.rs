@@ -16,7 +16,9 @@ use tidewatch_schemas::time::EventTime;
 pub mod conformance;
 pub mod embedded;
 pub mod kafka;
+pub mod local;
 pub mod memory;
+pub mod partitioner;
 pub mod socket;
 
 /// One record of a partition. Cheap to clone: bytes are shared.
