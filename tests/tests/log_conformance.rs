@@ -14,6 +14,7 @@ use tidewatch::log::conformance::{Capabilities, Fixture, Outcome, Report, Want, 
 use tidewatch::log::embedded::{Durability, EmbeddedLog, Options};
 use tidewatch::log::local::{Epoch, LocalLog, Recovered, Settings, Store};
 use tidewatch::log::memory::{MemoryLog, MemoryStore};
+use tidewatch::log::socket::{SocketLog, serve, socket_path};
 use tidewatch::log::{Log, LogError, OffsetRange, PollLimit, Record, TopicPartition, TopicSpec};
 use tidewatch_schemas::time::EventTime;
 use tidewatch_tests::epochs::{GROUP, INPUT, OUTPUT, OUTPUT_PARTITIONS, RECORDS_PER_PARTITION, prepare};
@@ -51,6 +52,23 @@ fn the_embedded_log_conforms() {
         let options = Options { settings: settings(want), durability: Durability::Process, ..Options::default() };
         fixture(Arc::new(EmbeddedLog::open(dir.path(), options).unwrap()), Box::new(dir))
     }));
+}
+
+/// What a tool can do through the control socket holds as it does inside.
+#[test]
+fn the_control_socket_conforms() {
+    let reports = suite(&|want| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = socket_path(dir.path());
+        let handle = serve(Arc::new(MemoryLog::with(settings(want))), &path).unwrap();
+        let log = SocketLog::connect(&path).unwrap();
+        let nothing =
+            Capabilities { retention_at_once: false, byte_limit: false, takes_over: false, groups: false, deletes: false };
+        Fixture { capabilities: nothing, ..fixture(Arc::new(log), Box::new((handle, dir))) }
+    });
+    let (held, rest): (Vec<_>, Vec<_>) = reports.into_iter().partition(|r| r.outcome == Outcome::Holds);
+    assert!(rest.iter().all(|r| r.outcome == Outcome::Skipped), "{rest:#?}");
+    assert!(held.len() >= 14, "only {} checks were run", held.len());
 }
 
 /// Keeps records as the memory log does, but loses what an epoch writes to any partition but its first.
