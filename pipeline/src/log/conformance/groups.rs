@@ -4,21 +4,26 @@ use std::collections::BTreeMap;
 
 use crate::log::{CommitError, Member, Membership, TopicPartition};
 
+use super::Check;
 use super::fixture::{Broken, Fixture, Want, append, committed, expect, same};
-use super::{Check, always};
 
 const NOTHING: Want = Want { partition_bytes_max: None, gap_every: None };
 
 pub(super) const CHECKS: &[Check] = &[
-    Check { name: "three_members_share_all_partitions", want: NOTHING, applies: always, run: shared },
+    Check { name: "three_members_share_all_partitions", want: NOTHING, applies: |c| c.groups, run: shared },
     Check {
         name: "the_rest_takes_over_from_a_member_that_left_for_good",
         want: NOTHING,
-        applies: |c| c.takes_over,
+        applies: |c| c.groups && c.takes_over,
         run: taken_over,
     },
-    Check { name: "a_member_that_returns_finds_its_partitions_and_positions", want: NOTHING, applies: always, run: returns },
-    Check { name: "a_member_that_joins_again_fences_its_former_self", want: NOTHING, applies: always, run: replaced },
+    Check {
+        name: "a_member_that_returns_finds_its_partitions_and_positions",
+        want: NOTHING,
+        applies: |c| c.groups,
+        run: returns,
+    },
+    Check { name: "a_member_that_joins_again_fences_its_former_self", want: NOTHING, applies: |c| c.groups, run: replaced },
 ];
 
 /// A member and what it was last told.

@@ -4,6 +4,7 @@
 //! It is a [`LocalLog`] over a [`FjallStore`]: this folder knows bytes and disks, not fencing or visibility. What always
 //! holds: an epoch is one atomic batch of the store, on disk before the commit returns (see [`Durability`]); after a
 //! crash at any moment every epoch is there whole or not at all; offsets are never given out twice.
+//! Disk: what retention keeps, the journals, and up to about 1 GB of removed records that compaction has not yet dropped.
 //! When the disk fails a commit, the log refuses everything from then on: whether that epoch is there is known when the
 //! directory is opened again, from the committed offsets.
 
@@ -23,7 +24,8 @@ mod store;
 pub use lock::LOCK_FILE;
 pub use store::FjallStore;
 
-/// A log in a directory. Clone it to share it; the directory is free again when the last handle, reader, writer and
+/// A log in a directory. Clone it to share it. Records read share memory with their block (64 KiB and one record at most);
+/// retention drops whole blocks. The directory is free again when the last handle, reader, writer and
 /// membership is gone.
 pub type EmbeddedLog = LocalLog<FjallStore>;
 

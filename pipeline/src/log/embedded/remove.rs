@@ -30,11 +30,10 @@ impl FjallStore {
             let mut stored = self.parts()[partition as usize].start;
             // Not synced: what a crash undoes is removed again.
             let mut batch = self.batch(REMOVE_BLOCKS + 2, PersistMode::Buffer);
-            let mut here = 0;
             let mut next = range.end;
             // A block goes when its last record is below the start.
             let ends_below = position_key(partition, from)..position_key(partition, range.end);
-            for item in self.records.range(ends_below) {
+            for (here, item) in self.records.range(ends_below).enumerate() {
                 let raw = item.key().map_err(|e| storage(self.dir(), &e))?;
                 let block = BlockKey::read(&raw).ok_or_else(|| self.damaged("the key of a block of records"))?;
                 if here == REMOVE_BLOCKS {
@@ -42,7 +41,6 @@ impl FjallStore {
                     break;
                 }
                 batch.remove(&self.records, raw);
-                here += 1;
                 records += u64::from(block.records);
                 bytes += block.bytes;
                 stored.removed += block.bytes;
