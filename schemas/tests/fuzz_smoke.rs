@@ -77,7 +77,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn first_panic(name: &str, body: &dyn Fn(&[u8]), runs: u64, seed: u64) -> Option<(u64, Vec<u8>)> {
     let seeds = fuzz::seeds(name);
     assert!(!seeds.is_empty(), "{name} has no seed");
-    let mut random = Random(seed ^ name.bytes().fold(0, |hash, b| hash * 31 + u64::from(b)));
+    let mut random = Random(seed ^ name.bytes().fold(0u64, |hash, b| hash.wrapping_mul(31).wrapping_add(u64::from(b))));
     (0..runs).find_map(|run| {
         let input = random.mutated(&seeds);
         catch_unwind(AssertUnwindSafe(|| body(&input))).is_err().then_some((run, input))
