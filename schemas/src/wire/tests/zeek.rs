@@ -87,7 +87,7 @@ fn conn_json_forms() {
         format!(r#"{{"sensor":"s1","conn":{flat},"env":"x"}}"#),
         format!(r#"{{"conn-2":{flat}}}"#),
         flat.replace(r#"{"ts""#, r#"{"_path":"open_conn","ts""#),
-        format!("  \n{flat}\r\n\n").trim_start().to_owned(),
+        format!("  \n\t {flat}\r\n\n"),
     ] {
         for name in ["zeek", "zeek-conn"] {
             assert_eq!(show_fresh(name, text.as_bytes()), expected, "{text}");

@@ -27,6 +27,8 @@ pub(super) struct Header {
     empty: String,
     path: Option<String>,
     columns: Vec<Option<Field>>,
+    /// The log by its columns alone.
+    log: Option<Log>,
 }
 
 impl Default for Header {
@@ -38,6 +40,7 @@ impl Default for Header {
             empty: "(empty)".to_owned(),
             path: None,
             columns: Vec::new(),
+            log: None,
         }
     }
 }
@@ -85,6 +88,9 @@ impl Header {
             let field = Field::by_name(name.trim()).filter(|f| !self.columns.contains(&Some(*f)));
             self.columns.push(field);
         }
+        let mut fields = Fields::new(self.set_separator);
+        self.columns.iter().flatten().for_each(|&field| fields.set(field, None));
+        self.log = Log::by_fields(&fields);
         Ok(())
     }
 
@@ -138,10 +144,8 @@ impl Header {
     }
 
     /// The log by its columns alone.
-    pub(super) fn log_by_columns(&self) -> Option<Log> {
-        let mut fields = Fields::new(self.set_separator);
-        self.columns.iter().flatten().for_each(|&field| fields.set(field, None));
-        Log::by_fields(&fields)
+    pub(super) const fn log_by_columns(&self) -> Option<Log> {
+        self.log
     }
 
     /// The header as text: what it needs to read a row, unknown columns as `-`. Empty when nothing is known. At most
