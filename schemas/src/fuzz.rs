@@ -4,7 +4,7 @@
 use bumpalo::Bump;
 
 use crate::address::{Address, Classifier};
-use crate::observation::{self, Columns, Kind, Row};
+use crate::observation::{self, BatchError, Columns, Kind, Row};
 use crate::time::EventTime;
 use crate::topic;
 use crate::wire::{self, Decoded, RECORD_ROWS_MAX, RecordMeta};
@@ -82,10 +82,14 @@ fn columns(decoded: &Decoded<'_>) {
 /// Bytes as a batch of every kind.
 pub fn batch(bytes: &[u8]) {
     for &kind in Kind::ALL {
-        if let Ok(batch) = observation::decode(kind, bytes) {
-            for i in 0..batch.len() {
-                let _ = (batch.routing(i), batch.position(i), batch.row(i).compare_content(&batch.row(0)));
+        match observation::decode(kind, bytes) {
+            Ok(batch) => {
+                for i in 0..batch.len() {
+                    let _ = (batch.routing(i), batch.position(i), batch.row(i).compare_content(&batch.row(0)));
+                }
             }
+            Err(BatchError::Ipc { reason }) => assert_ne!(reason, observation::ARROW_PANICKED, "the guard has a gap"),
+            Err(_) => {}
         }
     }
 }

@@ -63,7 +63,8 @@ fn no_header_no_row() {
         3 bad: #fields is missing
         4 bad: #fields is missing
         skipped 1: zeek header line
-    "#]].assert_eq(&show_fresh("zeek-conn", CONN_ROWS.as_bytes()));
+    "#]]
+    .assert_eq(&show_fresh("zeek-conn", CONN_ROWS.as_bytes()));
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn conn_json_forms() {
         format!(r#"{{"sensor":"s1","conn":{flat},"env":"x"}}"#),
         format!(r#"{{"conn-2":{flat}}}"#),
         flat.replace(r#"{"ts""#, r#"{"_path":"open_conn","ts""#),
-        format!("  \n{flat}\r\n\n").trim_start().to_owned(),
+        format!("  \n\t {flat}\r\n\n"),
     ] {
         for name in ["zeek", "zeek-conn"] {
             assert_eq!(show_fresh(name, text.as_bytes()), expected, "{text}");
