@@ -1,6 +1,6 @@
 //! What is shipped to be used as it is: every topology, every default rule, and the compose file that must name the same
 //! topics as its topology.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::fs;

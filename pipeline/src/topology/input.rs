@@ -68,7 +68,7 @@ pub enum Tenancy {
 /// Who may claim to be which tenant's agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registry {
-    /// A file of (tenant, agent) pairs, read again when it changes.
+    /// A file of `tenant agent` pairs, one a line (see `crate::normalize::tenancy`).
     File(PathBuf),
     /// Everybody: for a closed machine and for tests.
     Open,
