@@ -94,3 +94,39 @@ fn compose_names_the_topics_of_its_topology() {
     }
     assert!(mistakes.is_empty(), "{mistakes}");
 }
+
+/// An overlay as probectl publishes it: rule files of its users must load as they are.
+#[test]
+fn probectls_overlays_load_unchanged() {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = "rules:
+  - id: ndr-beaconing-default
+    version: 2
+    kind: beaconing
+    name: Beaconing
+    severity: warning
+    base_confidence: 45
+    suppress: 4h
+    thresholds: {min_samples: 12, max_jitter: 0.08, min_interval_s: 10, max_interval_s: 3600}
+  - id: ndr-egress-volume-default
+    version: 2
+    kind: egress_volume
+    severity: warning
+    base_confidence: 35
+    suppress: 30m
+    thresholds: {min_samples: 12, spike_factor: 10, min_bytes: 10485760}
+  - id: ndr-lateral-default
+    version: 2
+    kind: lateral
+    severity: critical
+    base_confidence: 50
+    suppress: 30m
+    thresholds: {fanout: 10, window_s: 300}
+    lists: {ports: ["22", "445", "3389", "5985", "5986"]}
+";
+    fs::write(dir.path().join("overlay.yaml"), overlay).unwrap();
+    let set = rules::load(Some(dir.path()), detectors::ALL).unwrap_or_else(|e| panic!("{e}"));
+    assert!(set.rules.iter().all(|r| r.version == 2), "every default is replaced: {:?}", set.rules);
+    let beaconing = set.rules.iter().find(|r| r.kind == "beaconing").unwrap();
+    assert_eq!((beaconing.base_confidence, beaconing.threshold("max_jitter")), (45, 0.08));
+}

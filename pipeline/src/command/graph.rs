@@ -61,7 +61,7 @@ enum Kind {
 /// Nodes in layers, from the inputs to the destinations: every node of a layer feeds every node of the next.
 struct Graph {
     layers: Vec<Vec<Node>>,
-    /// Topics beside the way, written by normalize and detect.
+    /// Topics beside the way.
     beside: Vec<Node>,
 }
 
@@ -105,13 +105,17 @@ impl Graph {
             vec![internal(names.signals(), topology.signals)],
         ];
         if !topology.destinations.is_empty() {
-            layers.push(vec![stage(Stage::Deliver, 1)]);
+            let groups = format!("groups {}*", names.destination_group_prefix());
+            layers.push(vec![Node { kind: Kind::Stage, name: Stage::Deliver.name().to_owned(), notes: vec![groups] }]);
             layers.push(destinations.collect());
         }
-        let beside = vec![
+        let mut beside = vec![
             topic(names.rejected(), vec!["cannot be decoded, or of a wrong tenant".into()]),
             topic(names.late(), vec!["older than its slice".into()]),
         ];
+        if !topology.destinations.is_empty() {
+            beside.push(topic(names.undelivered(), vec!["refused by a destination for good".into()]));
+        }
         Self { layers, beside }
     }
 
@@ -186,6 +190,10 @@ impl Graph {
         visit("n1_0", "b0", true);
         visit("n1_0", "b1", true);
         visit("n3_0", "b1", true);
+        // Layer 7 is deliver, where there is one.
+        if self.layers.len() > 7 {
+            visit("n7_0", "b2", true);
+        }
     }
 }
 
