@@ -122,7 +122,7 @@ fn probectls_overlays_load_unchanged() {
     base_confidence: 50
     suppress: 30m
     thresholds: {fanout: 10, window_s: 300}
-    lists: {ports: ["22", "445", "3389", "5985", "5986"]}
+    lists: {ports: [\"22\", \"445\", \"3389\", \"5985\", \"5986\"]}
 ";
     fs::write(dir.path().join("overlay.yaml"), overlay).unwrap();
     let set = rules::load(Some(dir.path()), detectors::ALL).unwrap_or_else(|e| panic!("{e}"));
