@@ -95,11 +95,11 @@ fn compose_names_the_topics_of_its_topology() {
     assert!(mistakes.is_empty(), "{mistakes}");
 }
 
-/// An overlay as probectl publishes it: rule files of its users must load as they are.
-#[test]
-fn probectls_overlays_load_unchanged() {
-    let dir = tempfile::tempdir().unwrap();
-    let overlay = "rules:
+/// Overlays in probectl's form, with its thresholds: rule files of its users must load as they are.
+const OVERLAYS: &[(&str, &str)] = &[
+    (
+        "beaconing",
+        "rules:
   - id: ndr-beaconing-default
     version: 2
     kind: beaconing
@@ -108,6 +108,11 @@ fn probectls_overlays_load_unchanged() {
     base_confidence: 45
     suppress: 4h
     thresholds: {min_samples: 12, max_jitter: 0.08, min_interval_s: 10, max_interval_s: 3600}
+",
+    ),
+    (
+        "egress_volume",
+        "rules:
   - id: ndr-egress-volume-default
     version: 2
     kind: egress_volume
@@ -115,6 +120,11 @@ fn probectls_overlays_load_unchanged() {
     base_confidence: 35
     suppress: 30m
     thresholds: {min_samples: 12, spike_factor: 10, min_bytes: 10485760}
+",
+    ),
+    (
+        "lateral",
+        "rules:
   - id: ndr-lateral-default
     version: 2
     kind: lateral
@@ -122,11 +132,21 @@ fn probectls_overlays_load_unchanged() {
     base_confidence: 50
     suppress: 30m
     thresholds: {fanout: 10, window_s: 300}
-    lists: {ports: [\"22\", \"445\", \"3389\", \"5985\", \"5986\"]}
-";
-    fs::write(dir.path().join("overlay.yaml"), overlay).unwrap();
+    lists: {ports: ['22', '445', '3389', '5985', '5986']}
+",
+    ),
+];
+
+#[test]
+fn probectls_overlays_load_unchanged_and_replace_every_default() {
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, text) in OVERLAYS.iter().filter(|(kind, _)| detectors::by_rule_kind(kind).is_some()) {
+        fs::write(dir.path().join(kind).with_extension("yaml"), text).unwrap();
+    }
     let set = rules::load(Some(dir.path()), detectors::ALL).unwrap_or_else(|e| panic!("{e}"));
-    assert!(set.rules.iter().all(|r| r.version == 2), "every default is replaced: {:?}", set.rules);
+    for rule in set.rules.iter().filter(|r| OVERLAYS.iter().any(|(kind, _)| *kind == r.kind)) {
+        assert_eq!(rule.version, 2, "{} is not replaced", rule.id);
+    }
     let beaconing = set.rules.iter().find(|r| r.kind == "beaconing").unwrap();
     assert_eq!((beaconing.base_confidence, beaconing.threshold("max_jitter")), (45, 0.08));
 }
