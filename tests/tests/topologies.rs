@@ -1,6 +1,6 @@
 //! What is shipped to be used as it is: every topology, every default rule, and the compose file that must name the same
 //! topics as its topology.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -93,4 +93,60 @@ fn compose_names_the_topics_of_its_topology() {
         assert_eq!(command, ["run", "topologies/kafka.yaml", "--stage", stage.name()]);
     }
     assert!(mistakes.is_empty(), "{mistakes}");
+}
+
+/// Overlays in probectl's form, with its thresholds: rule files of its users must load as they are.
+const OVERLAYS: &[(&str, &str)] = &[
+    (
+        "beaconing",
+        "rules:
+  - id: ndr-beaconing-default
+    version: 2
+    kind: beaconing
+    name: Beaconing
+    severity: warning
+    base_confidence: 45
+    suppress: 4h
+    thresholds: {min_samples: 12, max_jitter: 0.08, min_interval_s: 10, max_interval_s: 3600}
+",
+    ),
+    (
+        "egress_volume",
+        "rules:
+  - id: ndr-egress-volume-default
+    version: 2
+    kind: egress_volume
+    severity: warning
+    base_confidence: 35
+    suppress: 30m
+    thresholds: {min_samples: 12, spike_factor: 10, min_bytes: 10485760}
+",
+    ),
+    (
+        "lateral",
+        "rules:
+  - id: ndr-lateral-default
+    version: 2
+    kind: lateral
+    severity: critical
+    base_confidence: 50
+    suppress: 30m
+    thresholds: {fanout: 10, window_s: 300}
+    lists: {ports: ['22', '445', '3389', '5985', '5986']}
+",
+    ),
+];
+
+#[test]
+fn probectls_overlays_load_unchanged_and_replace_every_default() {
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, text) in OVERLAYS.iter().filter(|(kind, _)| detectors::by_rule_kind(kind).is_some()) {
+        fs::write(dir.path().join(kind).with_extension("yaml"), text).unwrap();
+    }
+    let set = rules::load(Some(dir.path()), detectors::ALL).unwrap_or_else(|e| panic!("{e}"));
+    for rule in set.rules.iter().filter(|r| OVERLAYS.iter().any(|(kind, _)| *kind == r.kind)) {
+        assert_eq!(rule.version, 2, "{} is not replaced", rule.id);
+    }
+    let beaconing = set.rules.iter().find(|r| r.kind == "beaconing").unwrap();
+    assert_eq!((beaconing.base_confidence, beaconing.threshold("max_jitter")), (45, 0.08));
 }

@@ -61,7 +61,7 @@ enum Kind {
 /// Nodes in layers, from the inputs to the destinations: every node of a layer feeds every node of the next.
 struct Graph {
     layers: Vec<Vec<Node>>,
-    /// Topics beside the way, written by normalize and detect.
+    /// Topics beside the way.
     beside: Vec<Node>,
 }
 
@@ -105,13 +105,17 @@ impl Graph {
             vec![internal(names.signals(), topology.signals)],
         ];
         if !topology.destinations.is_empty() {
-            layers.push(vec![stage(Stage::Deliver, 1)]);
+            let groups = format!("groups {}*", names.destination_group_prefix());
+            layers.push(vec![Node { kind: Kind::Stage, name: Stage::Deliver.name().to_owned(), notes: vec![groups] }]);
             layers.push(destinations.collect());
         }
-        let beside = vec![
+        let mut beside = vec![
             topic(names.rejected(), vec!["cannot be decoded, or of a wrong tenant".into()]),
             topic(names.late(), vec!["older than its slice".into()]),
         ];
+        if !topology.destinations.is_empty() {
+            beside.push(topic(names.undelivered(), vec!["refused by a destination for good".into()]));
+        }
         Self { layers, beside }
     }
 
@@ -186,6 +190,10 @@ impl Graph {
         visit("n1_0", "b0", true);
         visit("n1_0", "b1", true);
         visit("n3_0", "b1", true);
+        // Layer 7 is deliver, where there is one.
+        if self.layers.len() > 7 {
+            visit("n7_0", "b2", true);
+        }
     }
 }
 
@@ -246,38 +254,39 @@ destinations:
     #[test]
     fn text() {
         expect![[r#"
-            topic zeek.conn                  zeek.conn, lateness 1m, tenant t1, 3 partitions
-            topic probectl.flow.events       probectl.flow, lateness 1m, tenants verified, strict
-            topic probectl.acme.flow.events  probectl.flow, lateness 1m, lane of acme
+            topic zeek.conn                   zeek.conn, lateness 1m, tenant t1, 3 partitions
+            topic probectl.flow.events        probectl.flow, lateness 1m, tenants verified, strict
+            topic probectl.acme.flow.events   probectl.flow, lateness 1m, lane of acme
                   │
                   ▼
-            STAGE normalize                  1 worker, group tidewatch-blue-normalize
+            STAGE normalize                   1 worker, group tidewatch-blue-normalize
                   │
                   ▼
-            topic blue.tidewatch.obs         8 partitions, kept 24h
+            topic blue.tidewatch.obs          8 partitions, kept 24h
                   │
                   ▼
-            STAGE detect                     4 workers, group tidewatch-blue-detect
+            STAGE detect                      4 workers, group tidewatch-blue-detect
                   │
                   ▼
-            topic blue.tidewatch.findings    4 partitions, kept 24h
+            topic blue.tidewatch.findings     4 partitions, kept 24h
                   │
                   ▼
-            STAGE correlate                  1 worker, group tidewatch-blue-correlate
+            STAGE correlate                   1 worker, group tidewatch-blue-correlate
                   │
                   ▼
-            topic blue.tidewatch.signals     4 partitions, kept 168h
+            topic blue.tidewatch.signals      4 partitions, kept 168h
                   │
                   ▼
-            STAGE deliver                    1 worker, group tidewatch-blue-deliver
+            STAGE deliver                     groups tidewatch-blue-deliver-*
                   │
                   ▼
-              to  file                       ndjson, from the beginning
-              to  siem                       webhook, only acme
+              to  file                        ndjson, from the beginning
+              to  siem                        webhook, only acme
 
             beside the way
-            topic blue.tidewatch.rejected    cannot be decoded, or of a wrong tenant
-            topic blue.tidewatch.late        older than its slice
+            topic blue.tidewatch.rejected     cannot be decoded, or of a wrong tenant
+            topic blue.tidewatch.late         older than its slice
+            topic blue.tidewatch.undelivered  refused by a destination for good
         "#]]
         .assert_eq(&graph().text());
     }
@@ -295,11 +304,12 @@ destinations:
               n4_0[("blue.tidewatch.findings<br/>4 partitions<br/>kept 24h")]
               n5_0[["correlate<br/>1 worker<br/>group tidewatch-blue-correlate"]]
               n6_0[("blue.tidewatch.signals<br/>4 partitions<br/>kept 168h")]
-              n7_0[["deliver<br/>1 worker<br/>group tidewatch-blue-deliver"]]
+              n7_0[["deliver<br/>groups tidewatch-blue-deliver-*"]]
               n8_0(["file<br/>ndjson<br/>from the beginning"])
               n8_1(["siem<br/>webhook<br/>only acme"])
               b0[("blue.tidewatch.rejected<br/>cannot be decoded, or of a wrong tenant")]
               b1[("blue.tidewatch.late<br/>older than its slice")]
+              b2[("blue.tidewatch.undelivered<br/>refused by a destination for good")]
               n0_0 --> n1_0
               n0_1 --> n1_0
               n0_2 --> n1_0
@@ -314,6 +324,7 @@ destinations:
               n1_0 -.-> b0
               n1_0 -.-> b1
               n3_0 -.-> b1
+              n7_0 -.-> b2
         "#]]
         .assert_eq(&graph().mermaid());
     }
@@ -333,11 +344,12 @@ destinations:
               n4_0 [shape=cylinder, label="blue.tidewatch.findings\n4 partitions\nkept 24h"];
               n5_0 [shape=box, label="correlate\n1 worker\ngroup tidewatch-blue-correlate"];
               n6_0 [shape=cylinder, label="blue.tidewatch.signals\n4 partitions\nkept 168h"];
-              n7_0 [shape=box, label="deliver\n1 worker\ngroup tidewatch-blue-deliver"];
+              n7_0 [shape=box, label="deliver\ngroups tidewatch-blue-deliver-*"];
               n8_0 [shape=oval, label="file\nndjson\nfrom the beginning"];
               n8_1 [shape=oval, label="siem\nwebhook\nonly acme"];
               b0 [shape=cylinder, label="blue.tidewatch.rejected\ncannot be decoded, or of a wrong tenant"];
               b1 [shape=cylinder, label="blue.tidewatch.late\nolder than its slice"];
+              b2 [shape=cylinder, label="blue.tidewatch.undelivered\nrefused by a destination for good"];
               n0_0 -> n1_0;
               n0_1 -> n1_0;
               n0_2 -> n1_0;
@@ -352,6 +364,7 @@ destinations:
               n1_0 -> b0 [style=dashed];
               n1_0 -> b1 [style=dashed];
               n3_0 -> b1 [style=dashed];
+              n7_0 -> b2 [style=dashed];
             }
         "#]]
         .assert_eq(&graph().dot());

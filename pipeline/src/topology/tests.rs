@@ -71,7 +71,7 @@ workers: {normalize: 2, detect: 4, correlate: 1}
 rules: rules.d
 destinations:
   - {name: file, kind: ndjson, path: signals.ndjson, from: beginning}
-  - {name: hook, kind: webhook, url: \"https://h.example/x\", token_env: HOOK_TOKEN, tenants: [b, a]}
+  - {name: hook, kind: webhook, url: \"https://h.example/x\", authorization_env: HOOK_TOKEN, tenants: [b, a]}
   - {name: splunk, kind: splunk_hec, url: \"https://s.example:8088\", token_file: /run/secrets/hec}
 control: /run/tidewatch.sock
 ";
@@ -83,6 +83,12 @@ control: /run/tidewatch.sock
     assert_eq!(topology.time.hold_at_most, Some(Duration::from_secs(3600)));
     assert_eq!(topology.destinations[1].tenants, ["a", "b"]);
     assert_eq!(topology.destinations[0].from, StartFrom::Beginning);
+    let member = crate::log::Member { id: "m".into(), index: 0, of: 1 };
+    let deliver = topology.deliver(member);
+    assert_eq!(deliver.group_prefix, "tidewatch-blue-deliver-");
+    assert_eq!(deliver.destinations.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["file", "hook", "splunk"]);
+    assert_eq!(deliver.destinations[0].start, crate::deliver::Start::Beginning);
+    assert_eq!(deliver.destinations[1].tenants.as_ref().unwrap().len(), 2);
     let made: Vec<String> = topology.input_topics().into_iter().map(|t| t.name).collect();
     assert_eq!(made, ["probectl.acme-prod.flow.events"]);
     assert_eq!(topology.internal_topics()[0].name, "blue.tidewatch.obs");
@@ -170,45 +176,22 @@ fn contradictions() {
 fn destinations() {
     refused(
         &format!(
-            "{SMALL}destinations:\n  - {{name: a, kind: ndjson, url: x}}\n  - {{name: b, kind: webhook, url: \"http://h/\"}}\n  \
+            "{SMALL}destinations:\n  - {{name: a, kind: ndjson, url: x}}\n  - {{name: b, kind: webhook, url: \"http://h/\"}}\n  - {{name: local, kind: webhook, url: \"http://[::1]:80/\", ca_file: ca.pem}}\n  \
              - {{name: B!, kind: splunk, token: secret}}\n  - {{name: c, kind: splunk_hec, url: \"https://u:p@h/\"}}\n  \
              - {{name: d, kind: webhook, url: \"https://h\"}}\n  - {{name: d, kind: webhook, url: \"https://h\", tenants: []}}\n"
         ),
         expect![[r#"
             t.yaml:4:5: path is missing
             t.yaml:4:29: unknown name url
-            t.yaml:5:35: an http:// URL sends signals readable; use https://, or allow_plaintext: true if that is meant
-            t.yaml:6:12: a destination's name is 1 to 63 of a-z, 0-9, - and _, got B!
-            t.yaml:6:22: expected one of ndjson, webhook, splunk_hec, got splunk; did you mean "splunk_hec"?
-            t.yaml:6:30: unknown name token; did you mean "token_env"?
-            t.yaml:7:5: splunk_hec needs a token: token_file or token_env
-            t.yaml:7:38: a URL holds no user or password; give token_file or token_env
-            t.yaml:9:5: destination d stands twice
-            t.yaml:9:57: tenants names 1 to 10000; leave it out for all"#]],
+            t.yaml:5:35: an http:// URL sends signals readable, and is taken only towards this machine; use https://
+            t.yaml:7:12: a destination's name is 1 to 63 of a-z, 0-9, - and _, got B!
+            t.yaml:7:22: expected one of ndjson, webhook, splunk_hec, got splunk; did you mean "splunk_hec"?
+            t.yaml:7:30: unknown name token; did you mean "token_env"?
+            t.yaml:8:5: splunk_hec needs a token: token_file or token_env
+            t.yaml:8:38: a URL holds no user or password; name a file or an environment variable that does
+            t.yaml:10:5: destination d stands twice
+            t.yaml:10:57: tenants names 1 to 10000; leave it out for all"#]],
     );
-}
-
-#[test]
-fn lanes_never_fall_back_to_the_shared_topic() {
-    assert_eq!(topic_for("acme", "probectl.flow.events").as_deref(), Some("probectl.acme.flow.events"));
-    for (namespace, base) in
-        [("", "probectl.flow.events"), ("-a", "probectl.x"), ("A", "probectl.x"), ("a", "flow.events"), ("a", "probectl.")]
-    {
-        assert_eq!(topic_for(namespace, base), None, "{namespace} {base}");
-    }
-}
-
-#[test]
-fn a_secret_is_fetched_without_its_line_end_and_never_shown() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("token");
-    std::fs::write(&path, "s3cret\n").unwrap();
-    let secret = Secret::File(path.clone());
-    assert_eq!(secret.fetch().unwrap(), "s3cret");
-    assert!(!format!("{secret:?} {secret}").contains("s3cret"));
-    std::fs::write(&path, "\n").unwrap();
-    assert!(secret.fetch().unwrap_err().to_string().contains("is empty"));
-    assert!(Secret::Env("TIDEWATCH_TEST_NOT_SET".into()).fetch().is_err());
 }
 
 proptest! {
