@@ -1,6 +1,6 @@
 //! Promise P7: a delivery that fails delays, it does not lose and does not block the others. Real sockets, real files,
 //! the memory log.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

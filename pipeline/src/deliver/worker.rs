@@ -218,12 +218,12 @@ impl Worker {
     }
 
     fn take(&self, partition: u32, record: Record, pending: &mut VecDeque<Event>, letters: &mut Vec<Append>) {
-        match Event::open(partition, record, self.replays) {
+        match Event::open(partition, &record, self.replays) {
             Ok(event) if self.tenants.as_ref().is_none_or(|wanted| wanted.contains(&event.signal.tenant)) => {
                 pending.push_back(event);
             }
-            Ok(_) | Err((_, NoEvent::Skip)) => add(&self.shared.counters.skipped, 1),
-            Err((record, NoEvent::Unreadable { code, reason })) => {
+            Ok(_) | Err(NoEvent::Skip) => add(&self.shared.counters.skipped, 1),
+            Err(NoEvent::Unreadable { code, reason }) => {
                 letters.push(self.undelivered.letter(partition, &record, code, &reason));
                 add(&self.shared.counters.set_aside, 1);
             }
