@@ -17,7 +17,8 @@ use tidewatch::deliver::splunk_hec::SplunkHecConfig;
 use tidewatch::deliver::undelivered::{CODE, DESTINATION, ORIGIN, REASON};
 use tidewatch::deliver::webhook::WebhookConfig;
 use tidewatch::deliver::{
-    BatchLimits, Deliver, DeliverConfig, DeliverHandle, DestinationConfig, DestinationStats, Opener, RetryPolicy, Start, Status,
+    BatchLimits, Deliver, DeliverConfig, DeliverHandle, Destination, DestinationConfig, DestinationStats, Event, Opener, Outcome,
+    RetryPolicy, Start, Status,
 };
 use tidewatch::log::memory::MemoryLog;
 use tidewatch::log::{Append, Log, Member, PollLimit, Record, TopicPartition, TopicSpec};
@@ -184,15 +185,24 @@ fn everything_arrives_in_each_tenants_order() {
 
 #[test]
 fn a_permanent_fault_sets_one_signal_aside_and_the_rest_goes_on() {
-    let log = log();
+    let (log, dir) = (log(), tempfile::tempdir().unwrap());
+    let key = dir.path().join("key");
+    std::fs::write(&key, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let server = HttpServer::start(|r| {
         let bad = r.header("webhook-id") == Some("a3");
         if bad { answer(400, "cannot\nread that") } else { answer(204, "") }
     });
     publish(&log, "acme", ids("a", 0..7));
-    let handle = start(&log, vec![destination("hook", webhook(&server.address()))]);
+    let http = http(format!("http://{}/hook", server.address()));
+    let hook = WebhookConfig { http, signing: Some(SecretSource::File(key)), headers: vec![] };
+    let handle = start(&log, vec![destination("hook", hook.opener())]);
     assert!(handle.wait_idle(SOON));
     assert_eq!(received(&server), ids("a", 0..7));
+    for request in server.seen() {
+        assert!(request.header("webhook-signature").is_some_and(|s| s.starts_with("v1,") && s.len() == 3 + 44));
+        assert!(request.header("webhook-timestamp").is_some_and(|s| s.parse::<u64>().is_ok()));
+        assert_eq!(request.header("content-type"), Some("application/json"));
+    }
     let letters = undelivered(&log);
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
@@ -440,6 +450,33 @@ fn what_retention_has_removed_is_named_not_skipped() {
     handle.resume("file");
     until("it goes on with what is kept", || ids_of(&lines(&path), "acme").last() == Some(&"a8".to_owned()));
     assert!(stats(&handle, "file").lost > 0);
+}
+
+struct Fails(u32);
+
+impl Destination for Fails {
+    fn send(&mut self, batch: &[Event]) -> Vec<Outcome> {
+        self.0 += 1;
+        match self.0 {
+            // Forgets outcomes, then tries nothing, then falls over.
+            1 => vec![Outcome::Delivered],
+            2 => vec![Outcome::Untried; batch.len()],
+            _ => panic!("as planned"),
+        }
+    }
+}
+
+#[test]
+fn a_faulty_destination_harms_only_itself() {
+    let (log, dir) = (log(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("signals.ndjson");
+    publish(&log, "acme", ids("a", 0..7));
+    let faulty: Opener = Arc::new(|| Ok(Box::new(Fails(0))));
+    let handle = start(&log, vec![destination("faulty", faulty), destination("file", ndjson(&path))]);
+    until("it has fallen", || matches!(&stats(&handle, "faulty").status, Status::Stopped { reason } if reason.contains("fault")));
+    assert!(handle.wait_idle(SOON));
+    assert_eq!(stats(&handle, "faulty").delivered, 1);
+    assert_eq!(ids_of(&lines(&path), "acme"), ids("a", 0..7));
 }
 
 #[test]
