@@ -4,6 +4,7 @@
 //! duplicates, contacts), the detectors of [`detectors::ALL`] behind the contract [`operator`], kept by [`runtime`] and
 //! [`states`]; then, in the tenant's view, [`correlate`].
 
+pub mod beaconing;
 pub mod correlate;
 pub mod detection;
 pub mod detectors;

@@ -1,9 +1,17 @@
 //! Network addresses in one canonical form: 16 bytes, IPv4 as IPv4-mapped IPv6. Equal addresses are equal bytes.
+//!
+//! Parsing is in `address/parse.rs`, what an address is good for (inside, outside, neither) in `address/class.rs`. No
+//! look-up, no name resolution.
+
+mod class;
+mod parse;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
+
+pub use class::{AddressClass, Classifier};
 
 /// An IPv4 or IPv6 address; IPv4 is kept as `::ffff:a.b.c.d`, so text, mapped and plain forms compare equal.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,9 +23,29 @@ impl Address {
         Self(Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).to_ipv6_mapped().octets())
     }
 
+    /// The four octets of an IPv4 address, mapped ones included; `None` for IPv6.
+    pub const fn to_v4(self) -> Option<[u8; 4]> {
+        match self.0 {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+            _ => None,
+        }
+    }
+
     /// The standard library's type, IPv4 unmapped.
     pub fn to_ip(self) -> IpAddr {
         Ipv6Addr::from(self.0).to_canonical()
+    }
+
+    /// Parses an address without a port: dotted IPv4 (no leading zeros, four parts), or any form of IPv6 (short, long,
+    /// upper case, IPv4 tail, mapped). A zone (`fe80::1%eth0`) is read and dropped: it means nothing off its host. No
+    /// allocation; anything else, brackets and ports included, is `None`.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        parse::address(text)
+    }
+
+    /// Parses an address with an optional port: all that [`Address::parse`] takes, `a.b.c.d:port`, `[v6]`, `[v6]:port`.
+    pub fn parse_endpoint(text: &[u8]) -> Option<(Self, Option<u16>)> {
+        parse::endpoint(text)
     }
 }
 

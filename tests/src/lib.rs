@@ -1,3 +1,4 @@
 //! What the tests share. Each promise has its own file under `tests/`.
 
+pub mod epochs;
 pub mod http_server;

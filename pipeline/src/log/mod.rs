@@ -18,6 +18,7 @@ pub mod embedded;
 pub mod kafka;
 pub mod local;
 pub mod memory;
+pub mod partitioner;
 pub mod socket;
 
 /// One record of a partition. Cheap to clone: bytes are shared.

@@ -5,6 +5,7 @@
 //! headers by kind and version. Decoding never trusts the bytes: a batch whose columns are not the table's is refused.
 
 pub mod cell;
+mod describe;
 mod dns;
 mod edge;
 mod flow;
@@ -21,6 +22,7 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 
+pub use describe::describe;
 pub use dns::{DnsBatch, DnsColumns, DnsRow};
 pub use edge::{EdgeBatch, EdgeColumns, EdgeRow};
 pub use flow::{FlowBatch, FlowColumns, FlowRow};
@@ -49,6 +51,25 @@ pub struct Routing<'a> {
     pub event_time: EventTime,
     /// False on the copy filed under a second internal host.
     pub primary: bool,
+}
+
+/// What normalize decides of a row: whose it is and where it lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Filing<'a> {
+    /// Verified tenant.
+    pub tenant: &'a str,
+    /// Host, where its address is known.
+    pub host_address: Option<Address>,
+    /// Host, where only a name is known.
+    pub host_name: Option<&'a str>,
+    /// False on the copy under a second key.
+    pub primary: bool,
+    /// Input format.
+    pub format: &'a str,
+    /// Offset of the input record.
+    pub offset: i64,
+    /// Row inside the record.
+    pub row: u32,
 }
 
 /// The routing key: XXH3-64 over tenant, a zero byte, and the host's 16 bytes or its name. Fixed for ever: it places keys
@@ -158,6 +179,42 @@ macro_rules! kinds {
             pub fn event_time(&self) -> EventTime {
                 match self { $(Row::$kind(r) => r.event_time,)* }
             }
+
+            /// Column names and values, absent ones left out; see [`describe()`].
+            pub fn describe(&self) -> serde_json::Map<String, serde_json::Value> {
+                match self { $(Row::$kind(r) => r.describe(),)* }
+            }
+        }
+
+        impl<'a> Row<'a> {
+            /// Its tenant.
+            pub fn tenant(&self) -> &'a str {
+                match self { $(Row::$kind(r) => r.tenant,)* }
+            }
+
+            /// False on the copy filed under a second internal host.
+            pub fn primary(&self) -> bool {
+                match self { $(Row::$kind(r) => r.primary,)* }
+            }
+
+            /// Its input format.
+            pub fn format(&self) -> &'a str {
+                match self { $(Row::$kind(r) => r.format,)* }
+            }
+
+            /// Files the row: owner, host and routing key, format, place in the input.
+            pub fn file(&mut self, filing: &Filing<'a>) {
+                match self { $(Row::$kind(r) => {
+                    r.tenant = filing.tenant;
+                    r.host_address = filing.host_address;
+                    r.host_name = filing.host_name;
+                    r.key = route_key(filing.tenant, filing.host_address, filing.host_name);
+                    r.primary = filing.primary;
+                    r.format = filing.format;
+                    r.offset = filing.offset;
+                    r.row = filing.row;
+                })* }
+            }
         }
 
         /// One builder per kind.
@@ -173,6 +230,11 @@ macro_rules! kinds {
             /// No rows.
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
+            }
+
+            /// Appends a row to its table.
+            pub fn push(&mut self, row: &Row<'_>) {
+                match row { $(Row::$kind(r) => self.$field.push(r),)* }
             }
 
             /// Ends every builder that has rows.

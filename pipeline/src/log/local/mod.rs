@@ -80,6 +80,13 @@ impl<S: Store> LocalLog<S> {
         self.0.state().stats
     }
 
+    /// Bytes a partition holds, [`RECORD_OVERHEAD_BYTES`] per record included: what its limit and retention count.
+    pub fn held_bytes(&self, at: &TopicPartition) -> Result<u64, LogError> {
+        let state = self.0.state();
+        let id = state.partition(at)?;
+        Ok(state.bounds(id).bytes)
+    }
+
     /// The backing store.
     pub fn store(&self) -> &S {
         &self.0.store
