@@ -118,7 +118,7 @@ fn http(url: String) -> HttpConfig {
 }
 
 fn webhook(server: &str) -> Opener {
-    WebhookConfig { http: http(format!("http://{server}/hook")), signing: None, headers: vec![] }.opener()
+    WebhookConfig { http: http(format!("http://{server}/hook")), signing: None, bearer: None, headers: vec![] }.opener()
 }
 
 fn stats(handle: &DeliverHandle, name: &str) -> DestinationStats {
@@ -194,7 +194,7 @@ fn a_permanent_fault_sets_one_signal_aside_and_the_rest_goes_on() {
     });
     publish(&log, "acme", ids("a", 0..7));
     let http = http(format!("http://{}/hook", server.address()));
-    let hook = WebhookConfig { http, signing: Some(SecretSource::File(key)), headers: vec![] };
+    let hook = WebhookConfig { http, signing: Some(SecretSource::File(key)), bearer: None, headers: vec![] };
     let handle = start(&log, vec![destination("hook", hook.opener())]);
     assert!(handle.wait_idle(SOON));
     assert_eq!(received(&server), ids("a", 0..7));
@@ -281,13 +281,13 @@ fn a_restart_goes_on_where_it_was_and_repetitions_carry_their_id() {
 fn a_credentials_fault_stops_and_holds_until_resumed() {
     let (log, dir) = (log(), tempfile::tempdir().unwrap());
     let (path, token) = (dir.path().join("signals.ndjson"), dir.path().join("token"));
-    std::fs::write(&token, "Bearer old-secret\n").unwrap();
+    std::fs::write(&token, "old-secret\n").unwrap();
     let server = HttpServer::start(|r| match r.header("authorization") {
         Some("Bearer new-secret") => answer(200, ""),
         other => answer(401, format!("who is {}?", other.unwrap_or("that"))),
     });
-    let headers = vec![("Authorization".to_owned(), SecretSource::File(token.clone()))];
-    let hook = WebhookConfig { http: http(format!("http://{}/", server.address())), signing: None, headers };
+    let bearer = Some(SecretSource::File(token.clone()));
+    let hook = WebhookConfig { http: http(format!("http://{}/", server.address())), signing: None, bearer, headers: vec![] };
     publish(&log, "acme", ids("a", 0..20));
     let handle = start(&log, vec![destination("hook", hook.opener()), destination("file", ndjson(&path))]);
     assert!(handle.wait_idle(SOON));
@@ -297,7 +297,7 @@ fn a_credentials_fault_stops_and_holds_until_resumed() {
     assert_eq!((server.seen().len(), stats(&handle, "hook").delivered), (1, 0));
     assert!(undelivered(&log).is_empty());
 
-    std::fs::write(&token, "Bearer new-secret").unwrap();
+    std::fs::write(&token, "new-secret").unwrap();
     assert!(handle.resume("hook") && !handle.resume("nobody"));
     until("all is delivered", || stats(&handle, "hook").delivered == 20);
     assert_eq!(received(&server)[1..], ids("a", 0..20));
@@ -381,7 +381,7 @@ fn an_untrusted_certificate_is_refused() {
     let port = server.address().rsplit_once(':').unwrap().1.to_owned();
     let hook = |host: &str, ca_file: Option<&Path>| {
         let http = HttpConfig { ca_file: ca_file.map(Path::to_owned), ..http(format!("https://{host}:{port}/")) };
-        WebhookConfig { http, signing: None, headers: vec![] }.opener()
+        WebhookConfig { http, signing: None, bearer: None, headers: vec![] }.opener()
     };
     publish(&log, "acme", ids("a", 0..3));
     let handle = start(

@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use tidewatch_schemas::time::EventTime;
 
-use crate::log::{
-    Committed, Log, LogError, Member, Membership, OffsetRange, Reader, TopicPartition, TopicSpec, Writer,
-};
+use crate::log::{Committed, Log, LogError, Member, Membership, OffsetRange, Reader, TopicPartition, TopicSpec, Writer};
 
 pub use files::{FileInput, FileSet, LINE_BYTES_MAX};
 pub use spec::{InputSpec, Range, RangeEnd, SpecError};

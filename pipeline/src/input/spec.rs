@@ -63,7 +63,9 @@ pub enum SpecError {
         got: String,
     },
     /// A range that cannot be read.
-    #[error("range {got:?}: expected FROM..TO with offsets (0..1000) or times (2026-03-01T00:00:00Z..), either side may be left out")]
+    #[error(
+        "range {got:?}: expected FROM..TO with offsets (0..1000) or times (2026-03-01T00:00:00Z..), either side may be left out"
+    )]
     Range {
         /// As given.
         got: String,

@@ -48,7 +48,8 @@ fn golden_vectors() {
     "#]].assert_eq(&show_fresh("probectl-result", &hex::decode(V0C).unwrap()));
     expect![[r#"
         skipped 1: bgp has no observation table yet
-    "#]].assert_eq(&show_fresh("probectl-bgp", &hex::decode(V0D).unwrap()));
+    "#]]
+    .assert_eq(&show_fresh("probectl-bgp", &hex::decode(V0D).unwrap()));
 }
 
 #[test]
@@ -109,7 +110,7 @@ fn bad_flows_alone() {
         4 bad: network_transport: expected tcp, udp, icmp or a protocol number, got nonsense
         5 bad: observed_at_unix_nano: expected unix nanoseconds after 1990, got 1780574400
         6 bad: end_unix_nano: expected unix nanoseconds after 1990, got -9223372036854775808"#]]
-        .assert_eq(&show_fresh("probectl-flow", &value).lines().filter(|l| l.contains("bad")).collect::<Vec<_>>().join("\n"));
+    .assert_eq(&show_fresh("probectl-flow", &value).lines().filter(|l| l.contains("bad")).collect::<Vec<_>>().join("\n"));
     let arena = Bump::new();
     let mut out = Decoded::default();
     (format("probectl-flow").unwrap().decoder)().decode(&value, META, &arena, &mut out).unwrap();
@@ -137,7 +138,8 @@ fn whole_records_rejected() {
         rejected: tenant_id: expected utf-8, got ��
         rejected: rows in one record exceeds 20000
         rejected: not protobuf: bad wire type at 1
-    "#]].assert_eq(&text.concat());
+    "#]]
+    .assert_eq(&text.concat());
 }
 
 #[test]
@@ -278,5 +280,6 @@ fn results() {
     let bad = result::Result { server_port: 70_000, canary_type: "dns".into(), ..result };
     expect![[r#"
         0 bad: server_port: expected a port up to 65535, got 70000
-    "#]].assert_eq(&show_fresh("probectl-result", &bad.encode_to_vec()));
+    "#]]
+    .assert_eq(&show_fresh("probectl-result", &bad.encode_to_vec()));
 }

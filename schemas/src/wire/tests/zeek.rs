@@ -63,7 +63,8 @@ fn no_header_no_row() {
         3 bad: #fields is missing
         4 bad: #fields is missing
         skipped 1: zeek header line
-    "#]].assert_eq(&show_fresh("zeek-conn", CONN_ROWS.as_bytes()));
+    "#]]
+    .assert_eq(&show_fresh("zeek-conn", CONN_ROWS.as_bytes()));
 }
 
 #[test]
