@@ -1,6 +1,6 @@
 //! Promise P7: a delivery that fails delays, it does not lose and does not block the others. Real sockets, real files,
 //! the memory log.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,8 @@ use tidewatch::deliver::splunk_hec::SplunkHecConfig;
 use tidewatch::deliver::undelivered::{CODE, DESTINATION, ORIGIN, REASON};
 use tidewatch::deliver::webhook::WebhookConfig;
 use tidewatch::deliver::{
-    BatchLimits, Deliver, DeliverConfig, DeliverHandle, DestinationConfig, DestinationStats, Opener, RetryPolicy, Start, Status,
+    BatchLimits, Deliver, DeliverConfig, DeliverHandle, Destination, DestinationConfig, DestinationStats, Event, Opener, Outcome,
+    RetryPolicy, Start, Status,
 };
 use tidewatch::log::memory::MemoryLog;
 use tidewatch::log::{Append, Log, Member, PollLimit, Record, TopicPartition, TopicSpec};
@@ -117,7 +118,7 @@ fn http(url: String) -> HttpConfig {
 }
 
 fn webhook(server: &str) -> Opener {
-    WebhookConfig { http: http(format!("http://{server}/hook")), signing: None, headers: vec![] }.opener()
+    WebhookConfig { http: http(format!("http://{server}/hook")), signing: None, bearer: None, headers: vec![] }.opener()
 }
 
 fn stats(handle: &DeliverHandle, name: &str) -> DestinationStats {
@@ -184,15 +185,24 @@ fn everything_arrives_in_each_tenants_order() {
 
 #[test]
 fn a_permanent_fault_sets_one_signal_aside_and_the_rest_goes_on() {
-    let log = log();
+    let (log, dir) = (log(), tempfile::tempdir().unwrap());
+    let key = dir.path().join("key");
+    std::fs::write(&key, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let server = HttpServer::start(|r| {
         let bad = r.header("webhook-id") == Some("a3");
         if bad { answer(400, "cannot\nread that") } else { answer(204, "") }
     });
     publish(&log, "acme", ids("a", 0..7));
-    let handle = start(&log, vec![destination("hook", webhook(&server.address()))]);
+    let http = http(format!("http://{}/hook", server.address()));
+    let hook = WebhookConfig { http, signing: Some(SecretSource::File(key)), bearer: None, headers: vec![] };
+    let handle = start(&log, vec![destination("hook", hook.opener())]);
     assert!(handle.wait_idle(SOON));
     assert_eq!(received(&server), ids("a", 0..7));
+    for request in server.seen() {
+        assert!(request.header("webhook-signature").is_some_and(|s| s.starts_with("v1,") && s.len() == 3 + 44));
+        assert!(request.header("webhook-timestamp").is_some_and(|s| s.parse::<u64>().is_ok()));
+        assert_eq!(request.header("content-type"), Some("application/json"));
+    }
     let letters = undelivered(&log);
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
@@ -271,13 +281,13 @@ fn a_restart_goes_on_where_it_was_and_repetitions_carry_their_id() {
 fn a_credentials_fault_stops_and_holds_until_resumed() {
     let (log, dir) = (log(), tempfile::tempdir().unwrap());
     let (path, token) = (dir.path().join("signals.ndjson"), dir.path().join("token"));
-    std::fs::write(&token, "Bearer old-secret\n").unwrap();
+    std::fs::write(&token, "old-secret\n").unwrap();
     let server = HttpServer::start(|r| match r.header("authorization") {
         Some("Bearer new-secret") => answer(200, ""),
         other => answer(401, format!("who is {}?", other.unwrap_or("that"))),
     });
-    let headers = vec![("Authorization".to_owned(), SecretSource::File(token.clone()))];
-    let hook = WebhookConfig { http: http(format!("http://{}/", server.address())), signing: None, headers };
+    let bearer = Some(SecretSource::File(token.clone()));
+    let hook = WebhookConfig { http: http(format!("http://{}/", server.address())), signing: None, bearer, headers: vec![] };
     publish(&log, "acme", ids("a", 0..20));
     let handle = start(&log, vec![destination("hook", hook.opener()), destination("file", ndjson(&path))]);
     assert!(handle.wait_idle(SOON));
@@ -287,7 +297,7 @@ fn a_credentials_fault_stops_and_holds_until_resumed() {
     assert_eq!((server.seen().len(), stats(&handle, "hook").delivered), (1, 0));
     assert!(undelivered(&log).is_empty());
 
-    std::fs::write(&token, "Bearer new-secret").unwrap();
+    std::fs::write(&token, "new-secret").unwrap();
     assert!(handle.resume("hook") && !handle.resume("nobody"));
     until("all is delivered", || stats(&handle, "hook").delivered == 20);
     assert_eq!(received(&server)[1..], ids("a", 0..20));
@@ -371,7 +381,7 @@ fn an_untrusted_certificate_is_refused() {
     let port = server.address().rsplit_once(':').unwrap().1.to_owned();
     let hook = |host: &str, ca_file: Option<&Path>| {
         let http = HttpConfig { ca_file: ca_file.map(Path::to_owned), ..http(format!("https://{host}:{port}/")) };
-        WebhookConfig { http, signing: None, headers: vec![] }.opener()
+        WebhookConfig { http, signing: None, bearer: None, headers: vec![] }.opener()
     };
     publish(&log, "acme", ids("a", 0..3));
     let handle = start(
@@ -440,6 +450,33 @@ fn what_retention_has_removed_is_named_not_skipped() {
     handle.resume("file");
     until("it goes on with what is kept", || ids_of(&lines(&path), "acme").last() == Some(&"a8".to_owned()));
     assert!(stats(&handle, "file").lost > 0);
+}
+
+struct Fails(u32);
+
+impl Destination for Fails {
+    fn send(&mut self, batch: &[Event]) -> Vec<Outcome> {
+        self.0 += 1;
+        match self.0 {
+            // Forgets outcomes, then tries nothing, then falls over.
+            1 => vec![Outcome::Delivered],
+            2 => vec![Outcome::Untried; batch.len()],
+            _ => panic!("as planned"),
+        }
+    }
+}
+
+#[test]
+fn a_faulty_destination_harms_only_itself() {
+    let (log, dir) = (log(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("signals.ndjson");
+    publish(&log, "acme", ids("a", 0..7));
+    let faulty: Opener = Arc::new(|| Ok(Box::new(Fails(0))));
+    let handle = start(&log, vec![destination("faulty", faulty), destination("file", ndjson(&path))]);
+    until("it has fallen", || matches!(&stats(&handle, "faulty").status, Status::Stopped { reason } if reason.contains("fault")));
+    assert!(handle.wait_idle(SOON));
+    assert_eq!(stats(&handle, "faulty").delivered, 1);
+    assert_eq!(ids_of(&lines(&path), "acme"), ids("a", 0..7));
 }
 
 #[test]

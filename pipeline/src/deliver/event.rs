@@ -36,20 +36,17 @@ pub(super) enum NoEvent {
 
 impl Event {
     /// Opens a record of the signals topic: JSON, or Avro in Confluent framing.
-    pub(super) fn open(partition: u32, record: Record, replays_wanted: bool) -> Result<Self, (Record, NoEvent)> {
+    pub(super) fn open(partition: u32, record: &Record, replays_wanted: bool) -> Result<Self, NoEvent> {
         if !replays_wanted && record.header(RUN_ID).is_some() {
-            return Err((record, NoEvent::Skip));
+            return Err(NoEvent::Skip);
         }
-        let Some(value) = record.value.clone() else { return Err((record, NoEvent::Skip)) };
-        let (signal, json) = match read(&value) {
-            Ok(read) => read,
-            Err(reason) => return Err((record, NoEvent::Unreadable { code: "unreadable", reason })),
-        };
+        let Some(value) = &record.value else { return Err(NoEvent::Skip) };
+        let (signal, json) = read(value).map_err(|reason| NoEvent::Unreadable { code: "unreadable", reason })?;
         if record.key.as_ref().is_some_and(|key| key[..] != *signal.tenant.as_bytes()) {
             let reason = "the record's key is not the signal's tenant".to_owned();
-            return Err((record, NoEvent::Unreadable { code: "tenant", reason }));
+            return Err(NoEvent::Unreadable { code: "tenant", reason });
         }
-        Ok(Self { partition, record, signal, json })
+        Ok(Self { partition, record: record.clone(), signal, json })
     }
 
     /// Bytes that count against a batch's limit.
@@ -97,34 +94,34 @@ pub(super) mod tests {
     /// An event with that id.
     pub(in crate::deliver) fn event(id: &str) -> Event {
         let line = LINE.replace("ab12", id);
-        Event::open(0, record(Some("acme"), line.as_bytes()), false).unwrap()
+        Event::open(0, &record(Some("acme"), line.as_bytes()), false).unwrap()
     }
 
     #[test]
     fn json_and_avro_open_alike() {
         let json = event("ab12");
         assert_eq!(json.json, LINE);
-        let avro = Event::open(0, record(Some("acme"), &frame(9, &to_avro(&json.signal))), false).unwrap();
+        let avro = Event::open(0, &record(Some("acme"), &frame(9, &to_avro(&json.signal))), false).unwrap();
         assert_eq!((avro.signal, avro.json), (json.signal, json.json));
     }
 
     #[test]
     fn line_ends_of_a_foreign_writer_are_taken_out() {
         let spread = LINE.replace(",\"tenant\"", ",\n\"new\":1,\"tenant\"");
-        assert_eq!(Event::open(0, record(None, spread.as_bytes()), false).unwrap().json, LINE);
+        assert_eq!(Event::open(0, &record(None, spread.as_bytes()), false).unwrap().json, LINE);
         let newer = LINE.replace(",\"tenant\"", ",\"new\":1,\"tenant\"");
-        assert_eq!(Event::open(0, record(None, newer.as_bytes()), false).unwrap().json, newer);
+        assert_eq!(Event::open(0, &record(None, newer.as_bytes()), false).unwrap().json, newer);
     }
 
     #[test]
     fn what_is_no_event() {
         let mut replay = record(None, LINE.as_bytes());
         replay.headers.push((RUN_ID.into(), Bytes::from_static(b"run")));
-        assert_eq!(Event::open(0, replay.clone(), false).unwrap_err().1, NoEvent::Skip);
-        assert!(Event::open(0, replay, true).is_ok());
+        assert_eq!(Event::open(0, &replay, false).unwrap_err(), NoEvent::Skip);
+        assert!(Event::open(0, &replay, true).is_ok());
         let tombstone = Record { value: None, ..record(None, b"") };
-        assert_eq!(Event::open(0, tombstone, false).unwrap_err().1, NoEvent::Skip);
-        let code = |key, value: &[u8]| match Event::open(0, record(key, value), false).unwrap_err().1 {
+        assert_eq!(Event::open(0, &tombstone, false).unwrap_err(), NoEvent::Skip);
+        let code = |key, value: &[u8]| match Event::open(0, &record(key, value), false).unwrap_err() {
             NoEvent::Unreadable { code, .. } => code,
             NoEvent::Skip => "",
         };

@@ -9,6 +9,7 @@
 //!
 //! A new kind of destination is one file here that implements [`Destination`].
 
+pub mod configured;
 mod destination;
 mod event;
 pub mod http;

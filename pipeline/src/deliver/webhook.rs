@@ -29,6 +29,8 @@ pub struct WebhookConfig {
     pub http: HttpConfig,
     /// Signing secret: `whsec_` and base64, or any text, whose bytes are then the key.
     pub signing: Option<SecretSource>,
+    /// Token, sent as `Authorization: Bearer <token>`.
+    pub bearer: Option<SecretSource>,
     /// Further headers whose values are secrets: `Authorization` and the like.
     pub headers: Vec<(String, SecretSource)>,
 }
@@ -47,8 +49,18 @@ struct Webhook {
 
 impl Webhook {
     fn open(config: &WebhookConfig) -> Result<Self, DestinationError> {
-        let headers = config.headers.iter().map(|(name, source)| Ok((name.clone(), source.read()?)));
-        let mut client = HttpClient::open(&config.http, headers.collect::<Result<_, DestinationError>>()?, "/")?;
+        let mut headers = Vec::new();
+        for (name, source) in &config.headers {
+            headers.push((name.clone(), source.read()?));
+        }
+        let bearer = config.bearer.as_ref().map(SecretSource::read).transpose()?;
+        if let Some(token) = &bearer {
+            headers.push(("Authorization".to_owned(), Secret::derived(token, |token| format!("Bearer {token}"))));
+        }
+        let mut client = HttpClient::open(&config.http, headers, "/")?;
+        if let Some(token) = bearer {
+            client.guard(token);
+        }
         let mut key = None;
         if let Some(source) = &config.signing {
             let secret = source.read()?;

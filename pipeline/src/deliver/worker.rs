@@ -70,6 +70,7 @@ struct Session {
 impl Worker {
     /// Until a stop is asked for.
     pub(super) fn run(self) {
+        let _fallen = Fallen(Arc::clone(&self.shared));
         let mut failures = 0;
         let mut skip_lost = false;
         while !self.shared.stop_asked() {
@@ -218,12 +219,12 @@ impl Worker {
     }
 
     fn take(&self, partition: u32, record: Record, pending: &mut VecDeque<Event>, letters: &mut Vec<Append>) {
-        match Event::open(partition, record, self.replays) {
+        match Event::open(partition, &record, self.replays) {
             Ok(event) if self.tenants.as_ref().is_none_or(|wanted| wanted.contains(&event.signal.tenant)) => {
                 pending.push_back(event);
             }
-            Ok(_) | Err((_, NoEvent::Skip)) => add(&self.shared.counters.skipped, 1),
-            Err((record, NoEvent::Unreadable { code, reason })) => {
+            Ok(_) | Err(NoEvent::Skip) => add(&self.shared.counters.skipped, 1),
+            Err(NoEvent::Unreadable { code, reason }) => {
                 letters.push(self.undelivered.letter(partition, &record, code, &reason));
                 add(&self.shared.counters.set_aside, 1);
             }
@@ -314,6 +315,17 @@ impl Worker {
         let backlog = s.sources.backlog(s.pending.len());
         self.shared.counters.backlog.store(backlog, std::sync::atomic::Ordering::Relaxed);
         self.shared.set_idle(s.assigned && s.sources.at_end() && s.pending.is_empty() && s.letters.is_empty());
+    }
+}
+
+/// Says so when the thread falls over, instead of leaving "running" behind.
+struct Fallen(Arc<Shared>);
+
+impl Drop for Fallen {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set_status(Status::Stopped { reason: "internal fault; delivers again after a restart".to_owned() });
+        }
     }
 }
 
