@@ -55,6 +55,7 @@ mod state;
 mod verdict;
 
 use libm::round;
+use tidewatch_schemas::address::AddressClass;
 use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::observation::Kind;
 use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
@@ -178,7 +179,7 @@ impl Beaconing {
         };
         let key = PeerKey::named(name, named_port.filter(|_| proxy).unwrap_or(port))?;
         let start = start.unwrap_or(row.at);
-        let place = place(address, 0);
+        let place = place(address, AddressClass::Unknown);
         if place == Place::Nobody {
             return None;
         }
@@ -205,7 +206,7 @@ impl Beaconing {
             let key = PeerKey::named(flow.peer.name?, port)?;
             return state.contact(&key, contact, row.at, true, None).map(|_| key);
         };
-        let place = place(address, flow.peer.class);
+        let place = place(address, AddressClass::from_u8(flow.peer.class));
         if place == Place::Nobody {
             return None;
         }

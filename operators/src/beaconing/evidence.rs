@@ -286,4 +286,6 @@ fn ln_sum_exp(values: &[f64]) -> f64 {
 }
 
 #[cfg(test)]
+pub(super) mod stream;
+#[cfg(test)]
 mod tests;
