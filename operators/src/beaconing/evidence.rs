@@ -111,7 +111,9 @@ pub fn weigh(gaps: &[f64], floor_s: f64) -> Option<Fit> {
         let cost = sleep.period_cost(gaps, fit.fitting + fit.missed);
         for lost in LOST {
             for (foreign, ln_weight) in FOREIGN {
-                let ln = gaps.iter().zip(&densities).map(|(g, d)| sleep.ln_mixture(*g, d, lost, foreign)).sum::<f64>() + ln_weight - cost;
+                let ln = gaps.iter().zip(&densities).map(|(g, d)| sleep.ln_mixture(*g, d, lost, foreign)).sum::<f64>()
+                    + ln_weight
+                    - cost;
                 all.push(ln);
                 if best.is_none_or(|(b, _)| ln > b) {
                     best = Some((ln, fit));
@@ -207,7 +209,11 @@ impl Sleep {
             match (self.half, first + i + 1) {
                 // One even sleep is a box, two a triangle, more are as good as a bell.
                 (Some(half), 1) => {
-                    if fabs(gap_s / self.mean_s - 1.0) <= half { 0.5 / (half * self.mean_s) } else { 0.0 }
+                    if fabs(gap_s / self.mean_s - 1.0) <= half {
+                        0.5 / (half * self.mean_s)
+                    } else {
+                        0.0
+                    }
                 }
                 (Some(half), 2) => {
                     let off = fabs(gap_s / self.mean_s - 2.0) / (2.0 * half);

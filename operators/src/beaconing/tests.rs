@@ -117,7 +117,11 @@ fn twelve_calls_every_thirty_seconds_are_found_at_the_ninth() {
     assert_eq!((double(first, "interval_s"), double(first, "jitter"), long(first, "samples")), (30.0, 0.0, 8));
     assert!(found.iter().all(|f| f.confidence >= 65 && f.severity == Severity::Medium), "{found:?}");
     assert_eq!((first.subject.as_str(), first.contact.as_deref()), ("203.0.113.66:443/tcp", Some("203.0.113.66")));
-    assert!(first.why.starts_with("10.0.0.5 called 203.0.113.66:443/tcp 9 times in 4 min, every 30 s, jitter 0 %"), "{}", first.why);
+    assert!(
+        first.why.starts_with("10.0.0.5 called 203.0.113.66:443/tcp 9 times in 4 min, every 30 s, jitter 0 %"),
+        "{}",
+        first.why
+    );
     // In a tenant of one host its share says nothing.
     let facts = TenantFacts { hosts: 1, knowing: 1, known_since: None };
     assert!(judge::judge(first.clone(), &facts).unwrap().confidence >= 65);
@@ -209,9 +213,9 @@ fn quiet_services_and_answers_are_silent() {
 #[test]
 fn inside_is_context_and_failures_count() {
     let times = || (0..20).map(|i| T0 + 60.0 * f64::from(i));
-    let inside: Vec<Seen<'_>> =
-        times().map(|t| seen(Observation::Flow(flow(t, Address::v4([10, 0, 0, 9]), 8080)), t)).collect();
-    assert!(run(&inside).iter().all(|f| f.severity == Severity::Low && f.confidence < 65));
+    let inside: Vec<Seen<'_>> = times().map(|t| seen(Observation::Flow(flow(t, Address::v4([10, 0, 0, 9]), 8080)), t)).collect();
+    let found = run(&inside);
+    assert!(!found.is_empty() && found.iter().all(|f| f.severity == Severity::Low && f.confidence < 65));
     let refused: Vec<Seen<'_>> =
         times().map(|t| seen(Observation::Flow(Flow { failed: true, ..flow(t, PEER, 443) }), t)).collect();
     let found = run(&refused);
@@ -223,10 +227,8 @@ fn inside_is_context_and_failures_count() {
 fn order_of_arrival_does_not_matter() {
     // Flows are known when they end: long ones come after later, short ones.
     let mut stream = Stream::new(5);
-    let rows: Vec<Seen<'_>> = sleeping(9, 40, 60.0, 0.3)
-        .iter()
-        .map(|r| Seen { at: r.at.plus((400.0 * stream.next() * 1e9) as i64), ..*r })
-        .collect();
+    let rows: Vec<Seen<'_>> =
+        sleeping(9, 40, 60.0, 0.3).iter().map(|r| Seen { at: r.at.plus((400.0 * stream.next() * 1e9) as i64), ..*r }).collect();
     let mut late = HostState::default();
     run_with(&rule(40, &[]), &rows, &mut late);
     let mut prompt = HostState::default();
@@ -295,6 +297,17 @@ fn timers_with_kept_connections_are_context() {
         .collect();
     let found = run(&rows);
     assert!(!found.is_empty() && found.iter().all(|f| f.severity == Severity::Low));
+}
+
+#[test]
+fn uploads_on_a_timer_are_not_beacons() {
+    let rows: Vec<Seen<'_>> = (0..15)
+        .map(|i| {
+            let t = T0 + 60.0 * f64::from(i);
+            seen(Observation::Flow(Flow { bytes_out: Some(1 << 20), ..flow(t, PEER, 443) }), t)
+        })
+        .collect();
+    assert_eq!(run(&rows), vec![]);
 }
 
 #[test]

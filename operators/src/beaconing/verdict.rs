@@ -25,6 +25,10 @@ const SINGLE_SHARE_MIN: f64 = 0.4;
 /// Newest gaps looked at besides all of them: a beacon that began in an old pair is found by its own length.
 const RECENT_GAPS: [usize; 2] = [32, 16];
 
+/// Octets sent per contact from which it is a transfer on a timer (backup, upload), which is for the egress detectors:
+/// asking for orders takes a few hundred.
+const BULK_BYTES: f64 = 512.0 * 1024.0;
+
 /// A connection that stays open this long after so little was exchanged is held by a client library for re-use; implants
 /// that poll close at once.
 const KEPT_OPEN_S: f64 = 10.0;
@@ -148,6 +152,9 @@ pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verd
         ordinary: None,
     };
     (out.bytes_median, out.size_evenness) = sizes(contacts);
+    if out.bytes_median.is_some_and(|b| b >= BULK_BYTES) {
+        return None;
+    }
     out.ordinary = ordinary(&out, pair, listed);
     out.confidence = confidence(&out, pair.total, limits);
     Some(out)
