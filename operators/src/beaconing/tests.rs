@@ -97,14 +97,14 @@ fn sleeping(seed: u64, n: usize, period_s: f64, jitter: f64) -> Vec<Seen<'static
 fn long(finding: &Finding, name: &str) -> i64 {
     match finding.evidence[name] {
         Value::Long(v) => v,
-        _ => panic!("{name} is no whole number"),
+        _ => unreachable!("{name} is no whole number"),
     }
 }
 
 fn double(finding: &Finding, name: &str) -> f64 {
     match finding.evidence[name] {
         Value::Double(v) => v,
-        _ => panic!("{name} is no number"),
+        _ => unreachable!("{name} is no number"),
     }
 }
 
