@@ -23,10 +23,10 @@
 //!
 //! # Thresholds
 //! Evidence is a log e-value: the likelihood of the gaps under sleeps (twelve shapes, two rates of loss, two of foreign
-//! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 10, 14
-//! at eight gaps: a memoryless pair does so with a chance of at most 1 in 22,000 in its life, however often one looks. A
-//! clock is found at its ninth contact (`min_samples` 8), half jitter one-sided after 15 to 17, half jitter both ways after
-//! 22 to 26, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are looked at, so
+//! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 9, 14
+//! at eight gaps: a memoryless pair does so with a chance of at most 1 in 8,000 in its life, however often one looks. A
+//! clock is found at its ninth contact (`min_samples` 8), half jitter one-sided after 15 to 16, half jitter both ways after
+//! 20 to 24, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are looked at, so
 //! that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.5 is the spread of one sleep over its mean, lost contacts taken out, so 0.19 for half
 //! jitter one-sided. A beacon lasts at least 180 s.
 //!

@@ -53,6 +53,9 @@ const SLEEPS_MAX: usize = 8;
 /// [`Sleep::period_cost`].
 const LN_RANGE: f64 = 12.753;
 
+/// Log density below which a term is nothing beside the foreign share, whose least is e^-35.
+const LN_NOTHING: f64 = -45.0;
+
 /// Rounds of refinement of the period; it settles in two.
 const REFINEMENTS: usize = 3;
 
@@ -111,9 +114,8 @@ pub fn weigh(gaps: &[f64], floor_s: f64) -> Option<Fit> {
         let cost = sleep.period_cost(gaps, fit.fitting + fit.missed);
         for lost in LOST {
             for (foreign, ln_weight) in FOREIGN {
-                let ln = gaps.iter().zip(&densities).map(|(g, d)| sleep.ln_mixture(*g, d, lost, foreign)).sum::<f64>()
-                    + ln_weight
-                    - cost;
+                let terms = gaps.iter().zip(&densities).map(|(g, d)| sleep.mixture(*g, d, lost, foreign));
+                let ln = ln_product(terms) + ln_weight - cost;
                 all.push(ln);
                 if best.is_none_or(|(b, _)| ln > b) {
                     best = Some((ln, fit));
@@ -221,20 +223,21 @@ impl Sleep {
                 }
                 (_, n) => {
                     let k = n as f64 * self.shape;
-                    exp((k - 1.0) * ln_gap - by_scale + self.ln_norm[n - 1])
+                    let ln = (k - 1.0) * ln_gap - by_scale + self.ln_norm[n - 1];
+                    if ln > LN_NOTHING { exp(ln) } else { 0.0 }
                 }
             }
         })
     }
 
-    /// Log density of a gap when contacts get lost and some gaps are foreign (spread evenly over the logarithm).
-    fn ln_mixture(&self, gap_s: f64, densities: &[f64; 3], lost: f64, foreign: f64) -> f64 {
+    /// Density of a gap when contacts get lost and some gaps are foreign (spread evenly over the logarithm).
+    fn mixture(&self, gap_s: f64, densities: &[f64; 3], lost: f64, foreign: f64) -> f64 {
         let mut weight = 1.0 - lost;
         for _ in 0..self.first(gap_s) {
             weight *= lost;
         }
         let core = weight * (densities[0] + lost * (densities[1] + lost * densities[2]));
-        log((1.0 - foreign) * core + foreign / (gap_s * LN_RANGE))
+        (1.0 - foreign) * core + foreign / (gap_s * LN_RANGE)
     }
 
     /// What it costs to have chosen the period from the data, nats: the integral over periods spread evenly over the
@@ -280,6 +283,20 @@ fn sleeps_in(gap_s: f64, mean_s: f64, spread: f64) -> Option<usize> {
     let k = round(gap_s / mean_s).max(1.0);
     let near = fabs(gap_s / mean_s - k) <= (3.0 * spread * sqrt(k)).max(0.02);
     (near && k <= SLEEPS_MAX as f64).then_some(k as usize)
+}
+
+/// Logarithm of a product of densities, taken eight at a time: logarithms cost the most here. Eight densities lie far
+/// inside the range of a double, each being between e^-45 and 1e12.
+fn ln_product(terms: impl Iterator<Item = f64>) -> f64 {
+    let (mut ln, mut product) = (0.0, 1.0);
+    for (i, term) in terms.enumerate() {
+        product *= term;
+        if i % 8 == 7 {
+            ln += log(product);
+            product = 1.0;
+        }
+    }
+    ln + log(product)
 }
 
 /// Logarithm of the sum of exponentials.
