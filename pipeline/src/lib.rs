@@ -3,11 +3,14 @@
 
 pub mod command;
 pub mod correlate;
+pub mod deliver;
 pub mod detect;
 pub mod epoch;
+pub mod input;
 pub mod log;
 pub mod normalize;
 pub mod rules;
+pub mod run;
 pub mod snapshot;
 pub mod task;
 pub mod time;

@@ -15,6 +15,8 @@ pub enum Exit {
     Good,
     /// 1: it found what it was to look for, or checks failed.
     Findings,
+    /// 2: configuration is wrong, and its mistakes were the result asked for (`validate --json`).
+    Mistakes,
 }
 
 impl From<Exit> for ExitCode {
@@ -22,6 +24,7 @@ impl From<Exit> for ExitCode {
         match exit {
             Exit::Good => Self::SUCCESS,
             Exit::Findings => Self::from(1),
+            Exit::Mistakes => Self::from(2),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use tidewatch_schemas::document::show_duration;
 
 use super::{Exit, Failure, Output};
 use crate::topology::{Stage, StartFrom, Tenancy, Topology};
@@ -81,12 +82,12 @@ impl Graph {
                     if *strict { "tenants verified, strict" } else { "tenants verified" }.into()
                 }
             };
-            let mut notes = vec![input.format.name.to_owned(), format!("lateness {:?}", input.lateness), tenant];
+            let mut notes = vec![input.format.name.to_owned(), format!("lateness {}", show_duration(input.lateness)), tenant];
             notes.extend(input.partitions.map(|n| count(n, "partition")));
             topic(input.topic.clone(), notes)
         });
         let internal = |name: String, kept: crate::topology::Kept| {
-            topic(name, vec![count(kept.partitions, "partition"), format!("kept {:?}", kept.retention)])
+            topic(name, vec![count(kept.partitions, "partition"), format!("kept {}", show_duration(kept.retention))])
         };
         let destinations = topology.destinations.iter().map(|d| {
             let mut notes = vec![d.kind.name().to_owned()];
@@ -245,27 +246,27 @@ destinations:
     #[test]
     fn text() {
         expect![[r#"
-            topic zeek.conn                  zeek.conn, lateness 60s, tenant t1, 3 partitions
-            topic probectl.flow.events       probectl.flow, lateness 60s, tenants verified, strict
-            topic probectl.acme.flow.events  probectl.flow, lateness 60s, lane of acme
+            topic zeek.conn                  zeek.conn, lateness 1m, tenant t1, 3 partitions
+            topic probectl.flow.events       probectl.flow, lateness 1m, tenants verified, strict
+            topic probectl.acme.flow.events  probectl.flow, lateness 1m, lane of acme
                   │
                   ▼
             STAGE normalize                  1 worker, group tidewatch-blue-normalize
                   │
                   ▼
-            topic blue.tidewatch.obs         8 partitions, kept 86400s
+            topic blue.tidewatch.obs         8 partitions, kept 24h
                   │
                   ▼
             STAGE detect                     4 workers, group tidewatch-blue-detect
                   │
                   ▼
-            topic blue.tidewatch.findings    4 partitions, kept 86400s
+            topic blue.tidewatch.findings    4 partitions, kept 24h
                   │
                   ▼
             STAGE correlate                  1 worker, group tidewatch-blue-correlate
                   │
                   ▼
-            topic blue.tidewatch.signals     4 partitions, kept 604800s
+            topic blue.tidewatch.signals     4 partitions, kept 168h
                   │
                   ▼
             STAGE deliver                    1 worker, group tidewatch-blue-deliver
@@ -277,22 +278,23 @@ destinations:
             beside the way
             topic blue.tidewatch.rejected    cannot be decoded, or of a wrong tenant
             topic blue.tidewatch.late        older than its slice
-        "#]].assert_eq(&graph().text());
+        "#]]
+        .assert_eq(&graph().text());
     }
 
     #[test]
     fn mermaid() {
         expect![[r#"
             flowchart LR
-              n0_0[("zeek.conn<br/>zeek.conn<br/>lateness 60s<br/>tenant t1<br/>3 partitions")]
-              n0_1[("probectl.flow.events<br/>probectl.flow<br/>lateness 60s<br/>tenants verified, strict")]
-              n0_2[("probectl.acme.flow.events<br/>probectl.flow<br/>lateness 60s<br/>lane of acme")]
+              n0_0[("zeek.conn<br/>zeek.conn<br/>lateness 1m<br/>tenant t1<br/>3 partitions")]
+              n0_1[("probectl.flow.events<br/>probectl.flow<br/>lateness 1m<br/>tenants verified, strict")]
+              n0_2[("probectl.acme.flow.events<br/>probectl.flow<br/>lateness 1m<br/>lane of acme")]
               n1_0[["normalize<br/>1 worker<br/>group tidewatch-blue-normalize"]]
-              n2_0[("blue.tidewatch.obs<br/>8 partitions<br/>kept 86400s")]
+              n2_0[("blue.tidewatch.obs<br/>8 partitions<br/>kept 24h")]
               n3_0[["detect<br/>4 workers<br/>group tidewatch-blue-detect"]]
-              n4_0[("blue.tidewatch.findings<br/>4 partitions<br/>kept 86400s")]
+              n4_0[("blue.tidewatch.findings<br/>4 partitions<br/>kept 24h")]
               n5_0[["correlate<br/>1 worker<br/>group tidewatch-blue-correlate"]]
-              n6_0[("blue.tidewatch.signals<br/>4 partitions<br/>kept 604800s")]
+              n6_0[("blue.tidewatch.signals<br/>4 partitions<br/>kept 168h")]
               n7_0[["deliver<br/>1 worker<br/>group tidewatch-blue-deliver"]]
               n8_0(["file<br/>ndjson<br/>from the beginning"])
               n8_1(["siem<br/>webhook<br/>only acme"])
@@ -312,7 +314,8 @@ destinations:
               n1_0 -.-> b0
               n1_0 -.-> b1
               n3_0 -.-> b1
-        "#]].assert_eq(&graph().mermaid());
+        "#]]
+        .assert_eq(&graph().mermaid());
     }
 
     #[test]
@@ -321,15 +324,15 @@ destinations:
             digraph tidewatch {
               rankdir=LR;
               node [fontname="sans-serif"];
-              n0_0 [shape=cylinder, label="zeek.conn\nzeek.conn\nlateness 60s\ntenant t1\n3 partitions"];
-              n0_1 [shape=cylinder, label="probectl.flow.events\nprobectl.flow\nlateness 60s\ntenants verified, strict"];
-              n0_2 [shape=cylinder, label="probectl.acme.flow.events\nprobectl.flow\nlateness 60s\nlane of acme"];
+              n0_0 [shape=cylinder, label="zeek.conn\nzeek.conn\nlateness 1m\ntenant t1\n3 partitions"];
+              n0_1 [shape=cylinder, label="probectl.flow.events\nprobectl.flow\nlateness 1m\ntenants verified, strict"];
+              n0_2 [shape=cylinder, label="probectl.acme.flow.events\nprobectl.flow\nlateness 1m\nlane of acme"];
               n1_0 [shape=box, label="normalize\n1 worker\ngroup tidewatch-blue-normalize"];
-              n2_0 [shape=cylinder, label="blue.tidewatch.obs\n8 partitions\nkept 86400s"];
+              n2_0 [shape=cylinder, label="blue.tidewatch.obs\n8 partitions\nkept 24h"];
               n3_0 [shape=box, label="detect\n4 workers\ngroup tidewatch-blue-detect"];
-              n4_0 [shape=cylinder, label="blue.tidewatch.findings\n4 partitions\nkept 86400s"];
+              n4_0 [shape=cylinder, label="blue.tidewatch.findings\n4 partitions\nkept 24h"];
               n5_0 [shape=box, label="correlate\n1 worker\ngroup tidewatch-blue-correlate"];
-              n6_0 [shape=cylinder, label="blue.tidewatch.signals\n4 partitions\nkept 604800s"];
+              n6_0 [shape=cylinder, label="blue.tidewatch.signals\n4 partitions\nkept 168h"];
               n7_0 [shape=box, label="deliver\n1 worker\ngroup tidewatch-blue-deliver"];
               n8_0 [shape=oval, label="file\nndjson\nfrom the beginning"];
               n8_1 [shape=oval, label="siem\nwebhook\nonly acme"];
@@ -350,6 +353,7 @@ destinations:
               n1_0 -> b1 [style=dashed];
               n3_0 -> b1 [style=dashed];
             }
-        "#]].assert_eq(&graph().dot());
+        "#]]
+        .assert_eq(&graph().dot());
     }
 }

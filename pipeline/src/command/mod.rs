@@ -25,7 +25,7 @@ const EXIT_CODES: &str = "Exit codes: 0 good; 1 findings or failed checks, where
 
 /// Network telemetry in, security signals out.
 #[derive(Debug, Parser)]
-#[command(name = "tidewatch", version, about, after_help = EXIT_CODES, arg_required_else_help = true, propagate_version = true)]
+#[command(name = "tidewatch", version, after_help = EXIT_CODES, arg_required_else_help = true, propagate_version = true)]
 pub struct Cli {
     /// Colours: auto (a terminal, and NO_COLOR not set), always, never
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", hide_possible_values = true)]
