@@ -101,7 +101,7 @@ pub static DETECTOR: Detector = Detector {
         Threshold {
             name: "min_interval_s",
             default: 5.0,
-            min: 2.0,
+            min: 1.0,
             max: 86_400.0,
             meaning: "shortest period; contacts within 2 s are one",
         },

@@ -3,6 +3,7 @@
 //!
 //! `cargo run -p tidewatch-operators --example beacon_lab -- grid`
 //! `cargo run -p tidewatch-operators --example beacon_lab -- day FOLDER HOST [--with FOLDER HOST]`
+//! `cargo run -p tidewatch-operators --example beacon_lab -- replay FOLDER HOST`
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types, missing_docs)]
 
 mod synthetic;
@@ -26,6 +27,7 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("day") => day(&args[1..]),
+        Some("replay") => replay(&args[1..]),
         _ => {
             if args.is_empty() || args[0] == "grid" {
                 synthetic::grid();
@@ -150,6 +152,40 @@ fn run(mut records: Vec<Record>) -> Vec<Finding> {
 
 fn first_alert(found: &[Finding]) -> Option<&Finding> {
     found.iter().find(|f| f.severity >= Severity::Medium)
+}
+
+/// The day fifty times over, each time with other hours, connections and names missing: false pairs per host-day.
+fn replay(args: &[String]) {
+    let records = zeek::load(&args[0], &args[1]);
+    let mut subjects: BTreeMap<String, (u32, u8)> = BTreeMap::new();
+    let runs = 50;
+    for seed in 0..runs {
+        let mut s = synthetic::Stream::new(seed + 77);
+        let (lost, unnamed) = (0.3 * s.next(), 0.5 * s.next());
+        let hours: Vec<bool> = (0..48).map(|_| s.next() < 0.15).collect();
+        let kept: Vec<Record> = records
+            .iter()
+            .filter(|r| {
+                let hour = (r.at() / 3600.0) as usize % 48;
+                !hours[hour] && s.next() >= lost && (matches!(r, Record::Flow { .. }) || s.next() >= unnamed)
+            })
+            .cloned()
+            .collect();
+        let mut worst: BTreeMap<String, u8> = BTreeMap::new();
+        for f in run(kept).iter().filter(|f| f.severity >= Severity::Medium) {
+            let c = worst.entry(f.subject.clone()).or_default();
+            *c = (*c).max(f.confidence);
+        }
+        for (subject, c) in worst {
+            let e = subjects.entry(subject).or_default();
+            *e = (e.0 + 1, e.1.max(c));
+        }
+    }
+    let all: u32 = subjects.values().map(|e| e.0).sum();
+    println!("{:.2} pairs per replayed day", f64::from(all) / runs as f64);
+    for (subject, (n, c)) in subjects {
+        println!("{n:>4} of {runs}, confidence up to {c}: {subject}");
+    }
 }
 
 fn day(args: &[String]) {

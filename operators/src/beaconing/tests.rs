@@ -300,6 +300,24 @@ fn timers_with_kept_connections_are_context() {
 }
 
 #[test]
+fn what_is_not_called_any_more_is_forgotten() {
+    let rule = rule(40, &[]);
+    let mut state = HostState::default();
+    run_with(&rule, &contacts([T0, T0 + 90_000.0]), &mut state);
+    state.contact(
+        &PeerKey::named("c2.example", 443).unwrap(),
+        Contact::new(time(T0), Position { input: 0, offset: 0, row: 0 }),
+        time(T0),
+        false,
+        Some(PEER),
+    );
+    assert!(!state.expire(time(T0 + 4.5 * 86_400.0)));
+    assert_eq!(state.pairs.len(), 1);
+    assert!(state.expire(state.next_expiry().unwrap().plus(1)));
+    assert_eq!(state.heap_bytes(), 0);
+}
+
+#[test]
 fn uploads_on_a_timer_are_not_beacons() {
     let rows: Vec<Seen<'_>> = (0..15)
         .map(|i| {

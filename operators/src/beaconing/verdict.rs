@@ -147,7 +147,7 @@ pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verd
         bytes_median: None,
         size_evenness: 0.0,
         failed_ratio: contacts.iter().filter(|c| c.failed).count() as f64 / contacts.len() as f64,
-        lasting_s: median(contacts.iter().map(lasting_s).collect()).unwrap_or(0.0),
+        lasting_s: median(contacts.iter().filter_map(lasting_s).collect()).unwrap_or(0.0),
         confidence: 0.0,
         ordinary: None,
     };
