@@ -39,8 +39,7 @@
 //!
 //! # Blind spots
 //! Sleeps of more than 25 h; ICMP; a channel inside one long connection (see long connections); an implant that imitates
-//! people or changes peer at every call without a common name; two implants behind one address that call the same peer
-//! out of step; one that holds its connections open on an exact timer is only found with low severity; orders over DNS or NTP; a name forged to be one of the listed ones (low severity).
+//! people or changes peer at every call without a common name; one that holds its connections open on an exact timer is only found with low severity; orders over DNS or NTP; a name forged to be one of the listed ones (low severity).
 //!
 //! # ATT&CK
 //! T1071 Application Layer Protocol.

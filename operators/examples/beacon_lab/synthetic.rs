@@ -164,6 +164,43 @@ pub(crate) fn situations() {
         out.extend((0..20).map(|_| contact(1.7e9 + 86_400.0 * s.next(), 2000)));
         out
     });
+    for (jitter, visits) in [(0.0, 600.0), (0.2, 600.0), (0.2, 300.0), (0.5, 600.0)] {
+        situation(&format!("60 s jitter {jitter}, visits every {visits} s"), |s| {
+            let mut t = 1.7e9;
+            let mut out: Vec<Record> = (0..200)
+                .map(|_| {
+                    t += 60.0 * (1.0 - jitter * s.next());
+                    contact(t, 500)
+                })
+                .collect();
+            let end = t;
+            t = 1.7e9;
+            while t < end {
+                t -= visits * s.next().ln();
+                out.push(contact(t, 2000));
+            }
+            out
+        });
+    }
+    situation("60 s jitter 20 %, whole seconds", |s| {
+        (0..30)
+            .scan(1.7e9, |t, _| {
+                *t += 60.0 * (1.0 - 0.2 * s.next());
+                Some(contact(t.floor(), 500))
+            })
+            .collect()
+    });
+    situation("two implants 300 s jitter 20 %, one key", |s| {
+        let mut out = Vec::new();
+        for _ in 0..2 {
+            let mut t = 1.7e9 + 300.0 * s.next();
+            for _ in 0..150 {
+                t += 300.0 * (1.0 - 0.2 * s.next());
+                out.push(contact(t, 500));
+            }
+        }
+        out
+    });
     situation("60 s jitter 20 %, bursts of 3", |s| {
         let mut t = 1.7e9;
         (0..30)
