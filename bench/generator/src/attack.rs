@@ -1,4 +1,4 @@
-//! The attacks that can be injected, and their parameters; what each does step by step is in [`steps`]. Nothing here knows
+//! The attacks that can be injected, and their parameters; what each does step by step is in `attack/steps.rs`. Nothing here knows
 //! which detector is meant to find it, only the kind of signal that would be right ([`Attack::kind`]).
 
 use serde::{Deserialize, Serialize};

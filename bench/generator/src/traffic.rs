@@ -2,7 +2,7 @@
 //! attack) wake by time; each wake draws from a stream of random numbers named by plan, place, source and wake, so nothing
 //! one source does moves another.
 //!
-//! Memory: 32 octets for each source, and the connections open at one moment ([`crate::queue`]). Nothing grows with the
+//! Memory: 32 octets for each source, and the connections open at one moment (`queue.rs`). Nothing grows with the
 //! length of the plan.
 
 use std::cmp::Reverse;

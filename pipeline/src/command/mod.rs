@@ -7,9 +7,11 @@
 pub mod failure;
 pub mod output;
 
+mod backtest;
 mod completion;
 mod graph;
 mod validate;
+mod open;
 mod version;
 
 use std::process::ExitCode;
@@ -68,6 +70,7 @@ pub enum Level {
 /// The subcommands, in the order of the manual.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Backtest(backtest::Args),
     Validate(validate::Args),
     Graph(graph::Args),
     Completion(completion::Args),
@@ -76,6 +79,7 @@ enum Command {
 
 fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
     match command {
+        Command::Backtest(args) => backtest::run(args, out),
         Command::Validate(args) => validate::run(args, out),
         Command::Graph(args) => graph::run(args, out),
         Command::Completion(args) => completion::run(args, out),

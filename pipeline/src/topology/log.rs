@@ -12,8 +12,8 @@ use super::section::Section;
 pub const EMBEDDED_RETENTION_BYTES_DEFAULT: u64 = 1 << 30;
 /// Age kept by the embedded log when the topology does not say.
 pub const EMBEDDED_RETENTION_AGE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Bytes of the whole embedded log when the topology does not say; beyond it writers wait.
-pub const EMBEDDED_LIMIT_BYTES_DEFAULT: u64 = 16 << 30;
+/// Bytes of one partition of the embedded log when the topology does not say; beyond it writers wait.
+pub const EMBEDDED_LIMIT_BYTES_DEFAULT: u64 = 4 << 30;
 /// Directory of the embedded log when the topology does not say.
 const EMBEDDED_DIR_DEFAULT: &str = "tidewatch-data/log";
 /// Replicas of the topics that tidewatch makes, when the topology does not say.
@@ -57,7 +57,7 @@ pub struct EmbeddedLog {
     pub retention_bytes: u64,
     /// Age kept.
     pub retention_age: Duration,
-    /// Bytes of the whole log; beyond it writers wait.
+    /// Bytes of one partition; beyond it writers wait.
     pub limit_bytes: u64,
 }
 

@@ -10,7 +10,8 @@
 use std::path::Path;
 
 use super::LogError;
-use super::local::{LocalLog, Settings};
+pub use super::local::Settings;
+use super::local::LocalLog;
 
 mod block;
 mod form;
