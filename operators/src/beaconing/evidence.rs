@@ -1,9 +1,10 @@
 //! How much a row of gaps looks like a beacon: a likelihood ratio of "one sleep after the other, some contacts lost"
 //! against everything memoryless or clustered. Pure arithmetic over gaps in seconds: knows no host, no peer, no rule.
 //!
-//! Always holds: the weight is a log e-value. Under every null model listed in [`null`] the chance that it ever passes
-//! `ln(1/a)` is at most `a`, however often one looks (Ville's inequality), because the beacon side is an average over
-//! fixed alternatives and the null side a maximum.
+//! What is meant to hold: the weight is a log e-value. The beacon side is an average over fixed alternatives, the null
+//! side ([`null`]) a maximum over its shapes, and both average over the scale, so that under any of those nulls the chance
+//! of ever passing `ln(1/a)` is about `a`, however often one looks (Ville's inequality). It is approximate, because the
+//! average over the scale is Laplace's and the newest gaps slide; the laboratory measures what it comes to.
 
 use libm::{exp, fabs, lgamma, log, round, sqrt};
 

@@ -7,8 +7,8 @@ use super::evidence::{self, Fit};
 use super::pair::{BURST_S, Contact, FARM, Pair, bytes, lasting_s};
 use crate::rule::Rule;
 
-/// Weight (log e-value, nats) that makes a beacon. By the e-value's bound a memoryless pair passes with a chance of at
-/// most e^-9, 1 in 8,000, in its life; real traffic is not memoryless, which is what the rest of this file is for.
+/// Weight (log e-value, nats) that makes a beacon. By the e-value's bound a memoryless pair passes with a chance of about
+/// e^-9, 1 in 8,000, in its life; real traffic is not memoryless, which is what the rest of this file is for.
 const WEIGHT_MIN: f64 = 9.0;
 
 /// Few gaps can be alike for reasons that no model holds, so they have to weigh more: 5 at 8 gaps, nothing from 16 on.
