@@ -171,9 +171,9 @@ pub(super) fn bytes(contact: &Contact) -> Option<f64> {
     (contact.bytes != BYTES_UNKNOWN).then_some(f64::from(contact.bytes))
 }
 
-/// How long a contact's longest connection stayed open, seconds.
-pub(super) fn lasting_s(contact: &Contact) -> f64 {
-    f64::from(contact.lasting_ds) / 10.0
+/// How long a contact's longest connection stayed open, seconds; `None` while only a name is known of it.
+pub(super) fn lasting_s(contact: &Contact) -> Option<f64> {
+    (contact.lasting_ds > 0 || contact.bytes != BYTES_UNKNOWN).then(|| f64::from(contact.lasting_ds) / 10.0)
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use super::evidence::{self, Fit};
 use super::pair::{BURST_S, Contact, FARM, Pair, bytes, lasting_s};
 use crate::rule::Rule;
 
-/// Weight (log e-value, nats) that makes a beacon. By the e-value's bound a memoryless pair passes with a chance of at
-/// most e^-10, 1 in 22,000, in its life; real traffic is not memoryless, which is what the rest of this file is for.
-const WEIGHT_MIN: f64 = 10.0;
+/// Weight (log e-value, nats) that makes a beacon. By the e-value's bound a memoryless pair passes with a chance of about
+/// e^-9, 1 in 8,000, in its life; real traffic is not memoryless, which is what the rest of this file is for.
+const WEIGHT_MIN: f64 = 9.0;
 
-/// Few gaps can be alike for reasons that no model holds, so they have to weigh more: 4 at 8 gaps, nothing from 16 on.
-const WEIGHT_FEW: f64 = 4.0;
+/// Few gaps can be alike for reasons that no model holds, so they have to weigh more: 5 at 8 gaps, nothing from 16 on.
+const WEIGHT_FEW: f64 = 5.0;
 const FEW: usize = 16;
 
 /// A beacon lasts at least this long, seconds: pages that poll while they are open are shorter.
@@ -24,6 +24,10 @@ const SINGLE_SHARE_MIN: f64 = 0.4;
 
 /// Newest gaps looked at besides all of them: a beacon that began in an old pair is found by its own length.
 const RECENT_GAPS: [usize; 2] = [32, 16];
+
+/// Octets sent per contact from which it is a transfer on a timer (backup, upload), which is for the egress detectors:
+/// asking for orders takes a few hundred.
+const BULK_BYTES: f64 = 512.0 * 1024.0;
 
 /// A connection that stays open this long after so little was exchanged is held by a client library for re-use; implants
 /// that poll close at once.
@@ -143,11 +147,14 @@ pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verd
         bytes_median: None,
         size_evenness: 0.0,
         failed_ratio: contacts.iter().filter(|c| c.failed).count() as f64 / contacts.len() as f64,
-        lasting_s: median(contacts.iter().map(lasting_s).collect()).unwrap_or(0.0),
+        lasting_s: median(contacts.iter().filter_map(lasting_s).collect()).unwrap_or(0.0),
         confidence: 0.0,
         ordinary: None,
     };
     (out.bytes_median, out.size_evenness) = sizes(contacts);
+    if out.bytes_median.is_some_and(|b| b >= BULK_BYTES) {
+        return None;
+    }
     out.ordinary = ordinary(&out, pair, listed);
     out.confidence = confidence(&out, pair.total, limits);
     Some(out)

@@ -11,7 +11,7 @@ const SHAPES: [f64; 3] = [0.5, 1.0, 1.5];
 const LOG_SPREAD_MIN: f64 = 1.0;
 
 /// Rounds of the two-rate fit.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 8;
 
 /// Gaps are taken from the floor on, but not below this, seconds.
 const LEAST_S: f64 = 0.05;
