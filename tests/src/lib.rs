@@ -1,3 +1,4 @@
 //! Shared pieces of the tests in `tests/tests`: what several of them, or a child process and its test, must agree on.
 
 pub mod epochs;
+pub mod kafka;

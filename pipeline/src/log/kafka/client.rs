@@ -49,8 +49,7 @@ impl ClientContext for Quiet {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.words.put(reason);
-        tracing::debug!(%error, reason, "kafka client");
+        hear_error(&self.words, &error, reason);
     }
 }
 
@@ -64,6 +63,14 @@ pub(super) fn hear(words: &Words, level: RDKafkaLogLevel, fac: &str, message: &s
         words.put(message);
     }
     tracing::debug!(fac, message, "kafka client");
+}
+
+/// One error event: kept unless it only counts the brokers that are down, which would hide why.
+pub(super) fn hear_error(words: &Words, error: &KafkaError, reason: &str) {
+    if code_of(error) != Some(Code::AllBrokersDown) || words.last().is_empty() {
+        words.put(reason);
+    }
+    tracing::debug!(%error, reason, "kafka client");
 }
 
 /// What a call was about.

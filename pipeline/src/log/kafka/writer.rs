@@ -22,7 +22,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::Offset;
 
 use super::Shared;
-use super::client::{About, Words, code_of, hear, is_unreachable, plain, translate, unreachable};
+use super::client::{About, Words, code_of, hear, hear_error, is_unreachable, plain, translate, unreachable};
 use super::config::BATCH_BYTES_MAX;
 use super::membership::{Group, GroupRef};
 use crate::log::{Append, CommitError, Committed, LogError, METADATA_BYTES_MAX, TopicPartition, Writer};
@@ -35,6 +35,8 @@ const ABORT_STEP: Duration = Duration::from_millis(100);
 const ABORT_WAIT: Duration = Duration::from_secs(5);
 /// Pause while the client's queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
+/// How long a commit waits for its records to become visible.
+const VISIBLE_WAIT: Duration = Duration::from_millis(500);
 /// Deliveries are served after this many records, so that reports do not pile up.
 const SERVE_EVERY: usize = 4096;
 
@@ -63,8 +65,8 @@ pub(super) struct Deliveries {
 /// What the delivery reports said.
 #[derive(Default)]
 struct Epoch {
-    /// One record that the broker stored: it is visible exactly if the transaction committed.
-    stored: Option<(TopicPartition, i64)>,
+    /// The last stored record of each partition: visible exactly if the transaction committed.
+    stored: Vec<(TopicPartition, i64)>,
     /// The first refusal: why and where.
     refused: Option<(Code, TopicPartition)>,
 }
@@ -391,7 +393,35 @@ impl KafkaWriter {
 
     /// One stored record of the running epoch.
     pub(super) fn stored(&self) -> Option<(TopicPartition, i64)> {
-        self.producer.as_ref()?.context().lock().stored.clone()
+        self.producer.as_ref()?.context().lock().stored.first().cloned()
+    }
+
+    /// Waits until a reader can see the epoch. The coordinator answers a commit when the decision is on disk and writes
+    /// the markers after that; until then the last stable offset stands before our records. Bounded, because another
+    /// writer's open transaction holds it back as well; that is no reason to fail.
+    fn wait_until_visible(&self, producer: &BaseProducer<Deliveries>) {
+        let stored = std::mem::take(&mut producer.context().lock().stored);
+        if stored.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + VISIBLE_WAIT;
+        while Instant::now() < deadline {
+            // The tools' isolation level makes the end the last stable offset; one request per broker.
+            let mut list = TopicPartitionList::with_capacity(stored.len());
+            for (at, _) in &stored {
+                drop(list.add_partition_offset(&at.topic, at.partition as i32, Offset::End));
+            }
+            let Ok(ends) = self.shared.tools.offsets_for_times(list, VISIBLE_WAIT) else { return };
+            let seen = |(at, offset): &(TopicPartition, i64)| {
+                let end = ends.find_partition(&at.topic, at.partition as i32).map(|e| e.offset());
+                matches!(end, Some(Offset::Offset(end)) if end > *offset)
+            };
+            if stored.iter().all(seen) {
+                return;
+            }
+            std::thread::sleep(FULL_PAUSE);
+        }
+        tracing::debug!(writer = self.id, "an epoch is committed but held back by another transaction");
     }
 }
 
@@ -422,12 +452,24 @@ impl Writer for KafkaWriter {
         let began = Instant::now();
         match self.run(producer, group.as_deref(), appends, offsets, began) {
             Ok(()) => {
+                self.wait_until_visible(producer);
                 self.starts.extend(offsets.iter().map(|(at, committed)| (at.clone(), Some(committed.clone()))));
                 Ok(())
             }
             Err(Stop::Abort(reason)) => Err(self.abort(reason, began)),
             Err(Stop::Fenced(reason)) => Err(self.finish(reason)),
             Err(Stop::Settle(reason)) => self.settle(offsets, &reason),
+        }
+    }
+}
+
+impl Epoch {
+    /// Notes a stored record. Reports come in runs of one partition, so the last entry nearly always matches.
+    fn store(&mut self, message: &impl Message) {
+        let same = |at: &TopicPartition| at.partition as i32 == message.partition() && at.topic == message.topic();
+        match self.stored.iter_mut().rev().find(|(at, _)| same(at)) {
+            Some((_, offset)) => *offset = message.offset(),
+            None => self.stored.push((place_of(message), message.offset())),
         }
     }
 }
@@ -444,8 +486,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.words.put(reason);
-        tracing::debug!(%error, reason, "kafka producer");
+        hear_error(&self.words, &error, reason);
     }
 }
 
@@ -455,8 +496,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let mut epoch = self.lock();
         match result {
-            Ok(message) if epoch.stored.is_none() => epoch.stored = Some((place_of(message), message.offset())),
-            Ok(_) => {}
+            Ok(message) => epoch.store(message),
             // What an abort throws away was not refused.
             Err((KafkaError::MessageProduction(Code::PurgeQueue | Code::PurgeInflight), _)) => {}
             Err((error, message)) if epoch.refused.is_none() => {
