@@ -59,18 +59,24 @@ impl Broker {
 
     /// Starts a broker of its own, for tests that kill it.
     pub fn start() -> Result<Self> {
+        Self::start_behind(None)
+    }
+
+    /// Starts a broker whose clients come through a proxy: `proxy` is given the broker's port and returns its own.
+    pub fn start_behind(proxy: Option<&dyn Fn(u16) -> u16>) -> Result<Self> {
         let cache = cache_dir();
         let lib = bring_jars(&cache)?;
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
-        let dir = cache.join(format!("run-{}-{run}", std::process::id()));
+        let dir = lib.with_file_name(format!("run-{}-{run}", std::process::id()));
         if dir.exists() {
             fs::remove_dir_all(&dir)?;
         }
         fs::create_dir_all(&dir)?;
         let (port, controller) = free_ports()?;
-        let brokers = format!("127.0.0.1:{port}");
-        fs::write(dir.join("server.properties"), properties(&dir, port, controller))?;
+        let advertised = proxy.map_or(port, |proxy| proxy(port));
+        fs::write(dir.join("server.properties"), properties(&dir, port, advertised, controller))?;
+        let brokers = format!("127.0.0.1:{advertised}");
         let mut broker = Self { dir, lib, brokers, watchdog: None, start_time: Duration::ZERO };
         let began = Instant::now();
         broker.format()?;
@@ -79,7 +85,7 @@ impl Broker {
         Ok(broker)
     }
 
-    /// `host:port`.
+    /// `host:port` that clients use.
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
@@ -275,13 +281,13 @@ fn free_ports() -> Result<(u16, u16)> {
 }
 
 /// One combined node; internal topics with one replica, no waiting before a first rebalance, little memory.
-fn properties(dir: &Path, port: u16, controller: u16) -> String {
+fn properties(dir: &Path, port: u16, advertised: u16, controller: u16) -> String {
     let lines = [
         "process.roles=broker,controller".to_owned(),
         "node.id=1".to_owned(),
         format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
         format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
-        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
+        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}"),
         "inter.broker.listener.name=PLAINTEXT".to_owned(),
         "controller.listener.names=CONTROLLER".to_owned(),
         "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),

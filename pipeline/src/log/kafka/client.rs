@@ -2,6 +2,7 @@
 //!
 //! What always holds: a callback blocks nothing; every error names its topic, group or writer; no error carries a secret.
 
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -222,28 +223,34 @@ pub(super) fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
     }
 }
 
-/// Closes a reader's consumer.
+/// Closes a reader's consumer without waiting for it: it has committed nothing, so nothing depends on its end.
 pub(super) fn close<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) {
     drop(consumer.unassign());
-    close_member(consumer);
+    drop(close_apart(consumer));
 }
 
-/// Closes a consumer on a thread of its own: closing can hang while brokers are away. A group member's revocation is
-/// served while closing.
+/// Closes a group member and waits for it, within [`CLOSE_WAIT`]; its revocation is served while closing.
 pub(super) fn close_member<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) {
-    let (done, closed) = std::sync::mpsc::channel::<()>();
+    let Some(closed) = close_apart(consumer) else { return };
+    // The sender is dropped when the consumer is gone; a time-out leaves the thread to finish alone.
+    if closed.recv_timeout(CLOSE_WAIT) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("closing a kafka consumer takes longer than {CLOSE_WAIT:?}");
+    }
+}
+
+/// Closes a consumer on a thread of its own: closing takes 100 ms, and can hang while brokers are away.
+fn close_apart<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) -> Option<Receiver<()>> {
+    let (done, closed) = channel::<()>();
     let work = move || {
         drop(consumer);
         drop(done);
     };
     match std::thread::Builder::new().name("kafka-close".into()).spawn(work) {
-        // The sender is dropped when the consumer is gone; a time-out leaves the thread to finish alone.
-        Ok(_) => {
-            if closed.recv_timeout(CLOSE_WAIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                tracing::warn!("closing a kafka consumer takes longer than {CLOSE_WAIT:?}");
-            }
-        }
+        Ok(_) => Some(closed),
         // The closure, and the consumer in it, was dropped by the failed spawn.
-        Err(error) => tracing::warn!(%error, "no thread to close a kafka consumer on"),
+        Err(error) => {
+            tracing::warn!(%error, "no thread to close a kafka consumer on");
+            None
+        }
     }
 }

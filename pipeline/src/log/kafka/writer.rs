@@ -29,6 +29,8 @@ use crate::log::{Append, CommitError, Committed, LogError, METADATA_BYTES_MAX, T
 
 /// Longest single wait for the end of a transaction; short, so that the budget is kept to.
 const COMMIT_STEP: Duration = Duration::from_secs(1);
+/// One round of serving delivery reports; `poll` always takes all of it.
+const SERVE_STEP: Duration = Duration::from_millis(1);
 /// Longest single wait for an abort: nobody serves delivery reports inside that call.
 const ABORT_STEP: Duration = Duration::from_millis(100);
 /// How long an abort may take before the producer is dropped instead.
@@ -114,7 +116,7 @@ impl KafkaWriter {
                 Ok(()) => break,
                 Err(error) => error,
             };
-            producer.poll(Duration::from_millis(1));
+            producer.poll(SERVE_STEP);
             match &error {
                 KafkaError::Transaction(e) if e.is_retriable() && !left.is_zero() => {}
                 KafkaError::Transaction(e) if e.is_retriable() => {
@@ -300,6 +302,10 @@ impl KafkaWriter {
 
     /// Ends the transaction, asking again while that can help.
     fn end(&self, producer: &BaseProducer<Deliveries>, deadline: Instant, began: Instant) -> Result<(), Stop> {
+        // The client's own flush serves reports in rounds of 100 ms; waiting here leaves it nothing to do.
+        while producer.in_flight_count() > 0 && Instant::now() < deadline {
+            producer.poll(SERVE_STEP);
+        }
         // Once the request may be on its way, running out of time is no longer an abort.
         let mut asked = false;
         loop {
@@ -355,7 +361,7 @@ impl KafkaWriter {
         let Some(producer) = &self.producer else { return CommitError::Aborted { reason } };
         let deadline = Instant::now() + ABORT_WAIT;
         let failed: Option<RDKafkaError> = loop {
-            producer.poll(Duration::from_millis(1));
+            producer.poll(SERVE_STEP);
             match producer.abort_transaction(ABORT_STEP) {
                 Ok(()) => break None,
                 Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {}
