@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidewatch::log::conformance::{Capabilities, Fixture, Outcome, suite};
-use tidewatch::log::kafka::{KafkaConfig, KafkaLog};
+use tidewatch::log::kafka::{GroupProtocol, KafkaConfig, KafkaLog};
 use tidewatch::log::{
     Append, CommitError, Committed, Log, LogError, Member, Membership, PollLimit, Reader, Record, TopicPartition, TopicSpec,
 };
@@ -256,17 +256,17 @@ fn records_and_offsets_are_one() {
     let output = topic(broker, &log, "out", 2);
     let group = broker.name("g");
     let at = TopicPartition::new(&input, 0);
-    let mut m = log.join(&group, &[input.clone()], &member("a")).unwrap();
+    let mut m = log.join(&group, std::slice::from_ref(&input), &member("a")).unwrap();
     settle_group(&mut [(&mut m, 1)]);
     let id = broker.name("w");
     let mut writer = m.writer(&id).unwrap();
-    assert_eq!(log.committed(&group, &[at.clone()]).unwrap(), [None]);
+    assert_eq!(log.committed(&group, std::slice::from_ref(&at)).unwrap(), [None]);
     writer.commit(&[append(&output, 0, "x"), append(&output, 1, "y")], &[(at.clone(), committed(7, "hash"))]).unwrap();
-    assert_eq!(log.committed(&group, &[at.clone()]).unwrap(), [Some(committed(7, "hash"))]);
+    assert_eq!(log.committed(&group, std::slice::from_ref(&at)).unwrap(), [Some(committed(7, "hash"))]);
     // Offsets alone, and records alone.
     writer.commit(&[], &[(at.clone(), committed(9, ""))]).unwrap();
     writer.commit(&[append(&output, 0, "z")], &[]).unwrap();
-    assert_eq!(log.committed(&group, &[at.clone()]).unwrap(), [Some(committed(9, ""))]);
+    assert_eq!(log.committed(&group, std::slice::from_ref(&at)).unwrap(), [Some(committed(9, ""))]);
     // A refused epoch leaves nothing.
     let error = writer
         .commit(&[append(&output, 0, "no"), append(&output, 1, vec![0u8; (1 << 20) + 1])], &[(at.clone(), committed(11, ""))]);
@@ -394,4 +394,22 @@ fn reading_keeps_up() {
     let read = began.elapsed();
     eprintln!("200000 records of 150 bytes: written in {wrote:?}, read in {read:?}");
     assert_eq!(records.len(), 200_000);
+}
+
+#[test]
+fn the_newer_group_protocol_works_behind_its_switch() {
+    let broker = Broker::shared();
+    let mut config = broker.config();
+    config.group_protocol = GroupProtocol::Consumer;
+    let log = KafkaLog::connect(config).unwrap();
+    let topic = topic(broker, &log, "kip848", 4);
+    let group = broker.name("g");
+    let topics = [topic.clone()];
+    let mut a = log.join(&group, &topics, &member("a")).unwrap();
+    settle_group(&mut [(&mut a, 4)]);
+    let mut b = log.join(&group, &topics, &member("b")).unwrap();
+    let held = settle_group(&mut [(&mut a, 2), (&mut b, 2)]);
+    let at = held[1][0].clone();
+    b.writer(&broker.name("w")).unwrap().commit(&[], &[(at.clone(), committed(3, "x"))]).unwrap();
+    assert_eq!(log.committed(&group, &[at]).unwrap(), [Some(committed(3, "x"))]);
 }

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidewatch::log::kafka::KafkaLog;
-use tidewatch::log::{
-    Append, CommitError, Committed, Log, LogError, Member, Membership, PollLimit, TopicPartition, TopicSpec,
-};
+use tidewatch::log::{Append, CommitError, Committed, Log, LogError, Member, Membership, PollLimit, TopicPartition, TopicSpec};
 use tidewatch_tests::kafka::Broker;
 
 /// `EndTxn` in the Kafka protocol.

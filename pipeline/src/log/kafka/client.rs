@@ -254,3 +254,57 @@ fn close_apart<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) -> Optio
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::types::RDKafkaConfRes;
+
+    use super::*;
+
+    fn said(error: &KafkaError, about: About<'_>) -> LogError {
+        translate("read", about, error, &KafkaConfig::new("localhost:9092"), &Words::default())
+    }
+
+    #[test]
+    fn errors_name_what_they_are_about() {
+        let at = TopicPartition::new("t", 3);
+        let denied = said(&KafkaError::MessageConsumption(Code::TopicAuthorizationFailed), About::Partition(&at));
+        let text = denied.to_string();
+        assert!(matches!(denied, LogError::Denied { .. }), "{text}");
+        assert!(text.contains("topic t") && text.contains("User:ANONYMOUS"), "{text}");
+        let gone = said(&KafkaError::MetadataFetch(Code::UnknownTopicOrPartition), About::Partition(&at));
+        assert!(matches!(gone, LogError::UnknownPartition { at } if at.partition == 3));
+        let gone = said(&KafkaError::MetadataFetch(Code::UnknownTopicOrPartition), About::Topic("t"));
+        assert!(matches!(gone, LogError::UnknownTopic { .. }));
+        let away = said(&KafkaError::AdminOp(Code::OperationTimedOut), About::Cluster);
+        assert!(matches!(away, LogError::Unreachable { .. }));
+    }
+
+    #[test]
+    fn a_refused_login_is_no_dead_broker() {
+        let words = Words::default();
+        words.put("localhost:9092: SASL authentication error: Authentication failed: Invalid username or password");
+        let error = unreachable(&KafkaConfig::new("localhost:9092"), &words, "timed out");
+        assert!(matches!(error, LogError::Denied { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_refused_setting_does_not_show_its_value() {
+        let error = KafkaError::ClientConfig(
+            RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
+            "bad value".into(),
+            "sasl.password".into(),
+            "hunter2".into(),
+        );
+        let text = said(&error, About::Cluster).to_string();
+        assert!(text.contains("sasl.password") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn the_count_of_dead_brokers_does_not_hide_why() {
+        let words = Words::default();
+        words.put("Connect to 127.0.0.1:1 failed: Connection refused");
+        hear_error(&words, &KafkaError::Global(Code::AllBrokersDown), "1/1 brokers are down");
+        assert!(words.last().contains("refused"));
+    }
+}

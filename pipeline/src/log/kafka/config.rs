@@ -180,17 +180,17 @@ impl KafkaConfig {
         if self.brokers.split(',').all(|b| b.trim().is_empty()) {
             return Err(LogError::Denied { what: "Kafka without brokers".into() });
         }
-        if self.tls.is_none() && !self.allow_plaintext {
-            if let Some(broker) = self.brokers.split(',').map(str::trim).find(|b| !b.is_empty() && !is_loopback(b)) {
-                return Err(LogError::Denied {
-                    what: format!("plaintext to {broker}; configure tls, or allow_plaintext where the network is trusted"),
-                });
-            }
+        let exposed = |broker: &&str| !broker.is_empty() && !is_loopback(broker);
+        if self.tls.is_none()
+            && !self.allow_plaintext
+            && let Some(broker) = self.brokers.split(',').map(str::trim).find(exposed)
+        {
+            return Err(LogError::Denied {
+                what: format!("plaintext to {broker}; configure tls, or allow_plaintext where the network is trusted"),
+            });
         }
-        if let Some(tls) = &self.tls {
-            if tls.cert_file.is_some() != tls.key_file.is_some() {
-                return Err(LogError::Denied { what: "a client certificate without its key, or the reverse".into() });
-            }
+        if self.tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
+            return Err(LogError::Denied { what: "a client certificate without its key, or the reverse".into() });
         }
         let t = &self.times;
         let order = [

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 use tidewatch_schemas::time::EventTime;
 
 use super::{Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, TopicPartition, TopicSpec, Writer};
@@ -24,9 +24,11 @@ use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
 mod admin;
 mod client;
 pub mod config;
+mod deliveries;
 mod membership;
 mod reader;
 mod settle;
+mod transaction;
 mod writer;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};
@@ -231,10 +233,10 @@ impl Shared {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&at.topic, at.partition as i32, Offset::Offset(time_ms.max(0)))?;
             let list = self.tools.offsets_for_times(list, t)?;
-            list.elements().iter().try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
+            list.elements().iter().try_for_each(TopicPartitionListElem::error)?;
             Ok(list)
         })?;
-        match list.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset) {
+        match list.elements().first().map(TopicPartitionListElem::offset) {
             Some(Offset::Offset(offset)) => self.first_at_or_after(at, offset, time, end(self)?),
             _ => end(self),
         }
@@ -244,13 +246,7 @@ impl Shared {
     ///
     /// The broker also counts what no reader sees: aborted records, and transaction markers, which carry the broker's
     /// clock and so look younger than every event. When its answer is such an offset, the records behind it are read.
-    fn first_at_or_after(
-        self: &Arc<Self>,
-        at: &TopicPartition,
-        offset: i64,
-        time: EventTime,
-        end: i64,
-    ) -> Result<i64, LogError> {
+    fn first_at_or_after(self: &Arc<Self>, at: &TopicPartition, offset: i64, time: EventTime, end: i64) -> Result<i64, LogError> {
         let mut reader = reader::KafkaReader::open(self, at, offset)?;
         let mut heard = Instant::now();
         // One record decides in the common case.
@@ -288,7 +284,7 @@ impl Shared {
 }
 
 /// Committed offsets of the consumer's group; stable ones, so it waits for an open transaction of that group.
-fn committed_by<C: rdkafka::consumer::ConsumerContext>(
+fn committed_by<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     at: &[TopicPartition],
     deadline: Instant,
@@ -319,7 +315,7 @@ fn committed_by<C: rdkafka::consumer::ConsumerContext>(
 }
 
 /// The metadata string. rdkafka panics on bytes that are not UTF-8, which another program may have committed.
-fn metadata_of(found: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>) -> Result<String, KafkaError> {
+fn metadata_of(found: &TopicPartitionListElem<'_>) -> Result<String, KafkaError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| found.metadata().to_owned()))
         .map_err(|_| KafkaError::OffsetFetch(Code::ValueDeserialization))
 }

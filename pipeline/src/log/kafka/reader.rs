@@ -140,10 +140,9 @@ impl KafkaReader {
     fn pass_markers(&mut self) {
         let Some(consumer) = &self.consumer else { return };
         let Ok(list) = consumer.position() else { return };
-        if let Some(found) = list.find_partition(&self.at.topic, self.at.partition as i32) {
-            if let Offset::Offset(offset) = found.offset() {
-                self.position = self.position.max(offset);
-            }
+        let found = list.find_partition(&self.at.topic, self.at.partition as i32);
+        if let Some(Offset::Offset(offset)) = found.map(|f| f.offset()) {
+            self.position = self.position.max(offset);
         }
     }
 }
