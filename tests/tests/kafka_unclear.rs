@@ -239,7 +239,7 @@ fn a_broker_that_goes_away_is_no_end_and_no_loss() {
     let deadline = Instant::now() + Duration::from_secs(20);
     while seen.is_empty() || !reader.at_end() {
         assert!(Instant::now() < deadline);
-        // In doubt until the first answer.
+        // Still in doubt until the first answer.
         let records = reader.poll(PollLimit::default(), Duration::from_millis(500)).unwrap_or_default();
         seen.extend(records.iter().map(|r| r.value.clone().unwrap()));
     }

@@ -15,7 +15,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 use tidewatch_schemas::time::EventTime;
 
-use super::client::{self, About, Quiet, code_of, is_unreachable, translate, unreachable};
+use super::client::{self, About, Quiet, code_of, is_unreachable, translate};
 use super::{KafkaConfig, Shared};
 use crate::log::{LogError, OffsetRange, PollLimit, Reader, Record, TopicPartition};
 
@@ -72,6 +72,11 @@ impl KafkaReader {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation) => self.check_range(),
             // The group is a label; a reader needs no right to it and no coordinator.
             Some(Code::GroupAuthorizationFailed) => Ok(()),
+            // A restarting broker may know no topics for a moment: gone only if that stays so.
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+                self.doubt();
+                Ok(())
+            }
             Some(code) if is_unreachable(code) => {
                 self.doubt();
                 Ok(())
@@ -130,7 +135,7 @@ impl KafkaReader {
                 Ok(())
             }
             Err(error) if since.elapsed() >= self.shared.config.times.reach => {
-                Err(unreachable(&self.shared.config, &self.quiet.words, &client::plain(&error)))
+                Err(translate("read", About::Partition(&self.at), &error, &self.shared.config, &self.quiet.words))
             }
             Err(_) => Ok(()),
         }
