@@ -25,7 +25,10 @@ fn main() {
     match args.first().map(String::as_str) {
         Some("day") => day(&args[1..]),
         _ => {
-            grid();
+            if args.is_empty() || args[0] == "grid" {
+                grid();
+            }
+            situations();
             controls();
         }
     }
@@ -78,7 +81,13 @@ impl Record {
         let time = |s: f64| EventTime((s * 1e9) as i64);
         let what = match self {
             Self::Flow { start, peer, port, transport, bytes, state, flags, .. } => Observation::Flow(Flow {
-                row: FlowRow { transport: *transport, tcp_flags: (*flags != 0).then_some(*flags), connection_state: Some(state.as_str()), sampling_rate: 1, ..FlowRow::default() },
+                row: FlowRow {
+                    transport: *transport,
+                    tcp_flags: (*flags != 0).then_some(*flags),
+                    connection_state: Some(state.as_str()),
+                    sampling_rate: 1,
+                    ..FlowRow::default()
+                },
                 opens: true,
                 initiator: Initiator::Host,
                 peer: Peer { address: Some(*peer), name: None, class: 0 },
@@ -152,7 +161,16 @@ impl Stream {
 }
 
 fn contact(start: f64, bytes: u64) -> Record {
-    Record::Flow { start, at: start + 0.2, peer: Address::v4([203, 0, 113, 66]), port: 443, transport: 6, bytes, state: "SF".into(), flags: 0x1b }
+    Record::Flow {
+        start,
+        at: start + 0.2,
+        peer: Address::v4([203, 0, 113, 66]),
+        port: 443,
+        transport: 6,
+        bytes,
+        state: "SF".into(),
+        flags: 0x1b,
+    }
 }
 
 fn first_alert(found: &[Finding]) -> Option<&Finding> {
@@ -177,7 +195,9 @@ fn grid() {
     const RUNS: u64 = 40;
     println!("period_s jitter shape  lost   recall@30 recall@60 median_contacts p90 confidence@end");
     for period in [10.0, 30.0, 60.0, 300.0, 3600.0, 14_400.0, 86_400.0] {
-        for (jitter, symmetric) in [(0.0, false), (0.1, false), (0.2, false), (0.37, false), (0.5, false), (0.9, false), (0.5, true)] {
+        for (jitter, symmetric) in
+            [(0.0, false), (0.1, false), (0.2, false), (0.37, false), (0.5, false), (0.9, false), (0.5, true)]
+        {
             for lost in [0.0, 0.2] {
                 let mut needed: Vec<usize> = Vec::new();
                 let mut confidence = 0;
@@ -207,19 +227,73 @@ fn grid() {
     }
 }
 
+/// Situations of detection.md's list that are not on the grid.
+fn situations() {
+    println!("\nsituation                        runs  found  median contacts");
+    situation("60 s jitter 50 %, 2 h", |s| (0..160).scan(1.7e9, |t, _| { *t += 60.0 * (1.0 - 0.5 * s.next()); Some(contact(*t, 500)) }).collect());
+    situation("300 s jitter 20 %, 2 h", |s| (0..27).scan(1.7e9, |t, _| { *t += 300.0 * (1.0 - 0.2 * s.next()); Some(contact(*t, 500)) }).collect());
+    situation("60 s jitter 20 %, 30 min", |s| (0..33).scan(1.7e9, |t, _| { *t += 60.0 * (1.0 - 0.2 * s.next()); Some(contact(*t, 500)) }).collect());
+    situation("60 s jitter 90 %, 24 h", |s| (0..2600).scan(1.7e9, |t, _| { *t += 60.0 * (1.0 - 0.9 * s.next()); Some(contact(*t, 500)) }).collect());
+    situation("60 s +-50 % 20 % lost, 8 h", |s| beacon((s.next() * 1e6) as u64, 60.0, 0.5, true, 0.2, 400));
+    situation("4 h jitter 50 %, 7 d", |s| (0..56).scan(1.7e9, |t, _| { *t += 14_400.0 * (1.0 - 0.5 * s.next()); Some(contact(*t, 500)) }).take_while(|r| r.at() < 1.7e9 + 604_800.0).collect());
+    situation("24 h jitter 10 %, 14 d", |s| (0..14).scan(1.7e9, |t, _| { *t += 86_400.0 * (1.0 - 0.1 * s.next()); Some(contact(*t, 500)) }).collect());
+    situation("60 s jitter 20 % after 5 h of Poisson", |s| {
+        let mut t = 1.7e9;
+        let mut out: Vec<Record> = (0..300).map(|_| { t -= 60.0 * s.next().ln(); contact(t, 500) }).collect();
+        out.extend((0..60).map(|_| { t += 60.0 * (1.0 - 0.2 * s.next()); contact(t, 500) }));
+        out
+    });
+    situation("300 s jitter 20 % under 20 visits a day", |s| {
+        let mut t = 1.7e9;
+        let mut out: Vec<Record> = (0..320).map(|_| { t += 300.0 * (1.0 - 0.2 * s.next()); contact(t, 500) }).collect();
+        out.extend((0..20).map(|_| contact(1.7e9 + 86_400.0 * s.next(), 2000)));
+        out
+    });
+    situation("60 s jitter 20 %, bursts of 3", |s| {
+        let mut t = 1.7e9;
+        (0..30).flat_map(|_| { t += 60.0 * (1.0 - 0.2 * s.next()); [contact(t, 500), contact(t + 0.7 * s.next(), 500), contact(t + 1.5 * s.next(), 500)] }).collect()
+    });
+}
+
+fn situation(name: &str, mut make: impl FnMut(&mut Stream) -> Vec<Record>) {
+    let runs = 40;
+    let mut needed = Vec::new();
+    for seed in 0..runs {
+        let records = make(&mut Stream::new(seed + 500));
+        if let Some(f) = first_alert(&run(records.clone())) {
+            let at = f.decided_at.as_secs_f64();
+            needed.push(records.iter().filter(|r| r.at() <= at + 1e-6).count());
+        }
+    }
+    needed.sort_unstable();
+    println!("{name:<40} {runs:>4}  {:.2}  {}", needed.len() as f64 / runs as f64, needed.get(needed.len() / 2).copied().unwrap_or(0));
+}
+
 fn controls() {
     println!("\ncontrol                      runs  share with an alert");
     for mean in [5.0, 10.0, 30.0, 60.0, 300.0, 3600.0] {
         let n = (86_400.0_f64 / mean).clamp(200.0, 2000.0) as usize;
         control(&format!("poisson mean {mean} s n {n}"), 200, |s| {
             let mut t = 1.7e9;
-            (0..n).map(|_| { t -= mean * s.next().ln(); contact(t, 500) }).collect()
+            (0..n)
+                .map(|_| {
+                    t -= mean * s.next().ln();
+                    contact(t, 500)
+                })
+                .collect()
         });
     }
     for shape in [2.0f64, 3.0] {
         control(&format!("erlang-{shape} mean 60 s n 1000"), 100, |s| {
             let mut t = 1.7e9;
-            (0..1000).map(|_| { for _ in 0..shape as usize { t -= 60.0 / shape * s.next().ln(); } contact(t, 500) }).collect()
+            (0..1000)
+                .map(|_| {
+                    for _ in 0..shape as usize {
+                        t -= 60.0 / shape * s.next().ln();
+                    }
+                    contact(t, 500)
+                })
+                .collect()
         });
     }
     control("business hours, 5 days", 100, |s| {
@@ -288,7 +362,21 @@ fn day(args: &[String]) {
         };
         println!(
             "{:>3} {:?} first +{:.1} h  {} T={} j={} n={} missed={} total={} open={} w={} size={} failed={} {} dst={:?}",
-            f.confidence, f.severity, first / 3600.0, f.subject, get("interval_s"), get("jitter"), get("samples"), get("missed"), get("contacts"), get("open_s"), get("weight"), get("size_evenness"), get("failed_ratio"), get("ordinary"), f.destination.as_ref().and_then(|d| d.ip.clone())
+            f.confidence,
+            f.severity,
+            first / 3600.0,
+            f.subject,
+            get("interval_s"),
+            get("jitter"),
+            get("samples"),
+            get("missed"),
+            get("contacts"),
+            get("open_s"),
+            get("weight"),
+            get("size_evenness"),
+            get("failed_ratio"),
+            get("ordinary"),
+            f.destination.as_ref().and_then(|d| d.ip.clone())
         );
     }
 }
@@ -306,6 +394,9 @@ fn load(folder: &str, host: &str) -> Vec<Record> {
             text = String::from_utf8_lossy(&bytes).into_owned();
         }
         let kind = name.split('.').next().unwrap();
+        if kind != "conn" && std::env::var("LAB_NO_NAMES").is_ok() {
+            continue;
+        }
         if ["conn", "ssl", "http"].contains(&kind) && text.starts_with('#') {
             parse(kind, &text, host, &mut out);
         }
@@ -327,17 +418,36 @@ fn parse(kind: &str, text: &str, host: &str, out: &mut Vec<Record>) {
         if get("id.orig_h") != Some(host) || get("label") == Some("Malicious") && !folder_is_bad() {
             continue;
         }
-        let (Some(ts), Some(Ok(peer)), Some(port)) = (get("ts").and_then(|t| t.parse::<f64>().ok()), get("id.resp_h").map(|a| a.parse::<std::net::IpAddr>()), get("id.resp_p").and_then(|p| p.parse::<u16>().ok())) else { continue };
+        let (Some(ts), Some(Ok(peer)), Some(port)) = (
+            get("ts").and_then(|t| t.parse::<f64>().ok()),
+            get("id.resp_h").map(|a| a.parse::<std::net::IpAddr>()),
+            get("id.resp_p").and_then(|p| p.parse::<u16>().ok()),
+        ) else {
+            continue;
+        };
         let peer = Address::from(peer);
         match kind {
             "conn" => {
-                let transport = match get("proto") { Some("tcp") => 6, Some("udp") => 17, _ => continue };
+                let transport = match get("proto") {
+                    Some("tcp") => 6,
+                    Some("udp") => 17,
+                    _ => continue,
+                };
                 let duration = get("duration").and_then(|d| d.parse::<f64>().ok()).unwrap_or(0.0);
                 let history = get("history").unwrap_or("");
                 let mut flags = u8::from(history.contains(['S', 's', 'h', 'H'])) * 2;
                 flags |= u8::from(history.contains(['A', 'a', 'D', 'd', 'h'])) * 16;
                 flags |= u8::from(history.contains(['F', 'f'])) | (u8::from(history.contains(['R', 'r'])) * 4);
-                out.push(Record::Flow { start: ts, at: ts + duration, peer, port, transport, bytes: get("orig_bytes").and_then(|b| b.parse().ok()).unwrap_or(0), state: get("conn_state").unwrap_or("").into(), flags });
+                out.push(Record::Flow {
+                    start: ts,
+                    at: ts + duration,
+                    peer,
+                    port,
+                    transport,
+                    bytes: get("orig_bytes").and_then(|b| b.parse().ok()).unwrap_or(0),
+                    state: get("conn_state").unwrap_or("").into(),
+                    flags,
+                });
             }
             "ssl" => {
                 if let Some(name) = get("server_name") {
@@ -348,7 +458,10 @@ fn parse(kind: &str, text: &str, host: &str, out: &mut Vec<Record>) {
                 let connect = get("method") == Some("CONNECT");
                 let target = if connect { get("uri") } else { get("host") };
                 if let Some(target) = target {
-                    let (name, name_port) = target.rsplit_once(':').and_then(|(n, p)| Some((n, p.parse().ok()?))).map_or((target, None), |(n, p)| (n, Some(p)));
+                    let (name, name_port) = target
+                        .rsplit_once(':')
+                        .and_then(|(n, p)| Some((n, p.parse().ok()?)))
+                        .map_or((target, None), |(n, p)| (n, Some(p)));
                     let proxy = connect || get("uri").is_some_and(|u| u.starts_with("http://"));
                     out.push(Record::Http { at: ts, peer, port, name: name.to_lowercase(), name_port, proxy });
                 }

@@ -16,7 +16,7 @@
 //! A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
 //!
 //! # State
-//! Per host at most 4,096 pairs (about 200 bytes for a pair seen once, 2.4 KB with 64 contacts, the most that are kept),
+//! Per host at most 4,096 pairs (about 250 bytes for a pair seen once, 3.3 KB with 96 contacts, the most that are kept),
 //! 1,024 names waiting for their flow and 1,024 services. A full host holds 0.9 MB after a scan, 11 MB when every pair is
 //! busy. At the limit a quarter goes at once, pairs of fewer than three contacts first, least recently touched first. A
 //! pair without contact for four days is forgotten.
@@ -171,7 +171,9 @@ impl Beaconing {
     fn named(&self, row: &Seen<'_>, state: &mut HostState) -> Option<PeerKey> {
         let (name, start, address, port, named_port, proxy) = match &row.what {
             Observation::Tls(r) => (r.server_name?, r.start_time, r.destination_address?, r.destination_port?, None, false),
-            Observation::Http(r) => (r.host?, r.start_time, r.destination_address?, r.destination_port?, r.host_port, r.via_proxy),
+            Observation::Http(r) => {
+                (r.host?, r.start_time, r.destination_address?, r.destination_port?, r.host_port, r.via_proxy)
+            }
             _ => return None,
         };
         let key = PeerKey::named(name, named_port.filter(|_| proxy).unwrap_or(port))?;
@@ -215,7 +217,9 @@ impl Beaconing {
             if state.is_proxy(address, port) {
                 return None;
             }
-            if flow.failed && let Some(key) = state.usual_name(address, port).cloned() {
+            if flow.failed
+                && let Some(key) = state.usual_name(address, port).cloned()
+            {
                 return state.contact(&key, contact, row.at, place == Place::Inside, Some(address)).map(|_| key);
             }
         }
@@ -229,8 +233,8 @@ impl Beaconing {
         if pair.len() <= self.limits.samples_min || pair.total < pair.next_look {
             return;
         }
-        // Every contact at first, every eighth later: what a look costs stays in proportion to the contacts.
-        pair.next_look = pair.total.saturating_add((pair.total / 8).clamp(1, 8));
+        // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts.
+        pair.next_look = pair.total.saturating_add((pair.total / 10).clamp(1, 12));
         let pair = &state.pairs[key];
         let Some(verdict) = verdict(pair, &self.limits, self.is_listed(key)) else { return };
         if !state.explained(key) {
@@ -326,7 +330,8 @@ fn draft(key: &PeerKey, pair: &Pair, verdict: &Verdict, at: EventTime, ctx: &Con
             (Endpoint { ip: Some(address.to_string()), port: Some(*port), ..Endpoint::default() }, "address")
         }
         PeerKey::Name { name, port } => {
-            let ip = pair.address.map(|a| a.to_string());
+            // Of several addresses none is "the" one.
+            let ip = (pair.addresses.len() == 1).then(|| pair.addresses[0].to_string());
             (Endpoint { ip, port: Some(*port), domain: Some(name.to_string()), ..Endpoint::default() }, "name")
         }
     };

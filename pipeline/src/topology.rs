@@ -19,6 +19,7 @@ pub use log::{
 };
 pub use names::{Names, Stage};
 pub use read::ReadError;
+pub(crate) use read::text_of;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -247,4 +248,4 @@ impl Topology {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

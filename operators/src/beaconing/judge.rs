@@ -22,7 +22,13 @@ const OLD_DAYS: i64 = 14;
 /// Adds prevalence; drops what everybody talks to.
 pub(super) fn judge(mut finding: Finding, facts: &TenantFacts) -> Option<Finding> {
     if facts.hosts > 0 {
-        finding.why = format!("{}; {} of {} hosts {} to it", finding.why, facts.knowing, facts.hosts, if facts.knowing == 1 { "talks" } else { "talk" });
+        finding.why = format!(
+            "{}; {} of {} hosts {} to it",
+            finding.why,
+            facts.knowing,
+            facts.hosts,
+            if facts.knowing == 1 { "talks" } else { "talk" }
+        );
     }
     if facts.hosts >= HOSTS_MIN {
         let share = facts.knowing as f64 / facts.hosts as f64;

@@ -80,7 +80,14 @@ pub(super) struct Asked {
 
 impl HostState {
     /// A contact with a peer. Returns the pair's contacts so far, or `None` when it belongs to an earlier one.
-    pub(super) fn contact(&mut self, key: &PeerKey, contact: Contact, at: EventTime, internal: bool, address: Option<Address>) -> Option<u32> {
+    pub(super) fn contact(
+        &mut self,
+        key: &PeerKey,
+        contact: Contact,
+        at: EventTime,
+        internal: bool,
+        address: Option<Address>,
+    ) -> Option<u32> {
         if !self.pairs.contains_key(key) {
             self.pair_heap_bytes += key.heap_bytes();
             self.pairs.insert(key.clone(), Pair::default());
@@ -90,7 +97,9 @@ impl HostState {
         let new = pair.add(contact);
         pair.touched = pair.touched.max(at);
         pair.internal = internal;
-        pair.address = address.or(pair.address);
+        if let Some(address) = address {
+            pair.reached_at(address);
+        }
         let total = pair.total;
         self.pair_heap_bytes = self.pair_heap_bytes + pair.heap_bytes() - before;
         if self.pairs.len() > PAIRS_MAX {
@@ -108,10 +117,11 @@ impl HostState {
             let (_, &mut first_kept, _) = starts.select_nth_unstable(gone);
             self.namings.retain(|k, _| k.2 >= first_kept);
         }
-        let service = self
-            .services
-            .entry((asked.address, asked.port))
-            .or_insert_with(|| Service { key: key.clone(), proxy: false, touched: at });
+        let service = self.services.entry((asked.address, asked.port)).or_insert_with(|| Service {
+            key: key.clone(),
+            proxy: false,
+            touched: at,
+        });
         if service.key != *key {
             service.key = key.clone();
         }

@@ -4,12 +4,16 @@
 use libm::{exp, fabs, sqrt};
 
 use super::evidence::{self, Fit};
-use super::pair::{BURST_S, Contact, Pair, bytes, lasting_s};
+use super::pair::{BURST_S, Contact, FARM, Pair, bytes, lasting_s};
 use crate::rule::Rule;
 
 /// Weight (log e-value, nats) that makes a beacon. By the e-value's bound a memoryless pair passes with a chance of at
-/// most e^-8, 1 in 3,000, in its life; real traffic is not memoryless, which is what the rest of this file is for.
-const WEIGHT_MIN: f64 = 8.0;
+/// most e^-10, 1 in 22,000, in its life; real traffic is not memoryless, which is what the rest of this file is for.
+const WEIGHT_MIN: f64 = 10.0;
+
+/// Few gaps can be alike for reasons that no model holds, so they have to weigh more: 4 at 8 gaps, nothing from 16 on.
+const WEIGHT_FEW: f64 = 4.0;
+const FEW: usize = 16;
 
 /// A beacon lasts at least this long, seconds: pages that poll while they are open are shorter.
 const SPAN_S_MIN: f64 = 180.0;
@@ -25,8 +29,12 @@ const RECENT_GAPS: [usize; 2] = [32, 16];
 /// that poll close at once.
 const KEPT_OPEN_S: f64 = 10.0;
 
-/// Jitter up to which a period is a timer's.
+/// Jitter up to which a period is a timer's, and share of equal gaps from which one is at work beside other things.
 const TIMER_JITTER: f64 = 0.05;
+const TIMER_SAME: f64 = 0.35;
+
+/// Jitter up to which polling a farm is ordinary: its addresses differ in delay.
+const FARM_JITTER: f64 = 0.1;
 
 /// Share of the period that the connection stays open, from which the next one is a reconnection.
 const RECONNECT_SHARE: f64 = 0.8;
@@ -59,6 +67,8 @@ impl Limits {
 pub(super) enum Ordinary {
     /// A timer of installed software: no jitter, connections held for re-use.
     Timer,
+    /// A timer that polls a name served from many addresses.
+    Farm,
     /// A connection that is re-opened whenever it ends.
     Reconnection,
     /// Both ends are inside.
@@ -72,6 +82,7 @@ impl Ordinary {
     pub fn name(self) -> &'static str {
         match self {
             Self::Timer => "timer with kept connections",
+            Self::Farm => "timer to a farm of addresses",
             Self::Reconnection => "reconnection",
             Self::Internal => "internal peer",
             Self::Listed => "listed service",
@@ -115,6 +126,9 @@ pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verd
         let weight = fit.weight - choice;
         if passes(&fit, used, weight, limits) && best.is_none_or(|(w, ..)| weight > w) {
             best = Some((weight, fit, used));
+            if used == gaps.len() {
+                break;
+            }
         }
     }
     let (weight, fit, used) = best?;
@@ -140,7 +154,8 @@ pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verd
 }
 
 fn passes(fit: &Fit, used: usize, weight: f64, limits: &Limits) -> bool {
-    weight >= WEIGHT_MIN
+    let few = FEW.saturating_sub(used) as f64 / (FEW / 2) as f64;
+    weight >= WEIGHT_MIN + WEIGHT_FEW * few
         && fit.fitting >= limits.samples_min
         && fit.jitter <= limits.jitter_max
         && fit.interval_s >= limits.interval_s_min
@@ -157,8 +172,10 @@ fn ordinary(verdict: &Verdict, pair: &Pair, listed: bool) -> Option<Ordinary> {
         Some(Ordinary::Internal)
     } else if verdict.lasting_s >= RECONNECT_SHARE * fit.interval_s {
         Some(Ordinary::Reconnection)
-    } else if verdict.lasting_s >= KEPT_OPEN_S && fit.jitter <= TIMER_JITTER {
+    } else if verdict.lasting_s >= KEPT_OPEN_S && (fit.jitter <= TIMER_JITTER || fit.same >= TIMER_SAME) {
         Some(Ordinary::Timer)
+    } else if pair.addresses.len() >= FARM && fit.jitter <= FARM_JITTER {
+        Some(Ordinary::Farm)
     } else {
         None
     }

@@ -290,6 +290,8 @@ impl Task for DetectTask {
                 .map_err(|e| TaskError::Restore { task: self.at.to_string(), reason: e.to_string() })?;
         }
         self.detection.clean();
+        // Telling correlate once more what is closed changes nothing; not telling could.
+        self.untold = true;
         Ok(())
     }
 
@@ -303,11 +305,8 @@ impl Task for DetectTask {
     fn progress(&self) -> Progress {
         let (_, rules) = self.detection.stats();
         let scopes = self.closing.scopes();
-        let holder = scopes
-            .iter()
-            .filter_map(|s| self.closing.holder(s))
-            .min_by_key(|h| h.watermark)
-            .map(|h| match h.watermark {
+        let holder =
+            scopes.iter().filter_map(|s| self.closing.holder(s)).min_by_key(|h| h.watermark).map(|h| match h.watermark {
                 Some(t) => format!("{}/{} at {t}", h.input.topic, h.input.partition),
                 None => format!("{}/{} has not spoken", h.input.topic, h.input.partition),
             });

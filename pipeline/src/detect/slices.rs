@@ -156,7 +156,8 @@ impl OpenSlices {
     fn spill(&mut self, encoded: &Bytes) -> io::Result<Rows> {
         if self.spill.is_none() {
             std::fs::create_dir_all(&self.limits.spill_dir)?;
-            let path = self.limits.spill_dir.join(format!("spill-{}-{}", std::process::id(), SPILLS.fetch_add(1, Ordering::Relaxed)));
+            let path =
+                self.limits.spill_dir.join(format!("spill-{}-{}", std::process::id(), SPILLS.fetch_add(1, Ordering::Relaxed)));
             let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
             // The name goes at once; the space goes with the last handle, crash or not.
             std::fs::remove_file(&path)?;
@@ -190,12 +191,7 @@ impl OpenSlices {
     }
 
     /// Takes a slice out and hands its hosts to `host` one by one, each with its rows in the one order of the slice.
-    pub fn close(
-        &mut self,
-        scope: &Scope,
-        index: i64,
-        mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
-    ) -> io::Result<()> {
+    pub fn close(&mut self, scope: &Scope, index: i64, mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>])) -> io::Result<()> {
         let Some(slice) = self.slices.remove(&(scope.clone(), index)) else { return Ok(()) };
         let mut batches: Vec<(Arc<Batch>, u16, bool)> = Vec::with_capacity(slice.rows.len());
         let mut rows: Vec<Place> = Vec::with_capacity(slice.rows.values().map(Vec::len).sum());
@@ -266,9 +262,8 @@ fn hand_over<'b>(
     host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
 ) {
     let routing = |p: &Place| batches[p.batch as usize].0.routing(p.row as usize);
-    let same = |a: &Routing<'_>, b: &Routing<'_>| {
-        a.tenant == b.tenant && a.host_address == b.host_address && a.host_name == b.host_name
-    };
+    let same =
+        |a: &Routing<'_>, b: &Routing<'_>| a.tenant == b.tenant && a.host_address == b.host_address && a.host_name == b.host_name;
     let first = routing(&places[0]);
     let mut others: Vec<HostKey> = Vec::new();
     let mut fill = |buffer: &mut Vec<SliceRow<'b>>, wanted: &HostKey, collided: bool| {

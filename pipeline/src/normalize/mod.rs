@@ -205,11 +205,7 @@ impl NormalizeTask {
         row.file(&filing);
 
         let at = row.event_time();
-        let admission = if self.config.holds {
-            self.clock.admit(at, record.timestamp)
-        } else {
-            Admission::OnTime
-        };
+        let admission = if self.config.holds { self.clock.admit(at, record.timestamp) } else { Admission::OnTime };
         let counts = out.ledger.line(&self.at.topic, tenant);
         match admission {
             _ if at == EventTime::MAX || at == EventTime::MIN => {

@@ -182,11 +182,7 @@ fn read(path: &Path) -> Result<(BTreeSet<(String, String)>, Option<SystemTime>),
         }
         let mut words = line.split_whitespace();
         let (Some(tenant), Some(agent), None) = (words.next(), words.next(), words.next()) else {
-            return Err(RegistryError::Line {
-                path: path.to_owned(),
-                line: i + 1,
-                got: line.chars().take(80).collect(),
-            });
+            return Err(RegistryError::Line { path: path.to_owned(), line: i + 1, got: line.chars().take(80).collect() });
         };
         pairs.insert((tenant.to_owned(), agent.to_owned()));
         if pairs.len() > REGISTERED_MAX {

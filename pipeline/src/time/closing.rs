@@ -58,10 +58,7 @@ impl Closing {
             Cause::Join => drop(self.left.remove(&mark.input)),
             Cause::Rows | Cause::Silence | Cause::End => {}
         }
-        let heard = self
-            .heard
-            .entry(mark.input.clone())
-            .or_insert(Heard { watermark: EventTime::MIN, ended: false });
+        let heard = self.heard.entry(mark.input.clone()).or_insert(Heard { watermark: EventTime::MIN, ended: false });
         heard.watermark = heard.watermark.max(mark.watermark);
         heard.ended |= mark.cause == Cause::End;
     }

@@ -42,13 +42,7 @@ pub struct InputClock {
 impl InputClock {
     /// A clock that has seen nothing.
     pub fn new(limits: InputTime) -> Self {
-        Self {
-            limits,
-            highest_event: EventTime::MIN,
-            highest_record: EventTime::MIN,
-            silence: EventTime::MIN,
-            quiet_since: None,
-        }
+        Self { limits, highest_event: EventTime::MIN, highest_record: EventTime::MIN, silence: EventTime::MIN, quiet_since: None }
     }
 
     /// Takes up a watermark and highest event time from before a restart.

@@ -116,7 +116,7 @@ impl Secret {
     /// Fetches the secret. Called where it is needed, never by parsing.
     pub fn fetch(&self) -> Result<String, SecretError> {
         let text = match self {
-            Self::File(path) => crate::topology::read::text_of(path, SECRET_BYTES_MAX)
+            Self::File(path) => crate::topology::text_of(path, SECRET_BYTES_MAX)
                 .map_err(|reason| SecretError::File { path: path.display().to_string(), reason })?,
             Self::Env(name) => std::env::var(name).map_err(|_| SecretError::Env { name: name.clone() })?,
         };

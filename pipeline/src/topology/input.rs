@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidewatch_schemas::document::{Map, Mistakes, Node, did_you_mean, shown};
+use tidewatch_schemas::document::{Map, Mistakes, Node, did_you_mean, show_duration, shown};
 use tidewatch_schemas::wire::Format;
 
 use super::PARTITIONS_MAX;
@@ -33,7 +33,7 @@ pub struct Input {
     pub topic: String,
     /// Format of its records.
     pub format: Format,
-    /// How long after a row's event time older rows may still come.
+    /// How long after a row's event time older rows may still come: as given, else the format's own, at least `max_future`.
     pub lateness: Duration,
     /// Whose rows these are.
     pub tenancy: Tenancy,
@@ -150,11 +150,12 @@ fn one(map: Map<'_>, formats: &[Format], max_future: Duration, mistakes: &mut Mi
         None => topic?.to_owned(),
     };
     let format = *format?;
-    let lateness = lateness.unwrap_or(Duration::from_secs(u64::from(format.lateness_s)));
-    if lateness < max_future {
-        let what = "is below max_future: one row ahead of the others would make them late";
-        s.mistake("lateness", format!("lateness of {topic} ({lateness:?}) {what} ({max_future:?})"));
+    if let Some(given) = lateness.filter(|given| *given < max_future) {
+        let (given, max_future) = (show_duration(given), show_duration(max_future));
+        let why = "one row ahead of the others would make them late";
+        s.mistake("lateness", format!("lateness of {topic} is {given}, below max_future ({max_future}): {why}"));
     }
+    let lateness = lateness.unwrap_or(Duration::from_secs(u64::from(format.lateness_s)).max(max_future));
     Some(Input { topic, format, lateness, tenancy: tenancy?, lane, partitions })
 }
 

@@ -20,7 +20,7 @@ const fn format(name: &'static str, has_tenant: bool) -> Format {
     Format { name, about: "", lateness_s: 60, has_tenant, true_equals: false, decoder: || Box::new(Nothing) }
 }
 
-const FORMATS: &[Format] = &[format("probectl.flow", true), format("zeek.conn", false)];
+pub(crate) const FORMATS: &[Format] = &[format("probectl.flow", true), format("zeek.conn", false)];
 
 fn parse(text: &str) -> Result<Topology, String> {
     Topology::parse_with("t.yaml", text, FORMATS).map_err(|m| m.to_string())
@@ -118,20 +118,18 @@ fn values_out_of_bounds() {
         expect![[r#"
             t.yaml:1:13: a deployment is 1 to 32 of a-z, 0-9 and -, not beginning with -, got Blue
             t.yaml:2:25: limit is below retention_bytes: the log would be full before anything is dropped
-            t.yaml:2:47: retention_age is from 60s to 316224000s, got 1s
+            t.yaml:2:47: retention_age is from 1m to 87840h, got 1s
             t.yaml:3:15: a slice is a whole number of seconds
-            t.yaml:3:33: max_skew is at least one slice (1.5s)
+            t.yaml:3:33: max_skew is at least one slice (1s500ms)
             t.yaml:5:13: a topic is 1 to 249 letters, digits, dots, _ and -, got a b
-            t.yaml:6:5: lateness of a (60s) is below max_future: one row ahead of the others would make them late (120s)
             t.yaml:6:52: a tenant is 1 to 128 visible ASCII characters without | and /, got t|b
-            t.yaml:7:5: lateness of ok (60s) is below max_future: one row ahead of the others would make them late (120s)
             t.yaml:8:12: 10.0.0.1/8 names a host inside a network; did you mean "10.0.0.0/8"?
             t.yaml:8:24: expected a network like 10.0.0.0/8, got ten
-            t.yaml:9:6: obs is kept 120s; a restart may need 182.5s (two snapshots, a slice, lateness and max_skew)
+            t.yaml:9:6: obs is kept 2m; a restart may need 4m2s500ms (two snapshots, a slice, lateness and max_skew)
             t.yaml:9:19: expected a whole number from 1 to 1024, got 0
             t.yaml:10:8: epoch is from 50ms to 5s, got 6s
             t.yaml:11:19: expected a whole number from 1 to 256, got many
-            t.yaml:12:20: every is from 5s to 3600s, got 1s"#]],
+            t.yaml:12:20: every is from 5s to 1h, got 1s"#]],
     );
 }
 
@@ -157,7 +155,7 @@ fn contradictions() {
             t.yaml:7:13: only topics that begin with probectl. have lanes, got d
             t.yaml:8:89: on a lane the lane's tenant holds; tenant is {verified: ...} there, for the agents
             t.yaml:9:13: tidewatch.obs is a topic that tidewatch itself writes
-            t.yaml:10:6: obs is kept 300s; a restart may need 490s (two snapshots, a slice, lateness and max_skew)"#]],
+            t.yaml:10:6: obs is kept 5m; a restart may need 8m10s (two snapshots, a slice, lateness and max_skew)"#]],
     );
     refused(
         "log: {embedded: {}, memory: {}}\ninputs: []\n",

@@ -5,6 +5,7 @@
 //! headers by kind and version. Decoding never trusts the bytes: a batch whose columns are not the table's is refused.
 
 pub mod cell;
+mod describe;
 mod dns;
 mod edge;
 mod flow;
@@ -21,6 +22,7 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 
+pub use describe::describe;
 pub use dns::{DnsBatch, DnsColumns, DnsRow};
 pub use edge::{EdgeBatch, EdgeColumns, EdgeRow};
 pub use flow::{FlowBatch, FlowColumns, FlowRow};
@@ -176,6 +178,11 @@ macro_rules! kinds {
             /// Its event time.
             pub fn event_time(&self) -> EventTime {
                 match self { $(Row::$kind(r) => r.event_time,)* }
+            }
+
+            /// Column names and values, absent ones left out; see [`describe()`].
+            pub fn describe(&self) -> serde_json::Map<String, serde_json::Value> {
+                match self { $(Row::$kind(r) => r.describe(),)* }
             }
         }
 

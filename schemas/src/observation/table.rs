@@ -68,6 +68,22 @@ macro_rules! table_with_common {
                     $(.then_with(|| <$cty as $crate::observation::cell::Cell>::compare(self.$c, other.$c)))*
                     $(.then_with(|| <$oty as $crate::observation::cell::Cell>::compare(self.$o, other.$o)))*
             }
+
+            /// Column names and values as JSON, absent ones left out; see [`crate::observation::describe()`].
+            pub fn describe(&self) -> serde_json::Map<String, serde_json::Value> {
+                let mut out = serde_json::Map::new();
+                let mut put = |name: &str, value: Option<serde_json::Value>| {
+                    if let Some(value) = value {
+                        out.insert(name.to_owned(), value);
+                    }
+                };
+                $(put(stringify!($c), <$cty as $crate::observation::describe::Describe>::describe(self.$c));)*
+                $(put(stringify!($o), <$oty as $crate::observation::describe::Describe>::describe(self.$o));)*
+                $(put(stringify!($p), <$pty as $crate::observation::describe::Describe>::describe(self.$p));)*
+                // Whatever features of serde_json the build has.
+                out.sort_keys();
+                out
+            }
         }
 
         #[doc = concat!("Builds a batch of ", $name, " rows, one push a row, no allocation per row.")]

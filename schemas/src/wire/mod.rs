@@ -5,9 +5,14 @@
 //! lies is decided later, by normalize. Every byte is hostile: a decoder returns an error, never panics, never allocates
 //! more than [`ARENA_BYTES_MAX`] beyond what the rows themselves need, and never reads past its record.
 
+mod dns_codes;
+mod probectl_bgp;
+mod probectl_ebpf;
 mod probectl_flow;
+mod probectl_result;
 mod protobuf;
 mod value;
+mod zeek;
 
 #[cfg(test)]
 mod tests;
@@ -190,15 +195,89 @@ fn push_row<'a>(
 }
 
 /// All formats, in the order of the documents.
-pub static FORMATS: &[Format] = &[Format {
-    name: "probectl-flow",
-    about: "probectl.flow.v1.FlowBatch: NetFlow, IPFIX and sFlow records of probectl's collectors",
-    // Collectors batch for 2 s; exporters hold a record back for up to one active time-out.
-    lateness_s: 60,
-    has_tenant: true,
-    true_equals: false,
-    decoder: || Box::new(probectl_flow::ProbectlFlow),
-}];
+pub static FORMATS: &[Format] = &[
+    Format {
+        name: "probectl-flow",
+        about: "probectl.flow.v1.FlowBatch: NetFlow, IPFIX and sFlow records of probectl's collectors",
+        // Collectors batch for 2 s; exporters hold a record back for up to one active time-out.
+        lateness_s: 60,
+        has_tenant: true,
+        true_equals: false,
+        decoder: || Box::new(probectl_flow::ProbectlFlow),
+    },
+    Format {
+        name: "probectl-ebpf",
+        about: "probectl.ebpf.v1.FlowBatch: connections, service edges and DNS calls seen by probectl's agents",
+        // Agents flush every few seconds and keep batches while the broker is away.
+        lateness_s: 60,
+        has_tenant: true,
+        true_equals: false,
+        decoder: || Box::new(probectl_ebpf::ProbectlEbpf),
+    },
+    Format {
+        name: "probectl-result",
+        about: "probectl.result.v1.Result: outcomes of synthetic tests; DNS tests also as look-ups",
+        // Agents retry for about a minute.
+        lateness_s: 60,
+        has_tenant: true,
+        true_equals: false,
+        decoder: || Box::new(probectl_result::ProbectlResult),
+    },
+    Format {
+        name: "probectl-bgp",
+        about: "probectl.bgp.v1.BGPEvent: checked and counted, not yet observed",
+        // As for results.
+        lateness_s: 60,
+        has_tenant: true,
+        true_equals: false,
+        decoder: || Box::new(probectl_bgp::ProbectlBgp),
+    },
+    Format {
+        name: "zeek",
+        about: "any of Zeek's logs below, told apart line by line; TSV or JSON",
+        // The slowest of its logs, conn.
+        lateness_s: 360,
+        has_tenant: false,
+        true_equals: false,
+        decoder: || Box::new(zeek::Zeek::new(None)),
+    },
+    Format {
+        name: "zeek-conn",
+        about: "Zeek conn.log: connections; TSV or JSON",
+        // Written at the end, but UDP and broken TCP only after a time-out of 1 to 5 min without packets.
+        lateness_s: 360,
+        has_tenant: false,
+        true_equals: false,
+        decoder: || Box::new(zeek::Zeek::new(Some(zeek::Log::Conn))),
+    },
+    Format {
+        name: "zeek-dns",
+        about: "Zeek dns.log: look-ups; TSV or JSON",
+        // Unanswered queries are written after 10 s of waiting, or when their connection ends.
+        lateness_s: 60,
+        has_tenant: false,
+        true_equals: false,
+        decoder: || Box::new(zeek::Zeek::new(Some(zeek::Log::Dns))),
+    },
+    Format {
+        name: "zeek-ssl",
+        about: "Zeek ssl.log: TLS handshakes; TSV or JSON",
+        // Event time is the write time or never goes back; workers of a cluster differ by seconds.
+        lateness_s: 10,
+        has_tenant: false,
+        true_equals: false,
+        decoder: || Box::new(zeek::Zeek::new(Some(zeek::Log::Ssl))),
+    },
+    Format {
+        name: "zeek-http",
+        about: "Zeek http.log: requests; TSV or JSON",
+        // As for ssl.
+        lateness_s: 10,
+        has_tenant: false,
+        true_equals: false,
+        decoder: || Box::new(zeek::Zeek::new(Some(zeek::Log::Http))),
+    },
+];
 
 /// A format by name.
 pub fn format(name: &str) -> Option<&'static Format> {

@@ -154,10 +154,14 @@ fn watch_epochs(log: &dyn Log, topic: &str, writing: &AtomicBool, per_partition:
             let end = log.offsets(&at)?.end;
             let mut reader = log.reader(&at, *from)?;
             let mut texts = Vec::new();
-            while reader.position() < end {
+            for _ in 0..f.looks() {
+                if reader.position() >= end {
+                    break;
+                }
                 let records = reader.poll(PollLimit::default(), f.step())?;
                 texts.extend(records.iter().filter(|r| r.offset < end).map(text));
             }
+            expect(reader.position() >= end, || format!("{at}: {end} was not reached"))?;
             expect(texts.len().is_multiple_of(per_partition), || {
                 format!("{at}: {} records between {from} and {end}, an epoch has {per_partition}", texts.len())
             })?;
