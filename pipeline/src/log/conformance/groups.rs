@@ -37,7 +37,8 @@ fn join(f: &Fixture, group: &str, topics: &[String], index: u32, of: u32) -> Res
     Ok(Seat { membership: f.log.join(group, topics, &member)?, held: Vec::new() })
 }
 
-/// Polls in turn until the members hold every partition exactly once.
+/// Polls in turn until the members hold every partition exactly once, and each of them at least one (the checks have more
+/// partitions than members): where joining takes time, the old owners still hold everything at first.
 fn settle(f: &Fixture, seats: &mut [Seat], all: &[TopicPartition]) -> Result<(), Broken> {
     let mut owners = BTreeMap::new();
     // Each look takes a step per member: three times the patience at most.
@@ -52,7 +53,8 @@ fn settle(f: &Fixture, seats: &mut [Seat], all: &[TopicPartition]) -> Result<(),
         for at in seats.iter().flat_map(|s| &s.held) {
             *owners.entry(at.clone()).or_insert(0) += 1;
         }
-        if owners.len() == all.len() && owners.values().all(|n| *n == 1) {
+        let each_holds = seats.iter().all(|s| !s.held.is_empty());
+        if each_holds && owners.len() == all.len() && owners.values().all(|n| *n == 1) {
             return Ok(());
         }
     }
