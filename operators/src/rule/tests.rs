@@ -6,10 +6,6 @@ use expect_test::expect;
 use super::*;
 use crate::operator::{Detector, ListEntry, ListField, Threshold};
 
-struct Nothing;
-
-impl crate::runtime::Instance for Nothing {}
-
 const fn threshold(name: &'static str, default: f64, min: f64, max: f64) -> Threshold {
     Threshold { name, default, min, max, meaning: "test" }
 }
@@ -28,7 +24,7 @@ static BEACONING: Detector = Detector {
         threshold("max_interval_s", 3_600.0, 1.0, 86_400.0),
     ],
     lists: &[],
-    build: |_| Box::new(Nothing),
+    build: |rule| (crate::beaconing::DETECTOR.build)(rule),
     judge: |finding, _| Some(finding),
 };
 
@@ -44,7 +40,7 @@ static LATERAL: Detector = Detector {
         ListField { name: "ports", default: &["22", "445"], entry: ListEntry::Port, meaning: "test" },
         ListField { name: "allow", default: &[], entry: ListEntry::Text, meaning: "test" },
     ],
-    build: |_| Box::new(Nothing),
+    build: |rule| (crate::beaconing::DETECTOR.build)(rule),
     judge: |finding, _| Some(finding),
 };
 
