@@ -1,5 +1,5 @@
 //! Scenarios of volume.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::finding::Finding;

@@ -226,7 +226,7 @@ impl History {
     /// Highs of days that are not too long ago.
     fn kept(&self) -> impl Iterator<Item = f64> + '_ {
         let oldest = self.day - DAYS as i64;
-        self.on.iter().zip(&self.days).filter(move |(on, _)| **on != 0 && **on - 1 >= oldest).map(|(_, high)| *high)
+        self.on.iter().zip(&self.days).filter(move |(on, _)| **on != 0 && **on > oldest).map(|(_, high)| *high)
     }
 
     /// Octets of a busy window, by what is known at `floor` (the least a busy window is taken for).
