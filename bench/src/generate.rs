@@ -1,6 +1,7 @@
 //! `generate`: a plan from the arguments, its traffic into a directory. The directory appears when it is complete: until
 //! then everything goes to `DIR.partial`. The same arguments give the same bytes.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use tidewatch_generator::recordfile::{self, Header, write_record};
 use tidewatch_generator::truth::TRUTH_FILE;
 use tidewatch_generator::world::HOSTS_MAX;
 use tidewatch_generator::zeek::ZeekLine;
-use tidewatch_generator::{PRESET_START, Plan, Record, Style, probectl_records, truths, zeek_lines};
+use tidewatch_generator::{PRESET_START, Plan, Record, Style, probectl_records, truths_until, zeek_lines};
 use tidewatch_schemas::time::EventTime;
 
 use crate::zeek_files::{Rotate, ZeekFiles};
@@ -159,10 +160,6 @@ fn partial_of(out: &Path) -> anyhow::Result<PathBuf> {
 
 /// Writes everything; what was written, with counts.
 fn write(args: &Args, plan: &Plan, dir: &Path) -> anyhow::Result<Vec<(String, u64)>> {
-    let truth_path = dir.join(TRUTH_FILE);
-    let labels = truths(plan);
-    let lines: String = labels.iter().map(|label| label.to_line() + "\n").collect();
-    fs::write(&truth_path, lines).with_context(|| format!("cannot write {}", truth_path.display()))?;
     let plan_path = dir.join("plan.json");
     let plan_text = serde_json::to_string_pretty(plan)? + "\n";
     fs::write(&plan_path, plan_text).with_context(|| format!("cannot write {}", plan_path.display()))?;
@@ -174,6 +171,11 @@ fn write(args: &Args, plan: &Plan, dir: &Path) -> anyhow::Result<Vec<(String, u6
         Format::ZeekJson => write_zeek(plan, dir, Style::Json, args.rotate, &progress)?,
     };
     progress.bar.finish_and_clear();
+    let truth_path = dir.join(TRUTH_FILE);
+    // What `--flows` cut off has no label.
+    let labels = truths_until(plan, if plan.flows_max.is_some() { progress.last.get() } else { plan.end() });
+    let lines: String = labels.iter().map(|label| label.to_line() + "\n").collect();
+    fs::write(&truth_path, lines).with_context(|| format!("cannot write {}", truth_path.display()))?;
     counts.push(("injected attacks".to_owned(), labels.len() as u64));
     Ok(counts)
 }
@@ -198,6 +200,7 @@ fn write_probectl(plan: &Plan, dir: &Path, progress: &Progress) -> anyhow::Resul
         *count += 1;
         progress.at(timestamp);
     }
+    progress.last.set(records.reached());
     for (_, path, out, _) in &mut files {
         out.flush().with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -219,6 +222,8 @@ fn write_zeek(plan: &Plan, dir: &Path, style: Style, rotate: Rotate, progress: &
 struct Progress {
     bar: ProgressBar,
     start: EventTime,
+    /// Event time reached; exact once the traffic has ended.
+    last: Cell<EventTime>,
 }
 
 impl Progress {
@@ -227,10 +232,11 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent:>3} % of the time, {eta} left") {
             bar.set_style(style);
         }
-        Self { bar, start: plan.start }
+        Self { bar, start: plan.start, last: Cell::new(plan.start) }
     }
 
     fn at(&self, now: EventTime) {
+        self.last.set(now);
         let seconds = now.since(self.start).max(0) as u64 / 1_000_000_000;
         // One draw a minute of event time at most.
         if seconds >= self.bar.position() + 60 {
@@ -276,7 +282,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let out = place.path().join("made");
         let text = out.to_str().unwrap();
-        run(&args(&["--preset", "small", "--flows", "3000", "--out", text]).unwrap()).unwrap();
+        run(&args(&["--preset", "small", "--flows", "10000", "--out", text]).unwrap()).unwrap();
         let file = File::open(out.join("probectl.flow.events.records")).unwrap();
         let records: Vec<_> = RecordFile::new(std::io::BufReader::new(file)).map(Result::unwrap).collect();
         let plan: Plan = serde_json::from_str(&fs::read_to_string(out.join("plan.json")).unwrap()).unwrap();
@@ -284,7 +290,9 @@ mod tests {
         assert_eq!(records.len(), expected.len());
         assert!(records.iter().zip(&expected).all(|(r, e)| r.value == e.value && r.header.timestamp == e.timestamp));
         let truth = fs::read_to_string(out.join(TRUTH_FILE)).unwrap();
-        assert_eq!(truth.lines().map(|line| Truth::from_line(line).unwrap()).count(), 5);
+        let labels: Vec<_> = truth.lines().map(|line| Truth::from_line(line).unwrap()).collect();
+        let end = records.last().unwrap().header.timestamp;
+        assert!(!labels.is_empty() && labels.len() < 5 && labels.iter().all(|l| l.last <= end), "10000 flows are not all");
         assert!(!place.path().join("made.partial").exists());
         let again = run(&args(&["--preset", "small", "--out", text]).unwrap()).unwrap_err();
         assert!(again.to_string().contains("is not empty"), "{again}");

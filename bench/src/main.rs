@@ -19,7 +19,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write seeded traffic with injected attacks and the truth about them.
+    // The help text stands at the arguments.
     Generate(generate::Args),
 }
 

@@ -16,29 +16,33 @@
 //! A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
 //!
 //! # State
-//! Per host at most 4,096 pairs (about 200 bytes for a pair seen once, 2.4 KB with 64 contacts, the most that are kept),
-//! 1,024 names waiting for their flow and 1,024 services. A full host holds 0.9 MB after a scan, 11 MB when every pair is
+//! Per host at most 4,096 pairs (about 200 bytes for a pair seen once, 3.2 KB with 96 contacts, the most that are kept),
+//! 1,024 names waiting for their flow and 1,024 services. A full host holds 0.9 MB after a scan, 13 MB when every pair is
 //! busy. At the limit a quarter goes at once, pairs of fewer than three contacts first, least recently touched first. A
 //! pair without contact for four days is forgotten.
 //!
 //! # Thresholds
-//! Evidence is a log e-value: the likelihood of the gaps under sleeps (nine spreads, two rates of loss, two of foreign
-//! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 8: a
-//! memoryless pair does so with a chance of at most 1 in 3,000 in its life, however often one looks. A clock is found at
-//! its ninth contact (`min_samples` 8), half jitter one-sided after 12 to 16, because the evidence grows with contacts,
-//! not with a window. `max_jitter` 0.5 is the spread of one sleep over its mean, lost contacts taken out, so 0.19 for half
-//! jitter one-sided. A beacon lasts at least 180 s.
+//! Evidence is a log e-value: the likelihood of the gaps under sleeps (twelve shapes, two rates of loss, two of foreign
+//! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 9, 14
+//! at eight gaps: a memoryless pair is meant to do so once in 8,000 lives, however often one looks (measured: none of
+//! 1,200). A clock is found at its ninth contact (`min_samples` 8), half jitter one-sided after 15 to 16, half jitter both
+//! ways after 20 to 24, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are
+//! looked at, so that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.5 is the spread of one
+//! sleep over its mean, lost contacts taken out, so 0.19 for half jitter one-sided. A beacon lasts at
+//! least 180 s.
 //!
 //! # False positives
 //! Software on a timer: updates, telemetry, push. Told apart by what they do, not by whose they are: connections held
-//! open for re-use on a timer without jitter, reconnections, peers inside and listed names are found with low severity
-//! and 20 less confidence. Peers that two in five hosts know are dropped when the tenant has ten hosts or more.
+//! open for re-use on a timer, timers that poll a name served from five addresses or more, reconnections, peers inside and
+//! listed names are found with low severity and 20 less confidence. Contacts that send 512 KiB or more are transfers, not
+//! questions. Peers that two in five hosts know are dropped when the tenant has ten hosts or more.
 //! NTP, DNS, DHCP, NetBIOS, SSDP, STUN, mDNS and LLMNR over UDP are never pairs (`quiet_ports`).
 //!
 //! # Blind spots
 //! Sleeps of more than 25 h; ICMP; a channel inside one long connection (see long connections); an implant that imitates
-//! people or changes peer at every call without a common name; one that holds its connections open on an exact timer is
-//! only found with low severity; orders over DNS or NTP; a name forged to be one of the listed ones (low severity).
+//! people or changes peer at every call without a common name; one that holds its connections open on an exact timer, or
+//! polls a farm of addresses on one, is only found with low severity; orders over DNS or NTP; a name forged to be one of
+//! the listed ones (low severity); questions that carry 512 KiB.
 //!
 //! # ATT&CK
 //! T1071 Application Layer Protocol.
@@ -55,6 +59,7 @@ mod state;
 mod verdict;
 
 use libm::round;
+use tidewatch_schemas::address::AddressClass;
 use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::observation::Kind;
 use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
@@ -85,7 +90,7 @@ pub static DETECTOR: Detector = Detector {
             name: "min_samples",
             default: 8.0,
             min: 3.0,
-            max: 60.0,
+            max: 90.0,
             meaning: "gaps that fit the period; fewer than 8 cannot tell sleeps from chance",
         },
         Threshold {
@@ -98,7 +103,7 @@ pub static DETECTOR: Detector = Detector {
         Threshold {
             name: "min_interval_s",
             default: 5.0,
-            min: 2.0,
+            min: 1.0,
             max: 86_400.0,
             meaning: "shortest period; contacts within 2 s are one",
         },
@@ -178,7 +183,7 @@ impl Beaconing {
         };
         let key = PeerKey::named(name, named_port.filter(|_| proxy).unwrap_or(port))?;
         let start = start.unwrap_or(row.at);
-        let place = place(address, 0);
+        let place = place(address, AddressClass::Unknown);
         if place == Place::Nobody {
             return None;
         }
@@ -205,7 +210,7 @@ impl Beaconing {
             let key = PeerKey::named(flow.peer.name?, port)?;
             return state.contact(&key, contact, row.at, true, None).map(|_| key);
         };
-        let place = place(address, flow.peer.class);
+        let place = place(address, AddressClass::from_u8(flow.peer.class));
         if place == Place::Nobody {
             return None;
         }
@@ -233,8 +238,8 @@ impl Beaconing {
         if pair.len() <= self.limits.samples_min || pair.total < pair.next_look {
             return;
         }
-        // Every contact at first, every eighth later: what a look costs stays in proportion to the contacts.
-        pair.next_look = pair.total.saturating_add((pair.total / 8).clamp(1, 8));
+        // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts.
+        pair.next_look = pair.total.saturating_add((pair.total / 10).clamp(1, 12));
         let pair = &state.pairs[key];
         let Some(verdict) = verdict(pair, &self.limits, self.is_listed(key)) else { return };
         if !state.explained(key) {
@@ -330,7 +335,8 @@ fn draft(key: &PeerKey, pair: &Pair, verdict: &Verdict, at: EventTime, ctx: &Con
             (Endpoint { ip: Some(address.to_string()), port: Some(*port), ..Endpoint::default() }, "address")
         }
         PeerKey::Name { name, port } => {
-            let ip = pair.address.map(|a| a.to_string());
+            // Of several addresses none is "the" one.
+            let ip = (pair.addresses.len() == 1).then(|| pair.addresses[0].to_string());
             (Endpoint { ip, port: Some(*port), domain: Some(name.to_string()), ..Endpoint::default() }, "name")
         }
     };

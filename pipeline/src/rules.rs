@@ -18,7 +18,7 @@ pub const RULE_FILES_MAX: usize = 1_000;
 pub fn load(dir: Option<&Path>, detectors: &[&Detector]) -> Result<RuleSet, Mistakes> {
     let mut mistakes = Mistakes::default();
     let overlay = dir.map(|dir| read(dir, &mut mistakes)).unwrap_or_default();
-    match RuleSet::load(&defaults(), &overlay, detectors) {
+    match RuleSet::load(&defaults(detectors), &overlay, detectors) {
         Ok(set) => mistakes.or(set),
         Err(found) => {
             mistakes.extend(found);
@@ -27,9 +27,13 @@ pub fn load(dir: Option<&Path>, detectors: &[&Detector]) -> Result<RuleSet, Mist
     }
 }
 
-fn defaults() -> Vec<Source> {
-    let source = |&(label, text): &(&str, &str)| Source { label: format!("built-in {label}"), text: text.to_owned() };
-    DEFAULTS.iter().map(source).collect()
+/// Those of the detectors that are there: a command with fewer detectors needs no other defaults.
+fn defaults(detectors: &[&Detector]) -> Vec<Source> {
+    DEFAULTS
+        .iter()
+        .filter(|default| detectors.iter().any(|d| d.rule_kind == default.rule_kind))
+        .map(|default| Source { label: format!("built-in {}", default.file), text: default.text.to_owned() })
+        .collect()
 }
 
 fn read(dir: &Path, mistakes: &mut Mistakes) -> Vec<Source> {

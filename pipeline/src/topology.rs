@@ -4,6 +4,7 @@
 //! It knows no log and opens nothing: whether topics exist and brokers answer is found out by who runs it. Paths are
 //! relative to the directory in which the command runs. Secrets are never in it, only where they are ([`Secret`]).
 
+mod deliver;
 mod destination;
 mod input;
 mod log;
@@ -11,8 +12,8 @@ mod names;
 mod read;
 mod section;
 
-pub use destination::{DESTINATIONS_MAX, Destination, DestinationKind, Secret, SecretError, StartFrom};
-pub use input::{INPUTS_MAX, Input, Lane, Registry, Tenancy, is_tenant, topic_for};
+pub use destination::{DESTINATIONS_MAX, Destination, DestinationKind, Secret, Server, StartFrom};
+pub use input::{INPUTS_MAX, Input, Lane, Registry, Tenancy, is_tenant};
 pub use log::{
     EMBEDDED_LIMIT_BYTES_DEFAULT, EMBEDDED_RETENTION_AGE_DEFAULT, EMBEDDED_RETENTION_BYTES_DEFAULT, EmbeddedLog, GroupProtocol,
     KafkaLog, LogChoice, REPLICATION_DEFAULT, Sasl, SaslMechanism, Tls,
@@ -233,6 +234,7 @@ impl Topology {
             TopicSpec { record_bytes_max: rejected_bytes, ..self.spec(names.rejected(), 1, long) },
             TopicSpec { record_bytes_max: rejected_bytes, ..self.spec(names.late(), 1, long) },
             TopicSpec { record_bytes_max: rejected_bytes, ..self.spec(names.replayed(), 1, long) },
+            TopicSpec { record_bytes_max: rejected_bytes, ..self.spec(names.undelivered(), 1, long) },
         ]
     }
 

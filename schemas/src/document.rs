@@ -14,7 +14,7 @@ mod units;
 
 pub use mistake::{MISTAKES_MAX, Mistake, Mistakes, did_you_mean, shown};
 pub use tree::{DEPTH_MAX, DOCUMENT_BYTES_MAX, Document, NODES_MAX};
-pub use units::{parse_bytes, parse_duration};
+pub use units::{parse_bytes, parse_duration, show_duration};
 
 use std::time::Duration;
 
@@ -116,7 +116,8 @@ impl<'a> Node<'a> {
         if let Some(i) = words.iter().position(|w| *w == text) {
             return Some(i);
         }
-        let mut mistake = self.mistake(format!("expected one of {}, got {}", words.join(", "), self.got()));
+        let expected = if let [word] = words { (*word).to_owned() } else { format!("one of {}", words.join(", ")) };
+        let mut mistake = self.mistake(format!("expected {expected}, got {}", self.got()));
         mistake.suggestion = did_you_mean(text, words.iter().copied());
         mistakes.push(mistake);
         None

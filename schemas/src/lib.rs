@@ -5,6 +5,7 @@ pub mod avro;
 pub mod control;
 pub mod document;
 pub mod finding;
+pub mod fuzz;
 pub mod header;
 pub mod observation;
 pub mod proto;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tidewatch::log::conformance::{Capabilities, Fixture, Outcome, Report, Want, 
 use tidewatch::log::embedded::{Durability, EmbeddedLog, Options};
 use tidewatch::log::local::{Epoch, LocalLog, Recovered, Settings, Store};
 use tidewatch::log::memory::{MemoryLog, MemoryStore};
+use tidewatch::log::socket::{SocketLog, serve, socket_path};
 use tidewatch::log::{Log, LogError, OffsetRange, PollLimit, Record, TopicPartition, TopicSpec};
 use tidewatch_schemas::time::EventTime;
 use tidewatch_tests::epochs::{GROUP, INPUT, OUTPUT, OUTPUT_PARTITIONS, RECORDS_PER_PARTITION, prepare};
@@ -44,13 +46,41 @@ fn the_memory_log_conforms() {
     all_hold(suite(&|want| fixture(Arc::new(MemoryLog::with(settings(want))), Box::new(()))));
 }
 
+/// Checks that want the same share a directory: making one costs dozens of syncs, and other topics must not matter.
 #[test]
 fn the_embedded_log_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let open: RefCell<Vec<(Want, EmbeddedLog)>> = RefCell::default();
+    let runs = Cell::new(0);
     all_hold(suite(&|want| {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { settings: settings(want), durability: Durability::Process, ..Options::default() };
-        fixture(Arc::new(EmbeddedLog::open(dir.path(), options).unwrap()), Box::new(dir))
+        runs.set(runs.get() + 1);
+        let mut open = open.borrow_mut();
+        let known = open.iter().find(|(w, _)| *w == want).map(|(_, log)| log.clone());
+        let log = known.unwrap_or_else(|| {
+            let options = Options { settings: settings(want), durability: Durability::Process, ..Options::default() };
+            let log = EmbeddedLog::open(dir.path().join(runs.get().to_string()), options).unwrap();
+            open.push((want, log.clone()));
+            log
+        });
+        Fixture { prefix: format!("c{}.", runs.get()), ..fixture(Arc::new(log), Box::new(())) }
     }));
+}
+
+/// What a tool can do through the control socket holds as it does inside.
+#[test]
+fn the_control_socket_conforms() {
+    let reports = suite(&|want| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = socket_path(dir.path());
+        let handle = serve(Arc::new(MemoryLog::with(settings(want))), &path).unwrap();
+        let log = SocketLog::connect(&path).unwrap();
+        let nothing =
+            Capabilities { retention_at_once: false, byte_limit: false, takes_over: false, groups: false, deletes: false };
+        Fixture { capabilities: nothing, ..fixture(Arc::new(log), Box::new((handle, dir))) }
+    });
+    let (held, rest): (Vec<_>, Vec<_>) = reports.into_iter().partition(|r| r.outcome == Outcome::Holds);
+    assert!(rest.iter().all(|r| r.outcome == Outcome::Skipped), "{rest:#?}");
+    assert!(held.len() >= 14, "only {} checks were run", held.len());
 }
 
 /// Keeps records as the memory log does, but loses what an epoch writes to any partition but its first.

@@ -185,7 +185,7 @@ fn poll(
 
 fn time(client: &Client, out: &mut Out<'_>, at_ns: i64) -> f64 {
     // A third of the machines ask the public pool, the others their domain controller.
-    let to = if client.index % 3 == 0 {
+    let to = if client.index.is_multiple_of(3) {
         world::popular(out.seed, 7, &mut out.random).1
     } else {
         world::server(out.office, Server::Directory)

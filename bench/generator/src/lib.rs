@@ -33,5 +33,5 @@ pub use plan::{PRESET_START, Plan};
 pub use probectl::{Record, probectl_records};
 pub use synthetic::Synthetic;
 pub use traffic::Traffic;
-pub use truth::{Truth, truths};
+pub use truth::{Truth, truths, truths_until};
 pub use zeek::{Style, zeek_lines};

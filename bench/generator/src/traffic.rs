@@ -2,7 +2,7 @@
 //! attack) wake by time; each wake draws from a stream of random numbers named by plan, place, source and wake, so nothing
 //! one source does moves another.
 //!
-//! Memory: 32 octets for each source, and the connections open at one moment ([`crate::queue`]). Nothing grows with the
+//! Memory: 32 octets for each source, and the connections open at one moment (`queue.rs`). Nothing grows with the
 //! length of the plan.
 
 use std::cmp::Reverse;
@@ -44,9 +44,6 @@ enum Source {
     /// Index in the plan.
     Attack(u16),
 }
-
-/// Names the random streams of a source's first moment, which no wake has.
-const BEFORE: u32 = u32::MAX;
 
 impl<'p> Traffic<'p> {
     /// The plan's traffic. `active_timeout_s`: long connections are reported in parts after so many seconds, as flow
@@ -119,7 +116,6 @@ impl<'p> Traffic<'p> {
             Source::Office(office, _) => (office, None),
             Source::Attack(n) => (plan.attacks.get(usize::from(n)).map_or(0, |a| world::office(a.place().1)), Some(n)),
         };
-        debug_assert_ne!(wake.count, BEFORE);
         let mut out = Out {
             seed: plan.seed,
             tenant: wake.tenant,
@@ -147,7 +143,7 @@ impl<'p> Traffic<'p> {
             Source::Attack(n) => plan.attacks.get(usize::from(n)).and_then(|a| a.step(n, &mut out, wake.at_ns, wake.count)),
         };
         // Sources that wake more than 4 billion times end; at one wake a millisecond that is 49 days.
-        if let (Some(at_ns), Some(count)) = (next, wake.count.checked_add(1).filter(|&count| count != BEFORE))
+        if let (Some(at_ns), Some(count)) = (next, wake.count.checked_add(1))
             && at_ns < plan.end().0
         {
             // A habit that would not move on would hold everybody's time still.
@@ -195,7 +191,7 @@ mod tests {
             let plan = Plan::small(5);
             let mut traffic = Traffic::new(&plan, timeout);
             let (mut last, mut events) = (plan.start, 0_u64);
-            while let Some(event) = traffic.next() {
+            for event in traffic.by_ref() {
                 assert!(event.at() >= last, "{event:?} after {last}");
                 last = event.at();
                 assert!(last <= plan.end());

@@ -60,10 +60,16 @@ impl Truth {
 }
 
 /// The labels of a plan's attacks, in the plan's order. An attack that does not come to its first contact within the plan
-/// has none.
+/// has none. [`Plan::flows_max`] is not looked at: see [`truths_until`].
 pub fn truths(plan: &Plan) -> Vec<Truth> {
+    truths_until(plan, plan.end())
+}
+
+/// The labels of what of a plan's attacks had ended by `until`: for a stream that was cut there.
+pub fn truths_until(plan: &Plan, until: EventTime) -> Vec<Truth> {
     let mut seen: Vec<Option<(EventTime, EventTime, u64)>> = vec![None; plan.attacks.len()];
-    for event in Traffic::attacks_only(&Plan { flows_max: None, ..plan.clone() }) {
+    let whole = Plan { flows_max: None, ..plan.clone() };
+    for event in Traffic::attacks_only(&whole).take_while(|event| event.at() <= until) {
         let Event::Flow(flow) = event else { continue };
         if let Some(entry) = flow.connection.attack.and_then(|n| seen.get_mut(usize::from(n))) {
             let (first, last, contacts) = entry.get_or_insert((flow.start, flow.end, 0));
@@ -150,6 +156,15 @@ mod tests {
             .collect();
         assert_eq!(starts.len(), 90, "5400 s at 60 s");
         assert!(starts.windows(2).all(|w| w[1] - w[0] == 60_000_000_000));
+    }
+
+    #[test]
+    fn a_cut_stream_has_labels_for_what_is_in_it() {
+        let plan = Plan::small(1);
+        let cut = plan.start.plus(2_000 * 1_000_000_000);
+        let labels = truths_until(&plan, cut);
+        assert_eq!(labels.iter().map(|l| (l.tenant.as_str(), l.contacts)).collect::<Vec<_>>(), [("acme", 4), ("brook", 4)]);
+        assert!(labels.iter().all(|l| l.last <= cut));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use tidewatch_schemas::address::Address;
+use tidewatch_schemas::address::{Address, AddressClass, Classifier};
 
 /// TCP.
 pub(super) const TCP: u8 = 6;
@@ -92,36 +92,17 @@ pub(super) enum Place {
     Nobody,
 }
 
-/// Place of an address; `class` is that of its row, 0 = not decided.
-pub(super) fn place(address: Address, class: u8) -> Place {
+/// Place of an address; `class` is that of its row, [`AddressClass::Unknown`] where the row has none.
+pub(super) fn place(address: Address, class: AddressClass) -> Place {
+    let class = if class == AddressClass::Unknown { Classifier::default().classify(address) } else { class };
     match class {
-        // Internal, shared (CGN, clusters).
-        1 | 5 => return Place::Inside,
-        // Loopback, link-local, multicast, broadcast, this network, reserved.
-        3 | 4 | 6 | 7 | 8 | 11 => return Place::Nobody,
-        // External, benchmark, documentation.
-        2 | 9 | 10 => return Place::Outside,
-        _ => {}
-    }
-    match address.to_ip() {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            if ip.is_multicast() || ip.is_broadcast() || ip.is_loopback() || ip.is_link_local() || a == 0 || a >= 240 {
-                Place::Nobody
-            } else if ip.is_private() || (a == 100 && (64..128).contains(&b)) {
-                Place::Inside
-            } else {
-                Place::Outside
-            }
-        }
-        IpAddr::V6(ip) => {
-            if ip.is_multicast() || ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() {
-                Place::Nobody
-            } else if ip.is_unique_local() {
-                Place::Inside
-            } else {
-                Place::Outside
-            }
-        }
+        AddressClass::Internal | AddressClass::Shared => Place::Inside,
+        AddressClass::External | AddressClass::Documentation | AddressClass::Benchmark | AddressClass::Unknown => Place::Outside,
+        AddressClass::Loopback
+        | AddressClass::LinkLocal
+        | AddressClass::Multicast
+        | AddressClass::Broadcast
+        | AddressClass::ThisNetwork
+        | AddressClass::Reserved => Place::Nobody,
     }
 }

@@ -8,13 +8,16 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use crate::operator::{Position, RawRows};
 
 /// Contacts kept per pair, the newest: enough for sleeps with 90 % jitter, whose evidence is slow.
-pub(super) const CONTACTS_MAX: usize = 64;
+pub(super) const CONTACTS_MAX: usize = 96;
 
 /// Contacts that begin in the same second are one.
 const CELL_NS: i64 = SECOND_NS;
 
 /// Contacts nearer than this to the first of a burst belong to it, seconds: a page, a retry, a parallel connection.
 pub(super) const BURST_S: f64 = 2.0;
+
+/// A name served from so many addresses is a farm's; implants' names have one to three, behind a CDN two.
+pub(super) const FARM: usize = 5;
 
 /// Octets not known.
 const BYTES_UNKNOWN: u32 = u32::MAX;
@@ -79,8 +82,8 @@ pub(super) struct Pair {
     pub next_look: u32,
     /// Peer is inside.
     pub internal: bool,
-    /// Latest address of a name that is reached directly.
-    pub address: Option<Address>,
+    /// Addresses at which a name was reached directly, the first [`FARM`] of them.
+    pub addresses: Vec<Address>,
 }
 
 impl Pair {
@@ -90,6 +93,7 @@ impl Pair {
         match self.contacts.binary_search_by_key(&cell, Contact::cell) {
             Ok(i) => {
                 self.contacts[i].merge(&contact);
+                self.first = self.first.min(contact.start);
                 false
             }
             Err(i) => {
@@ -110,6 +114,14 @@ impl Pair {
                 self.total = self.total.saturating_add(1);
                 true
             }
+        }
+    }
+
+    /// A name was reached at an address.
+    pub fn reached_at(&mut self, address: Address) {
+        if self.addresses.len() < FARM && !self.addresses.contains(&address) {
+            self.addresses.reserve_exact(1);
+            self.addresses.push(address);
         }
     }
 
@@ -150,7 +162,7 @@ impl Pair {
 
     /// Heap bytes.
     pub fn heap_bytes(&self) -> usize {
-        self.contacts.capacity() * size_of::<Contact>()
+        self.contacts.capacity() * size_of::<Contact>() + self.addresses.capacity() * size_of::<Address>()
     }
 }
 
@@ -159,9 +171,9 @@ pub(super) fn bytes(contact: &Contact) -> Option<f64> {
     (contact.bytes != BYTES_UNKNOWN).then_some(f64::from(contact.bytes))
 }
 
-/// How long a contact's longest connection stayed open, seconds.
-pub(super) fn lasting_s(contact: &Contact) -> f64 {
-    f64::from(contact.lasting_ds) / 10.0
+/// How long a contact's longest connection stayed open, seconds; `None` while only a name is known of it.
+pub(super) fn lasting_s(contact: &Contact) -> Option<f64> {
+    (contact.lasting_ds > 0 || contact.bytes != BYTES_UNKNOWN).then(|| f64::from(contact.lasting_ds) / 10.0)
 }
 
 #[cfg(test)]

@@ -97,7 +97,9 @@ impl HostState {
         let new = pair.add(contact);
         pair.touched = pair.touched.max(at);
         pair.internal = internal;
-        pair.address = address.or(pair.address);
+        if let Some(address) = address {
+            pair.reached_at(address);
+        }
         let total = pair.total;
         self.pair_heap_bytes = self.pair_heap_bytes + pair.heap_bytes() - before;
         if self.pairs.len() > PAIRS_MAX {

@@ -4,12 +4,16 @@
 use libm::{exp, fabs, sqrt};
 
 use super::evidence::{self, Fit};
-use super::pair::{BURST_S, Contact, Pair, bytes, lasting_s};
+use super::pair::{BURST_S, Contact, FARM, Pair, bytes, lasting_s};
 use crate::rule::Rule;
 
-/// Weight (log e-value, nats) that makes a beacon. By the e-value's bound a memoryless pair passes with a chance of at
-/// most e^-8, 1 in 3,000, in its life; real traffic is not memoryless, which is what the rest of this file is for.
-const WEIGHT_MIN: f64 = 8.0;
+/// Weight (log e-value, nats) that makes a beacon. By the e-value's bound a memoryless pair passes with a chance of about
+/// e^-9, 1 in 8,000, in its life; real traffic is not memoryless, which is what the rest of this file is for.
+const WEIGHT_MIN: f64 = 9.0;
+
+/// Few gaps can be alike for reasons that no model holds, so they have to weigh more: 5 at 8 gaps, nothing from 16 on.
+const WEIGHT_FEW: f64 = 5.0;
+const FEW: usize = 16;
 
 /// A beacon lasts at least this long, seconds: pages that poll while they are open are shorter.
 const SPAN_S_MIN: f64 = 180.0;
@@ -21,12 +25,20 @@ const SINGLE_SHARE_MIN: f64 = 0.4;
 /// Newest gaps looked at besides all of them: a beacon that began in an old pair is found by its own length.
 const RECENT_GAPS: [usize; 2] = [32, 16];
 
+/// Octets sent per contact from which it is a transfer on a timer (backup, upload), which is for the egress detectors:
+/// asking for orders takes a few hundred.
+const BULK_BYTES: f64 = 512.0 * 1024.0;
+
 /// A connection that stays open this long after so little was exchanged is held by a client library for re-use; implants
 /// that poll close at once.
 const KEPT_OPEN_S: f64 = 10.0;
 
-/// Jitter up to which a period is a timer's.
+/// Jitter up to which a period is a timer's, and share of equal gaps from which one is at work beside other things.
 const TIMER_JITTER: f64 = 0.05;
+const TIMER_SAME: f64 = 0.35;
+
+/// Jitter up to which polling a farm is ordinary: its addresses differ in delay.
+const FARM_JITTER: f64 = 0.1;
 
 /// Share of the period that the connection stays open, from which the next one is a reconnection.
 const RECONNECT_SHARE: f64 = 0.8;
@@ -59,6 +71,8 @@ impl Limits {
 pub(super) enum Ordinary {
     /// A timer of installed software: no jitter, connections held for re-use.
     Timer,
+    /// A timer that polls a name served from many addresses.
+    Farm,
     /// A connection that is re-opened whenever it ends.
     Reconnection,
     /// Both ends are inside.
@@ -72,6 +86,7 @@ impl Ordinary {
     pub fn name(self) -> &'static str {
         match self {
             Self::Timer => "timer with kept connections",
+            Self::Farm => "timer to a farm of addresses",
             Self::Reconnection => "reconnection",
             Self::Internal => "internal peer",
             Self::Listed => "listed service",
@@ -115,6 +130,9 @@ pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verd
         let weight = fit.weight - choice;
         if passes(&fit, used, weight, limits) && best.is_none_or(|(w, ..)| weight > w) {
             best = Some((weight, fit, used));
+            if used == gaps.len() {
+                break;
+            }
         }
     }
     let (weight, fit, used) = best?;
@@ -129,18 +147,22 @@ pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verd
         bytes_median: None,
         size_evenness: 0.0,
         failed_ratio: contacts.iter().filter(|c| c.failed).count() as f64 / contacts.len() as f64,
-        lasting_s: median(contacts.iter().map(lasting_s).collect()).unwrap_or(0.0),
+        lasting_s: median(contacts.iter().filter_map(lasting_s).collect()).unwrap_or(0.0),
         confidence: 0.0,
         ordinary: None,
     };
     (out.bytes_median, out.size_evenness) = sizes(contacts);
+    if out.bytes_median.is_some_and(|b| b >= BULK_BYTES) {
+        return None;
+    }
     out.ordinary = ordinary(&out, pair, listed);
     out.confidence = confidence(&out, pair.total, limits);
     Some(out)
 }
 
 fn passes(fit: &Fit, used: usize, weight: f64, limits: &Limits) -> bool {
-    weight >= WEIGHT_MIN
+    let few = FEW.saturating_sub(used) as f64 / (FEW / 2) as f64;
+    weight >= WEIGHT_MIN + WEIGHT_FEW * few
         && fit.fitting >= limits.samples_min
         && fit.jitter <= limits.jitter_max
         && fit.interval_s >= limits.interval_s_min
@@ -157,8 +179,10 @@ fn ordinary(verdict: &Verdict, pair: &Pair, listed: bool) -> Option<Ordinary> {
         Some(Ordinary::Internal)
     } else if verdict.lasting_s >= RECONNECT_SHARE * fit.interval_s {
         Some(Ordinary::Reconnection)
-    } else if verdict.lasting_s >= KEPT_OPEN_S && fit.jitter <= TIMER_JITTER {
+    } else if verdict.lasting_s >= KEPT_OPEN_S && (fit.jitter <= TIMER_JITTER || fit.same >= TIMER_SAME) {
         Some(Ordinary::Timer)
+    } else if pair.addresses.len() >= FARM && fit.jitter <= FARM_JITTER {
+        Some(Ordinary::Farm)
     } else {
         None
     }

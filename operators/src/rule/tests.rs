@@ -1,10 +1,28 @@
 //! Tests of rules, against a detector that exists only here.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use expect_test::expect;
 
 use super::*;
-use crate::operator::{Detector, ListEntry, ListField, Threshold};
+use crate::operator::{Context, Detector, Footprint, ListEntry, ListField, Operator, Seen, Threshold};
+use crate::runtime::Store;
+
+struct Nothing;
+
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct NoState;
+
+impl Footprint for NoState {
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Operator for Nothing {
+    type State = NoState;
+
+    fn rows(&self, _: &[Seen<'_>], _: &mut NoState, _: &mut Context<'_>) {}
+}
 
 const fn threshold(name: &'static str, default: f64, min: f64, max: f64) -> Threshold {
     Threshold { name, default, min, max, meaning: "test" }
@@ -24,7 +42,7 @@ static BEACONING: Detector = Detector {
         threshold("max_interval_s", 3_600.0, 1.0, 86_400.0),
     ],
     lists: &[],
-    build: |rule| (crate::beaconing::DETECTOR.build)(rule),
+    build: |rule| Store::boxed(&BEACONING, rule, |_| Nothing),
     judge: |finding, _| Some(finding),
 };
 
@@ -40,7 +58,7 @@ static LATERAL: Detector = Detector {
         ListField { name: "ports", default: &["22", "445"], entry: ListEntry::Port, meaning: "test" },
         ListField { name: "allow", default: &[], entry: ListEntry::Text, meaning: "test" },
     ],
-    build: |rule| (crate::beaconing::DETECTOR.build)(rule),
+    build: |rule| Store::boxed(&LATERAL, rule, |_| Nothing),
     judge: |finding, _| Some(finding),
 };
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use tidewatch_schemas::document::Mistakes;
 
 use crate::log::LogError;
-use crate::topology::{ReadError, SecretError};
+use crate::topology::ReadError;
 
 /// How a command ends when it did its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Exit {
     Good,
     /// 1: it found what it was to look for, or checks failed.
     Findings,
+    /// 2: configuration is wrong, and its mistakes were the result asked for (`validate --json`).
+    Mistakes,
 }
 
 impl From<Exit> for ExitCode {
@@ -22,6 +24,7 @@ impl From<Exit> for ExitCode {
         match exit {
             Exit::Good => Self::SUCCESS,
             Exit::Findings => Self::from(1),
+            Exit::Mistakes => Self::from(2),
         }
     }
 }
@@ -48,9 +51,6 @@ pub enum Failure {
     /// The log cannot be used as asked: 2.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// A secret cannot be had: 2.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
     /// The work itself failed, after it had begun: 1.
     #[error("{0}")]
     Failed(String),
@@ -67,7 +67,7 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::File { .. } | Self::Log(_) | Self::Secret(_) => 2,
+            Self::Usage(_) | Self::Config(_) | Self::File { .. } | Self::Log(_) => 2,
             Self::Failed(_) => 1,
             Self::Closed => 0,
         }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use tidewatch_schemas::document::show_duration;
 
 use super::{Exit, Failure, Output};
 use crate::topology::{Stage, StartFrom, Tenancy, Topology};
@@ -60,7 +61,7 @@ enum Kind {
 /// Nodes in layers, from the inputs to the destinations: every node of a layer feeds every node of the next.
 struct Graph {
     layers: Vec<Vec<Node>>,
-    /// Topics beside the way, written by normalize and detect.
+    /// Topics beside the way.
     beside: Vec<Node>,
 }
 
@@ -81,12 +82,12 @@ impl Graph {
                     if *strict { "tenants verified, strict" } else { "tenants verified" }.into()
                 }
             };
-            let mut notes = vec![input.format.name.to_owned(), format!("lateness {:?}", input.lateness), tenant];
+            let mut notes = vec![input.format.name.to_owned(), format!("lateness {}", show_duration(input.lateness)), tenant];
             notes.extend(input.partitions.map(|n| count(n, "partition")));
             topic(input.topic.clone(), notes)
         });
         let internal = |name: String, kept: crate::topology::Kept| {
-            topic(name, vec![count(kept.partitions, "partition"), format!("kept {:?}", kept.retention)])
+            topic(name, vec![count(kept.partitions, "partition"), format!("kept {}", show_duration(kept.retention))])
         };
         let destinations = topology.destinations.iter().map(|d| {
             let mut notes = vec![d.kind.name().to_owned()];
@@ -104,13 +105,17 @@ impl Graph {
             vec![internal(names.signals(), topology.signals)],
         ];
         if !topology.destinations.is_empty() {
-            layers.push(vec![stage(Stage::Deliver, 1)]);
+            let groups = format!("groups {}*", names.destination_group_prefix());
+            layers.push(vec![Node { kind: Kind::Stage, name: Stage::Deliver.name().to_owned(), notes: vec![groups] }]);
             layers.push(destinations.collect());
         }
-        let beside = vec![
+        let mut beside = vec![
             topic(names.rejected(), vec!["cannot be decoded, or of a wrong tenant".into()]),
             topic(names.late(), vec!["older than its slice".into()]),
         ];
+        if !topology.destinations.is_empty() {
+            beside.push(topic(names.undelivered(), vec!["refused by a destination for good".into()]));
+        }
         Self { layers, beside }
     }
 
@@ -185,6 +190,10 @@ impl Graph {
         visit("n1_0", "b0", true);
         visit("n1_0", "b1", true);
         visit("n3_0", "b1", true);
+        // Layer 7 is deliver, where there is one.
+        if self.layers.len() > 7 {
+            visit("n7_0", "b2", true);
+        }
     }
 }
 
@@ -245,59 +254,62 @@ destinations:
     #[test]
     fn text() {
         expect![[r#"
-            topic zeek.conn                  zeek.conn, lateness 60s, tenant t1, 3 partitions
-            topic probectl.flow.events       probectl.flow, lateness 60s, tenants verified, strict
-            topic probectl.acme.flow.events  probectl.flow, lateness 60s, lane of acme
+            topic zeek.conn                   zeek.conn, lateness 1m, tenant t1, 3 partitions
+            topic probectl.flow.events        probectl.flow, lateness 1m, tenants verified, strict
+            topic probectl.acme.flow.events   probectl.flow, lateness 1m, lane of acme
                   │
                   ▼
-            STAGE normalize                  1 worker, group tidewatch-blue-normalize
+            STAGE normalize                   1 worker, group tidewatch-blue-normalize
                   │
                   ▼
-            topic blue.tidewatch.obs         8 partitions, kept 86400s
+            topic blue.tidewatch.obs          8 partitions, kept 24h
                   │
                   ▼
-            STAGE detect                     4 workers, group tidewatch-blue-detect
+            STAGE detect                      4 workers, group tidewatch-blue-detect
                   │
                   ▼
-            topic blue.tidewatch.findings    4 partitions, kept 86400s
+            topic blue.tidewatch.findings     4 partitions, kept 24h
                   │
                   ▼
-            STAGE correlate                  1 worker, group tidewatch-blue-correlate
+            STAGE correlate                   1 worker, group tidewatch-blue-correlate
                   │
                   ▼
-            topic blue.tidewatch.signals     4 partitions, kept 604800s
+            topic blue.tidewatch.signals      4 partitions, kept 168h
                   │
                   ▼
-            STAGE deliver                    1 worker, group tidewatch-blue-deliver
+            STAGE deliver                     groups tidewatch-blue-deliver-*
                   │
                   ▼
-              to  file                       ndjson, from the beginning
-              to  siem                       webhook, only acme
+              to  file                        ndjson, from the beginning
+              to  siem                        webhook, only acme
 
             beside the way
-            topic blue.tidewatch.rejected    cannot be decoded, or of a wrong tenant
-            topic blue.tidewatch.late        older than its slice
-        "#]].assert_eq(&graph().text());
+            topic blue.tidewatch.rejected     cannot be decoded, or of a wrong tenant
+            topic blue.tidewatch.late         older than its slice
+            topic blue.tidewatch.undelivered  refused by a destination for good
+        "#]]
+        .assert_eq(&graph().text());
     }
 
     #[test]
     fn mermaid() {
         expect![[r#"
             flowchart LR
-              n0_0[("zeek.conn<br/>zeek.conn<br/>lateness 60s<br/>tenant t1<br/>3 partitions")]
-              n0_1[("probectl.flow.events<br/>probectl.flow<br/>lateness 60s<br/>tenants verified, strict")]
-              n0_2[("probectl.acme.flow.events<br/>probectl.flow<br/>lateness 60s<br/>lane of acme")]
+              n0_0[("zeek.conn<br/>zeek.conn<br/>lateness 1m<br/>tenant t1<br/>3 partitions")]
+              n0_1[("probectl.flow.events<br/>probectl.flow<br/>lateness 1m<br/>tenants verified, strict")]
+              n0_2[("probectl.acme.flow.events<br/>probectl.flow<br/>lateness 1m<br/>lane of acme")]
               n1_0[["normalize<br/>1 worker<br/>group tidewatch-blue-normalize"]]
-              n2_0[("blue.tidewatch.obs<br/>8 partitions<br/>kept 86400s")]
+              n2_0[("blue.tidewatch.obs<br/>8 partitions<br/>kept 24h")]
               n3_0[["detect<br/>4 workers<br/>group tidewatch-blue-detect"]]
-              n4_0[("blue.tidewatch.findings<br/>4 partitions<br/>kept 86400s")]
+              n4_0[("blue.tidewatch.findings<br/>4 partitions<br/>kept 24h")]
               n5_0[["correlate<br/>1 worker<br/>group tidewatch-blue-correlate"]]
-              n6_0[("blue.tidewatch.signals<br/>4 partitions<br/>kept 604800s")]
-              n7_0[["deliver<br/>1 worker<br/>group tidewatch-blue-deliver"]]
+              n6_0[("blue.tidewatch.signals<br/>4 partitions<br/>kept 168h")]
+              n7_0[["deliver<br/>groups tidewatch-blue-deliver-*"]]
               n8_0(["file<br/>ndjson<br/>from the beginning"])
               n8_1(["siem<br/>webhook<br/>only acme"])
               b0[("blue.tidewatch.rejected<br/>cannot be decoded, or of a wrong tenant")]
               b1[("blue.tidewatch.late<br/>older than its slice")]
+              b2[("blue.tidewatch.undelivered<br/>refused by a destination for good")]
               n0_0 --> n1_0
               n0_1 --> n1_0
               n0_2 --> n1_0
@@ -312,7 +324,9 @@ destinations:
               n1_0 -.-> b0
               n1_0 -.-> b1
               n3_0 -.-> b1
-        "#]].assert_eq(&graph().mermaid());
+              n7_0 -.-> b2
+        "#]]
+        .assert_eq(&graph().mermaid());
     }
 
     #[test]
@@ -321,20 +335,21 @@ destinations:
             digraph tidewatch {
               rankdir=LR;
               node [fontname="sans-serif"];
-              n0_0 [shape=cylinder, label="zeek.conn\nzeek.conn\nlateness 60s\ntenant t1\n3 partitions"];
-              n0_1 [shape=cylinder, label="probectl.flow.events\nprobectl.flow\nlateness 60s\ntenants verified, strict"];
-              n0_2 [shape=cylinder, label="probectl.acme.flow.events\nprobectl.flow\nlateness 60s\nlane of acme"];
+              n0_0 [shape=cylinder, label="zeek.conn\nzeek.conn\nlateness 1m\ntenant t1\n3 partitions"];
+              n0_1 [shape=cylinder, label="probectl.flow.events\nprobectl.flow\nlateness 1m\ntenants verified, strict"];
+              n0_2 [shape=cylinder, label="probectl.acme.flow.events\nprobectl.flow\nlateness 1m\nlane of acme"];
               n1_0 [shape=box, label="normalize\n1 worker\ngroup tidewatch-blue-normalize"];
-              n2_0 [shape=cylinder, label="blue.tidewatch.obs\n8 partitions\nkept 86400s"];
+              n2_0 [shape=cylinder, label="blue.tidewatch.obs\n8 partitions\nkept 24h"];
               n3_0 [shape=box, label="detect\n4 workers\ngroup tidewatch-blue-detect"];
-              n4_0 [shape=cylinder, label="blue.tidewatch.findings\n4 partitions\nkept 86400s"];
+              n4_0 [shape=cylinder, label="blue.tidewatch.findings\n4 partitions\nkept 24h"];
               n5_0 [shape=box, label="correlate\n1 worker\ngroup tidewatch-blue-correlate"];
-              n6_0 [shape=cylinder, label="blue.tidewatch.signals\n4 partitions\nkept 604800s"];
-              n7_0 [shape=box, label="deliver\n1 worker\ngroup tidewatch-blue-deliver"];
+              n6_0 [shape=cylinder, label="blue.tidewatch.signals\n4 partitions\nkept 168h"];
+              n7_0 [shape=box, label="deliver\ngroups tidewatch-blue-deliver-*"];
               n8_0 [shape=oval, label="file\nndjson\nfrom the beginning"];
               n8_1 [shape=oval, label="siem\nwebhook\nonly acme"];
               b0 [shape=cylinder, label="blue.tidewatch.rejected\ncannot be decoded, or of a wrong tenant"];
               b1 [shape=cylinder, label="blue.tidewatch.late\nolder than its slice"];
+              b2 [shape=cylinder, label="blue.tidewatch.undelivered\nrefused by a destination for good"];
               n0_0 -> n1_0;
               n0_1 -> n1_0;
               n0_2 -> n1_0;
@@ -349,7 +364,9 @@ destinations:
               n1_0 -> b0 [style=dashed];
               n1_0 -> b1 [style=dashed];
               n3_0 -> b1 [style=dashed];
+              n7_0 -> b2 [style=dashed];
             }
-        "#]].assert_eq(&graph().dot());
+        "#]]
+        .assert_eq(&graph().dot());
     }
 }

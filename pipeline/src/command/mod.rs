@@ -7,9 +7,11 @@
 pub mod failure;
 pub mod output;
 
+mod backtest;
 mod completion;
 mod graph;
 mod validate;
+mod open;
 mod version;
 
 use std::process::ExitCode;
@@ -25,7 +27,7 @@ const EXIT_CODES: &str = "Exit codes: 0 good; 1 findings or failed checks, where
 
 /// Network telemetry in, security signals out.
 #[derive(Debug, Parser)]
-#[command(name = "tidewatch", version, about, after_help = EXIT_CODES, arg_required_else_help = true, propagate_version = true)]
+#[command(name = "tidewatch", version, after_help = EXIT_CODES, arg_required_else_help = true, propagate_version = true)]
 pub struct Cli {
     /// Colours: auto (a terminal, and NO_COLOR not set), always, never
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", hide_possible_values = true)]
@@ -68,6 +70,7 @@ pub enum Level {
 /// The subcommands, in the order of the manual.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Backtest(backtest::Args),
     Validate(validate::Args),
     Graph(graph::Args),
     Completion(completion::Args),
@@ -76,6 +79,7 @@ enum Command {
 
 fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
     match command {
+        Command::Backtest(args) => backtest::run(args, out),
         Command::Validate(args) => validate::run(args, out),
         Command::Graph(args) => graph::run(args, out),
         Command::Completion(args) => completion::run(args, out),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tidewatch_operators::detectors;
 use tidewatch_operators::rule::RuleSet;
-use tidewatch_schemas::document::{Mistake, Mistakes};
+use tidewatch_schemas::document::{Mistake, Mistakes, show_duration};
 
 use super::{Exit, Failure, Output};
 use crate::rules;
@@ -31,14 +31,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let checked = check(&args.topology, args.rules.as_deref());
     if args.json {
         out.json(&Report::of(&checked))?;
-        // The report has said everything; the code says it to scripts.
-        return match checked {
-            Ok(_) => Ok(Exit::Good),
-            Err(mistakes) => {
-                out.flush()?;
-                Err(Failure::Config(mistakes))
-            }
-        };
+        return Ok(if checked.is_ok() { Exit::Good } else { Exit::Mistakes });
     }
     let (topology, rules) = checked?;
     tell(&args.topology, &topology, &rules, out)?;
@@ -72,7 +65,7 @@ fn tell(path: &Path, topology: &Topology, rules: &RuleSet, out: &mut Output) -> 
                 (None, Tenancy::Static(tenant)) => tenant.clone(),
                 (None, Tenancy::Verified { .. }) => "verified".to_owned(),
             };
-            vec![i.topic.clone(), i.format.name.to_owned(), format!("{:?}", i.lateness), tenant]
+            vec![i.topic.clone(), i.format.name.to_owned(), show_duration(i.lateness), tenant]
         })
         .collect();
     out.table(&["input", "format", "lateness", "tenant"], &inputs)?;
@@ -99,7 +92,12 @@ fn tell(path: &Path, topology: &Topology, rules: &RuleSet, out: &mut Output) -> 
         out.table(&["destination", "kind"], &to)?;
     }
     out.line("")?;
-    out.line(format_args!("log {}, slice {:?}, rule set {}", topology.log.name(), topology.time.slice, &rules.version_hash[..16]))
+    out.line(format_args!(
+        "log {}, slice {}, rule set {}",
+        topology.log.name(),
+        show_duration(topology.time.slice),
+        &rules.version_hash[..16]
+    ))
 }
 
 /// What `--json` prints.

@@ -230,11 +230,7 @@ impl Task for CorrelateTask {
 
     fn state(&mut self, full: bool) -> Option<State> {
         self.boundary = false;
-        let head = Head {
-            marks: self.marks.clone(),
-            closed_shared: self.closed_shared,
-            closed_lanes: self.closed_lanes.clone(),
-        };
+        let head = Head { marks: self.marks.clone(), closed_shared: self.closed_shared, closed_lanes: self.closed_lanes.clone() };
         let groups = self.correlation.groups(!full);
         let parts = groups.into_iter().map(|g| ((PART.to_owned(), g), self.correlation.pack(g))).collect();
         self.correlation.clean();

@@ -1,7 +1,7 @@
-//! Destinations of signals and the secrets they need. Nothing here connects.
+//! Destinations of signals and the places of the secrets they need. Nothing here connects.
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use tidewatch_schemas::document::{Map, Mistakes, shown};
@@ -9,14 +9,12 @@ use tidewatch_schemas::document::{Map, Mistakes, shown};
 use super::input::is_tenant;
 use super::section::Section;
 
-/// Destinations of one topology, at most.
-pub const DESTINATIONS_MAX: usize = 64;
+pub use crate::deliver::DESTINATIONS_MAX;
+/// Where a secret is. Never the secret itself, so that it can be printed.
+pub use crate::deliver::secret::SecretSource as Secret;
 
 /// Tenants named by one destination, at most.
 const TENANTS_MAX: usize = 10_000;
-
-/// Largest secret read from a file, bytes.
-const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 /// Who gets signals.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,20 +37,33 @@ pub enum DestinationKind {
         /// The file.
         path: PathBuf,
     },
-    /// An HTTPS endpoint that takes JSON.
+    /// An HTTPS endpoint that takes JSON, one signal a request (Standard Webhooks).
     Webhook {
-        /// Its URL.
-        url: String,
-        /// Bearer token.
-        token: Option<Secret>,
+        /// Where.
+        server: Server,
+        /// Whole value of the `Authorization` header, such as `Bearer ...` (`authorization_file`, `authorization_env`).
+        authorization: Option<Secret>,
+        /// Key of the signature (`signing_file`, `signing_env`).
+        signing: Option<Secret>,
     },
     /// Splunk's HTTP Event Collector.
     SplunkHec {
-        /// Its URL.
-        url: String,
-        /// HEC token.
+        /// Where; without a path, `/services/collector/event`.
+        server: Server,
+        /// HEC token (`token_file`, `token_env`).
         token: Secret,
+        /// Index; `None` = the token's default.
+        index: Option<String>,
     },
+}
+
+/// An HTTPS server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `https://...`; `http://` only towards this machine.
+    pub url: String,
+    /// Further authorities (PEM).
+    pub ca_file: Option<PathBuf>,
 }
 
 impl DestinationKind {
@@ -78,73 +89,17 @@ pub enum StartFrom {
     Beginning,
 }
 
-/// Where a secret is. Never the secret itself, so that it can be printed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Secret {
-    /// The content of a file, without the line end.
-    File(PathBuf),
-    /// The value of an environment variable.
-    Env(String),
-}
-
-/// Why a secret cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// The file cannot be read.
-    #[error("cannot read the secret in {path}: {reason}")]
-    File {
-        /// File.
-        path: String,
-        /// The system's words.
-        reason: String,
-    },
-    /// The variable is not set.
-    #[error("environment variable {name} is not set, or no text")]
-    Env {
-        /// Variable.
-        name: String,
-    },
-    /// There is nothing in it.
-    #[error("the secret of {at} is empty")]
-    Empty {
-        /// File or variable.
-        at: String,
-    },
-}
-
-impl Secret {
-    /// Fetches the secret. Called where it is needed, never by parsing.
-    pub fn fetch(&self) -> Result<String, SecretError> {
-        let text = match self {
-            Self::File(path) => crate::topology::text_of(path, SECRET_BYTES_MAX)
-                .map_err(|reason| SecretError::File { path: path.display().to_string(), reason })?,
-            Self::Env(name) => std::env::var(name).map_err(|_| SecretError::Env { name: name.clone() })?,
-        };
-        let text = text.trim_end_matches(['\r', '\n']);
-        if text.is_empty() { Err(SecretError::Empty { at: self.to_string() }) } else { Ok(text.to_owned()) }
-    }
-
-    /// `<name>_file` or `<name>_env`; `None` when neither is given, and a mistake when both are.
-    pub(super) fn read_from(s: &mut Section<'_, '_>, name: &str) -> Option<Self> {
-        let (file, env) = (format!("{name}_file"), format!("{name}_env"));
-        match (s.path(&file), s.text(&env)) {
-            (Some(path), None) => Some(Self::File(path)),
-            (None, Some(variable)) => Some(Self::Env(variable.to_owned())),
-            (Some(_), Some(_)) => {
-                s.mistake(&env, format!("{file} and {env} are given; one is enough"));
-                None
-            }
-            (None, None) => None,
+/// Where a secret is, as `<name>_file` or `<name>_env`; `None` when neither is given, a mistake when both are.
+pub(super) fn secret(s: &mut Section<'_, '_>, name: &str) -> Option<Secret> {
+    let (file, env) = (format!("{name}_file"), format!("{name}_env"));
+    match (s.path(&file), s.text(&env)) {
+        (Some(path), None) => Some(Secret::File(path)),
+        (None, Some(variable)) => Some(Secret::Env(variable.to_owned())),
+        (Some(_), Some(_)) => {
+            s.mistake(&env, format!("{file} and {env} are given; one is enough"));
+            None
         }
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Env(name) => write!(f, "environment variable {name}"),
-        }
+        (None, None) => None,
     }
 }
 
@@ -171,12 +126,16 @@ pub(super) fn read(root: &Map<'_>, mistakes: &mut Mistakes) -> Vec<Destination> 
 fn one(map: Map<'_>, mistakes: &mut Mistakes) -> Option<Destination> {
     const COMMON: &[&str] = &["name", "kind", "from", "tenants"];
     let kind = map.require("kind", mistakes).and_then(|n| n.one_of(DestinationKind::WORDS, mistakes));
-    let own: &[&str] = match kind {
-        Some(0) => &["path"],
-        Some(_) => &["url", "token_file", "token_env", "allow_plaintext"],
-        None => &["path", "url", "token_file", "token_env", "allow_plaintext"],
+    const WEBHOOK: &[&str] = &["url", "ca_file", "authorization_file", "authorization_env", "signing_file", "signing_env"];
+    const SPLUNK: &[&str] = &["url", "ca_file", "token_file", "token_env", "index"];
+    let own = match kind {
+        Some(0) => vec!["path"],
+        Some(1) => WEBHOOK.to_vec(),
+        Some(_) => SPLUNK.to_vec(),
+        // The kind is the mistake to mend first.
+        None => [&["path"], WEBHOOK, SPLUNK].concat(),
     };
-    let mut s = Section::new(map, &[COMMON, own].concat(), mistakes);
+    let mut s = Section::new(map, &[COMMON, own.as_slice()].concat(), mistakes);
     let name = s.require("name").filter(|name| {
         let good = !name.is_empty()
             && name.len() <= 63
@@ -194,22 +153,22 @@ fn one(map: Map<'_>, mistakes: &mut Mistakes) -> Option<Destination> {
     let kind = match kind? {
         0 => DestinationKind::Ndjson { path: s.require("path")?.into() },
         1 => {
-            let (url, token) = (url(&mut s), Secret::read_from(&mut s, "token"));
-            DestinationKind::Webhook { url: url?, token }
+            let (server, authorization) = (server(&mut s), secret(&mut s, "authorization"));
+            DestinationKind::Webhook { server: server?, authorization, signing: secret(&mut s, "signing") }
         }
         _ => {
-            let (url, token) = (url(&mut s), Secret::read_from(&mut s, "token"));
+            let (server, token) = (server(&mut s), secret(&mut s, "token"));
             if token.is_none() {
                 s.mistake("", "splunk_hec needs a token: token_file or token_env".into());
             }
-            DestinationKind::SplunkHec { url: url?, token: token? }
+            DestinationKind::SplunkHec { server: server?, token: token?, index: s.text("index").map(str::to_owned) }
         }
     };
     Some(Destination { name: name?.to_owned(), kind, from, tenants })
 }
 
-fn url(s: &mut Section<'_, '_>) -> Option<String> {
-    let plaintext = s.flag("allow_plaintext", false);
+fn server(s: &mut Section<'_, '_>) -> Option<Server> {
+    let ca_file = s.path("ca_file");
     let url = s.require("url")?;
     let secure = url.strip_prefix("https://");
     let plain = url.strip_prefix("http://");
@@ -219,11 +178,20 @@ fn url(s: &mut Section<'_, '_>) -> Option<String> {
     if !good {
         s.mistake("url", format!("expected a URL like https://siem.example/services/collector, got {}", shown(url)));
     } else if authority.contains('@') {
-        s.mistake("url", "a URL holds no user or password; give token_file or token_env".into());
-    } else if secure.is_none() && !plaintext {
-        s.mistake("url", "an http:// URL sends signals readable; use https://, or allow_plaintext: true if that is meant".into());
+        s.mistake("url", "a URL holds no user or password; name a file or an environment variable that does".into());
+    } else if secure.is_none() && !is_this_machine(authority) {
+        s.mistake("url", "an http:// URL sends signals readable, and is taken only towards this machine; use https://".into());
     }
-    Some(url.to_owned())
+    Some(Server { url: url.to_owned(), ca_file })
+}
+
+/// `localhost` or a loopback address, with or without port.
+fn is_this_machine(authority: &str) -> bool {
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or(""),
+        None => authority.split(':').next().unwrap_or(""),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn tenants(s: &mut Section<'_, '_>) -> Vec<String> {

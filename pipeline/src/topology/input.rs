@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidewatch_schemas::document::{Map, Mistakes, Node, did_you_mean, shown};
+use tidewatch_schemas::document::{Map, Mistakes, Node, did_you_mean, show_duration, shown};
+use tidewatch_schemas::topic::{is_namespace, topic_for};
 use tidewatch_schemas::wire::Format;
 
 use super::PARTITIONS_MAX;
-use super::names::is_label;
 use super::section::Section;
 
 /// Inputs of one topology, at most: each may have many partitions.
@@ -20,9 +20,6 @@ const LATENESS_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Longest tenant id, bytes.
 const TENANT_BYTES_MAX: usize = 128;
 
-/// Longest lane namespace, bytes.
-const NAMESPACE_BYTES_MAX: usize = 63;
-
 /// Longest topic name, bytes (Kafka's own limit).
 const TOPIC_BYTES_MAX: usize = 249;
 
@@ -33,7 +30,7 @@ pub struct Input {
     pub topic: String,
     /// Format of its records.
     pub format: Format,
-    /// How long after a row's event time older rows may still come.
+    /// How long after a row's event time older rows may still come: as given, else the format's own, at least `max_future`.
     pub lateness: Duration,
     /// Whose rows these are.
     pub tenancy: Tenancy,
@@ -68,7 +65,7 @@ pub enum Tenancy {
 /// Who may claim to be which tenant's agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registry {
-    /// A file of (tenant, agent) pairs, read again when it changes.
+    /// A file of `tenant agent` pairs, one a line (see `crate::normalize::tenancy`).
     File(PathBuf),
     /// Everybody: for a closed machine and for tests.
     Open,
@@ -81,13 +78,6 @@ pub struct Lane {
     pub namespace: String,
     /// Its tenant: authoritative whatever the payload says.
     pub tenant: String,
-}
-
-/// The lane of a base topic: `probectl.X` in namespace `ns` is `probectl.<ns>.X`. `None` when the namespace or the topic
-/// cannot have one; there is no falling back to the shared topic.
-pub fn topic_for(namespace: &str, base: &str) -> Option<String> {
-    let rest = base.strip_prefix("probectl.").filter(|rest| !rest.is_empty())?;
-    is_label(namespace, NAMESPACE_BYTES_MAX).then(|| format!("probectl.{namespace}.{rest}"))
 }
 
 /// A tenant id: 1 to 128 printable ASCII characters without space, `|` (probectl's key separator) or `/`.
@@ -141,20 +131,23 @@ fn one(map: Map<'_>, formats: &[Format], max_future: Duration, mistakes: &mut Mi
     let topic = match &lane {
         Some(lane) => {
             let base = topic?;
-            let laned = topic_for(&lane.namespace, base);
-            if laned.is_none() {
-                s.mistake("topic", format!("only topics that begin with probectl. have lanes, got {}", shown(base)));
+            match topic_for(&lane.namespace, base) {
+                Ok(laned) => laned,
+                Err(_) => {
+                    s.mistake("topic", format!("only topics that begin with probectl. have lanes, got {}", shown(base)));
+                    return None;
+                }
             }
-            laned?
         }
         None => topic?.to_owned(),
     };
     let format = *format?;
-    let lateness = lateness.unwrap_or(Duration::from_secs(u64::from(format.lateness_s)));
-    if lateness < max_future {
+    if let Some(given) = lateness.filter(|given| *given < max_future) {
+        let (given, max_future) = (show_duration(given), show_duration(max_future));
         let why = "one row ahead of the others would make them late";
-        s.mistake("lateness", format!("lateness of {topic} is {lateness:?}, below max_future ({max_future:?}): {why}"));
+        s.mistake("lateness", format!("lateness of {topic} is {given}, below max_future ({max_future}): {why}"));
     }
+    let lateness = lateness.unwrap_or(Duration::from_secs(u64::from(format.lateness_s)).max(max_future));
     Some(Input { topic, format, lateness, tenancy: tenancy?, lane, partitions })
 }
 
@@ -186,7 +179,7 @@ fn format<'f>(node: Node<'_>, formats: &'f [Format], mistakes: &mut Mistakes) ->
 fn lane(map: Map<'_>, mistakes: &mut Mistakes) -> Option<Lane> {
     let mut s = Section::new(map, &["namespace", "tenant"], mistakes);
     let namespace = s.require("namespace").filter(|ns| {
-        let good = is_label(ns, NAMESPACE_BYTES_MAX);
+        let good = is_namespace(ns);
         if !good {
             let rule = "a namespace is 1 to 63 of a-z, 0-9 and -, not beginning with -";
             s.mistake("namespace", format!("{rule}, got {}", shown(ns)));

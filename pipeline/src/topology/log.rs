@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tidewatch_schemas::document::{Map, Mistakes};
 
-use super::Secret;
 use super::section::Section;
+use super::{Secret, destination};
+pub use crate::log::kafka::{GroupProtocol, SaslMechanism};
 
 /// Bytes kept per partition of the embedded log when the topology does not say.
 pub const EMBEDDED_RETENTION_BYTES_DEFAULT: u64 = 1 << 30;
 /// Age kept by the embedded log when the topology does not say.
 pub const EMBEDDED_RETENTION_AGE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Bytes of the whole embedded log when the topology does not say; beyond it writers wait.
-pub const EMBEDDED_LIMIT_BYTES_DEFAULT: u64 = 16 << 30;
+/// Bytes that one partition of the embedded log may hold when the topology does not say; beyond it writers wait.
+pub const EMBEDDED_LIMIT_BYTES_DEFAULT: u64 = crate::log::local::PARTITION_BYTES_MAX;
 /// Directory of the embedded log when the topology does not say.
 const EMBEDDED_DIR_DEFAULT: &str = "tidewatch-data/log";
 /// Replicas of the topics that tidewatch makes, when the topology does not say.
@@ -57,7 +58,7 @@ pub struct EmbeddedLog {
     pub retention_bytes: u64,
     /// Age kept.
     pub retention_age: Duration,
-    /// Bytes of the whole log; beyond it writers wait.
+    /// Bytes that one partition may hold; beyond it writers wait. At least `retention_bytes`.
     pub limit_bytes: u64,
 }
 
@@ -100,40 +101,12 @@ pub struct Sasl {
     pub password: Secret,
 }
 
-/// SASL mechanisms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaslMechanism {
-    /// PLAIN.
-    Plain,
-    /// SCRAM-SHA-256.
-    ScramSha256,
-    /// SCRAM-SHA-512.
-    ScramSha512,
-}
-
-impl SaslMechanism {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("plain", Self::Plain), ("scram-sha-256", Self::ScramSha256), ("scram-sha-512", Self::ScramSha512)];
-
-    /// Name as Kafka writes it.
-    pub fn kafka_name(self) -> &'static str {
-        match self {
-            Self::Plain => "PLAIN",
-            Self::ScramSha256 => "SCRAM-SHA-256",
-            Self::ScramSha512 => "SCRAM-SHA-512",
-        }
-    }
-}
-
-/// How groups share out partitions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GroupProtocol {
-    /// Classic, cooperative-sticky.
-    #[default]
-    Classic,
-    /// KIP-848.
-    Consumer,
-}
+/// Words for SASL mechanisms, as probectl writes them.
+const MECHANISMS: &[(&str, SaslMechanism)] = &[
+    ("plain", SaslMechanism::Plain),
+    ("scram-sha-256", SaslMechanism::ScramSha256),
+    ("scram-sha-512", SaslMechanism::ScramSha512),
+];
 
 /// Reads `log`. The memory log stands in where there is a mistake.
 pub(super) fn read(root: &Map<'_>, mistakes: &mut Mistakes) -> LogChoice {
@@ -218,12 +191,12 @@ fn tls(map: Map<'_>, mistakes: &mut Mistakes) -> Tls {
 
 fn sasl(map: Map<'_>, mistakes: &mut Mistakes) -> Option<Sasl> {
     let mut s = Section::new(map, &["mechanism", "user", "password_file", "password_env"], mistakes);
-    let words: Vec<&str> = SaslMechanism::WORDS.iter().map(|(word, _)| *word).collect();
+    let words: Vec<&str> = MECHANISMS.iter().map(|(word, _)| *word).collect();
     let mechanism = map.require("mechanism", s.mistakes).and_then(|n| n.one_of(&words, s.mistakes));
     let user = s.require("user");
-    let password = Secret::read_from(&mut s, "password");
+    let password = destination::secret(&mut s, "password");
     if password.is_none() {
         s.mistake("", "a password is named by exactly one of password_file and password_env".into());
     }
-    Some(Sasl { mechanism: SaslMechanism::WORDS[mechanism?].1, user: user?.to_owned(), password: password? })
+    Some(Sasl { mechanism: MECHANISMS[mechanism?].1, user: user?.to_owned(), password: password? })
 }

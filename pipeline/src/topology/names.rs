@@ -99,6 +99,11 @@ impl Names {
         self.topic("late")
     }
 
+    /// Signals that a destination will never take, with the reason.
+    pub fn undelivered(&self) -> String {
+        self.topic("undelivered")
+    }
+
     /// Repaired records on their way back: an input that never holds others back.
     pub fn replayed(&self) -> String {
         self.topic("replayed")
@@ -116,6 +121,16 @@ impl Names {
             Some(deployment) => format!("tidewatch-{deployment}-{}", stage.name()),
             None => format!("tidewatch-{}", stage.name()),
         }
+    }
+
+    /// The consumer group of one destination: its position is its own.
+    pub fn destination_group(&self, destination: &str) -> String {
+        format!("{}{destination}", self.destination_group_prefix())
+    }
+
+    /// What the groups of all destinations begin with.
+    pub fn destination_group_prefix(&self) -> String {
+        format!("{}-", self.group(Stage::Deliver))
     }
 
     /// The transactional id of one producer; stable over restarts.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tidewatch_schemas::document::{DOCUMENT_BYTES_MAX, Document, Map, Mistakes, Node, shown};
+use tidewatch_schemas::document::{DOCUMENT_BYTES_MAX, Document, Map, Mistakes, Node, show_duration, shown};
 use tidewatch_schemas::wire::{self, Format};
 
 use super::log::{RETENTION_MAX, RETENTION_MIN};
@@ -122,7 +122,7 @@ fn time(map: &Map<'_>, mistakes: &mut Mistakes) -> Time {
         hold_at_most: s.duration_if_given("hold_at_most", Duration::from_secs(60), 30 * 24 * HOUR),
     };
     if time.max_skew < time.slice {
-        s.mistake("max_skew", format!("max_skew is at least one slice ({:?})", time.slice));
+        s.mistake("max_skew", format!("max_skew is at least one slice ({})", show_duration(time.slice)));
     }
     time
 }
@@ -180,7 +180,8 @@ fn epoch(map: &Map<'_>, default: Duration, mistakes: &mut Mistakes) -> Duration 
     match node.duration(mistakes) {
         Some(epoch) if (min..=max).contains(&epoch) => epoch,
         Some(epoch) => {
-            mistakes.push(node.mistake(format!("epoch is from {min:?} to {max:?}, got {epoch:?}")));
+            let (min, max, epoch) = (show_duration(min), show_duration(max), show_duration(epoch));
+            mistakes.push(node.mistake(format!("epoch is from {min} to {max}, got {epoch}")));
             default
         }
         None => default,
@@ -213,8 +214,9 @@ fn together(topology: &Topology, map: &Map<'_>, mistakes: &mut Mistakes) {
     for (name, kept) in [("obs", topology.obs), ("findings", topology.findings)] {
         if kept.retention < needed {
             mistakes.push(at(name).mistake(format!(
-                "{name} is kept {:?}; a restart may need {needed:?} (two snapshots, a slice, lateness and max_skew)",
-                kept.retention
+                "{name} is kept {}; a restart may need {} (two snapshots, a slice, lateness and max_skew)",
+                show_duration(kept.retention),
+                show_duration(needed)
             )));
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidewatch_schemas::document::{Map, Mistakes, Node};
+use tidewatch_schemas::document::{Map, Mistakes, Node, show_duration};
 
 /// One section. A missing section reads as an empty one, so that defaults stand in one place.
 pub(super) struct Section<'a, 'm> {
@@ -41,7 +41,8 @@ impl<'a, 'm> Section<'a, 'm> {
         let node = self.get(name)?;
         let value = node.duration(self.mistakes)?;
         if value < min || value > max {
-            self.mistakes.push(node.mistake(format!("{name} is from {min:?} to {max:?}, got {value:?}")));
+            let (min, max, value) = (show_duration(min), show_duration(max), show_duration(value));
+            self.mistakes.push(node.mistake(format!("{name} is from {min} to {max}, got {value}")));
             return None;
         }
         Some(value)

@@ -71,7 +71,7 @@ workers: {normalize: 2, detect: 4, correlate: 1}
 rules: rules.d
 destinations:
   - {name: file, kind: ndjson, path: signals.ndjson, from: beginning}
-  - {name: hook, kind: webhook, url: \"https://h.example/x\", token_env: HOOK_TOKEN, tenants: [b, a]}
+  - {name: hook, kind: webhook, url: \"https://h.example/x\", authorization_env: HOOK_TOKEN, tenants: [b, a]}
   - {name: splunk, kind: splunk_hec, url: \"https://s.example:8088\", token_file: /run/secrets/hec}
 control: /run/tidewatch.sock
 ";
@@ -83,6 +83,12 @@ control: /run/tidewatch.sock
     assert_eq!(topology.time.hold_at_most, Some(Duration::from_secs(3600)));
     assert_eq!(topology.destinations[1].tenants, ["a", "b"]);
     assert_eq!(topology.destinations[0].from, StartFrom::Beginning);
+    let member = crate::log::Member { id: "m".into(), index: 0, of: 1 };
+    let deliver = topology.deliver(member);
+    assert_eq!(deliver.group_prefix, "tidewatch-blue-deliver-");
+    assert_eq!(deliver.destinations.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["file", "hook", "splunk"]);
+    assert_eq!(deliver.destinations[0].start, crate::deliver::Start::Beginning);
+    assert_eq!(deliver.destinations[1].tenants.as_ref().unwrap().len(), 2);
     let made: Vec<String> = topology.input_topics().into_iter().map(|t| t.name).collect();
     assert_eq!(made, ["probectl.acme-prod.flow.events"]);
     assert_eq!(topology.internal_topics()[0].name, "blue.tidewatch.obs");
@@ -118,20 +124,18 @@ fn values_out_of_bounds() {
         expect![[r#"
             t.yaml:1:13: a deployment is 1 to 32 of a-z, 0-9 and -, not beginning with -, got Blue
             t.yaml:2:25: limit is below retention_bytes: the log would be full before anything is dropped
-            t.yaml:2:47: retention_age is from 60s to 316224000s, got 1s
+            t.yaml:2:47: retention_age is from 1m to 87840h, got 1s
             t.yaml:3:15: a slice is a whole number of seconds
-            t.yaml:3:33: max_skew is at least one slice (1.5s)
+            t.yaml:3:33: max_skew is at least one slice (1s500ms)
             t.yaml:5:13: a topic is 1 to 249 letters, digits, dots, _ and -, got a b
-            t.yaml:6:5: lateness of a is 60s, below max_future (120s): one row ahead of the others would make them late
             t.yaml:6:52: a tenant is 1 to 128 visible ASCII characters without | and /, got t|b
-            t.yaml:7:5: lateness of ok is 60s, below max_future (120s): one row ahead of the others would make them late
             t.yaml:8:12: 10.0.0.1/8 names a host inside a network; did you mean "10.0.0.0/8"?
             t.yaml:8:24: expected a network like 10.0.0.0/8, got ten
-            t.yaml:9:6: obs is kept 120s; a restart may need 182.5s (two snapshots, a slice, lateness and max_skew)
+            t.yaml:9:6: obs is kept 2m; a restart may need 4m2s500ms (two snapshots, a slice, lateness and max_skew)
             t.yaml:9:19: expected a whole number from 1 to 1024, got 0
             t.yaml:10:8: epoch is from 50ms to 5s, got 6s
             t.yaml:11:19: expected a whole number from 1 to 256, got many
-            t.yaml:12:20: every is from 5s to 3600s, got 1s"#]],
+            t.yaml:12:20: every is from 5s to 1h, got 1s"#]],
     );
 }
 
@@ -157,7 +161,7 @@ fn contradictions() {
             t.yaml:7:13: only topics that begin with probectl. have lanes, got d
             t.yaml:8:89: on a lane the lane's tenant holds; tenant is {verified: ...} there, for the agents
             t.yaml:9:13: tidewatch.obs is a topic that tidewatch itself writes
-            t.yaml:10:6: obs is kept 300s; a restart may need 490s (two snapshots, a slice, lateness and max_skew)"#]],
+            t.yaml:10:6: obs is kept 5m; a restart may need 8m10s (two snapshots, a slice, lateness and max_skew)"#]],
     );
     refused(
         "log: {embedded: {}, memory: {}}\ninputs: []\n",
@@ -172,45 +176,22 @@ fn contradictions() {
 fn destinations() {
     refused(
         &format!(
-            "{SMALL}destinations:\n  - {{name: a, kind: ndjson, url: x}}\n  - {{name: b, kind: webhook, url: \"http://h/\"}}\n  \
+            "{SMALL}destinations:\n  - {{name: a, kind: ndjson, url: x}}\n  - {{name: b, kind: webhook, url: \"http://h/\"}}\n  - {{name: local, kind: webhook, url: \"http://[::1]:80/\", ca_file: ca.pem}}\n  \
              - {{name: B!, kind: splunk, token: secret}}\n  - {{name: c, kind: splunk_hec, url: \"https://u:p@h/\"}}\n  \
              - {{name: d, kind: webhook, url: \"https://h\"}}\n  - {{name: d, kind: webhook, url: \"https://h\", tenants: []}}\n"
         ),
         expect![[r#"
             t.yaml:4:5: path is missing
             t.yaml:4:29: unknown name url
-            t.yaml:5:35: an http:// URL sends signals readable; use https://, or allow_plaintext: true if that is meant
-            t.yaml:6:12: a destination's name is 1 to 63 of a-z, 0-9, - and _, got B!
-            t.yaml:6:22: expected one of ndjson, webhook, splunk_hec, got splunk; did you mean "splunk_hec"?
-            t.yaml:6:30: unknown name token; did you mean "token_env"?
-            t.yaml:7:5: splunk_hec needs a token: token_file or token_env
-            t.yaml:7:38: a URL holds no user or password; give token_file or token_env
-            t.yaml:9:5: destination d stands twice
-            t.yaml:9:57: tenants names 1 to 10000; leave it out for all"#]],
+            t.yaml:5:35: an http:// URL sends signals readable, and is taken only towards this machine; use https://
+            t.yaml:7:12: a destination's name is 1 to 63 of a-z, 0-9, - and _, got B!
+            t.yaml:7:22: expected one of ndjson, webhook, splunk_hec, got splunk; did you mean "splunk_hec"?
+            t.yaml:7:30: unknown name token; did you mean "token_env"?
+            t.yaml:8:5: splunk_hec needs a token: token_file or token_env
+            t.yaml:8:38: a URL holds no user or password; name a file or an environment variable that does
+            t.yaml:10:5: destination d stands twice
+            t.yaml:10:57: tenants names 1 to 10000; leave it out for all"#]],
     );
-}
-
-#[test]
-fn lanes_never_fall_back_to_the_shared_topic() {
-    assert_eq!(topic_for("acme", "probectl.flow.events").as_deref(), Some("probectl.acme.flow.events"));
-    for (namespace, base) in
-        [("", "probectl.flow.events"), ("-a", "probectl.x"), ("A", "probectl.x"), ("a", "flow.events"), ("a", "probectl.")]
-    {
-        assert_eq!(topic_for(namespace, base), None, "{namespace} {base}");
-    }
-}
-
-#[test]
-fn a_secret_is_fetched_without_its_line_end_and_never_shown() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("token");
-    std::fs::write(&path, "s3cret\n").unwrap();
-    let secret = Secret::File(path.clone());
-    assert_eq!(secret.fetch().unwrap(), "s3cret");
-    assert!(!format!("{secret:?} {secret}").contains("s3cret"));
-    std::fs::write(&path, "\n").unwrap();
-    assert!(secret.fetch().unwrap_err().to_string().contains("is empty"));
-    assert!(Secret::Env("TIDEWATCH_TEST_NOT_SET".into()).fetch().is_err());
 }
 
 proptest! {

@@ -14,16 +14,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tidewatch_schemas::control::Mark;
 use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Ledger;
-use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, TopicPartition, Writer};
+use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, Reader, TopicPartition, Writer};
 use crate::snapshot::{SnapshotError, SnapshotStore};
 use crate::task::{Progress, Task, TaskError};
 
 pub use pace::Pace;
-pub use slot::{Bound, Phase};
 use slot::Slot;
+pub use slot::{Bound, Phase};
 
 /// Wall clock, for silence and for the length of epochs; simulated in tests.
 pub type Clock = Arc<dyn Fn() -> EventTime + Send + Sync>;
@@ -91,12 +92,16 @@ pub struct WorkerConfig {
     pub bounds: BTreeMap<TopicPartition, Bound>,
     /// Pace of normalize tasks; `None` = run free.
     pub pace: Option<Arc<Pace>>,
+    /// The control topic, where other processes' marks are heard; only with a pace.
+    pub control: Option<Box<dyn Reader>>,
     /// The stage before has finished; what is there now is all.
     pub upstream_done: Arc<AtomicBool>,
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
     /// Progress per partition, for people.
     pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// An epoch ends as soon as nothing more is there to read.
+    pub eager: bool,
     /// Records below the committed offset are removed (backtests keep their memory small).
     pub trim: bool,
 }
@@ -204,7 +209,9 @@ impl Worker {
         }
         let due = now.since(self.epoch_began) >= self.config.epoch.as_nanos() as i64;
         let all_quiet = !busy && upstream_done && self.slots.values().all(|s| s.finished || s.at_end());
-        if urgent || due || all_quiet {
+        // In lock step nobody waits for more: what is there is handed on.
+        let eager = self.config.eager && !busy;
+        if urgent || due || all_quiet || eager {
             busy |= self.commit(now)?;
             self.epoch_began = now;
         }
@@ -254,6 +261,7 @@ impl Worker {
             offsets.push((at.clone(), slot.committed_form()));
         }
         if offsets.is_empty() {
+            self.pace()?;
             self.publish();
             return Ok(false);
         }
@@ -277,11 +285,7 @@ impl Worker {
             }
         }
         self.config.ledger.lock().unwrap_or_else(PoisonError::into_inner).add(&ledger);
-        if let Some(pace) = &self.config.pace {
-            for (at, slot) in &self.slots {
-                pace.publish(at, slot.task.progress());
-            }
-        }
+        self.pace()?;
         self.publish();
         if self.config.trim {
             for (at, committed) in &offsets {
@@ -305,6 +309,21 @@ impl Worker {
         }
         self.start_missing()?;
         Ok(true)
+    }
+
+    fn pace(&mut self) -> Result<(), WorkerError> {
+        let Some(pace) = &self.config.pace else { return Ok(()) };
+        if let Some(control) = &mut self.config.control {
+            for record in control.poll(self.config.poll, Duration::ZERO)? {
+                if let Some(Ok(mark)) = record.value.as_deref().map(Mark::decode) {
+                    pace.heard(&mark);
+                }
+            }
+        }
+        for (at, slot) in &self.slots {
+            pace.publish(at, slot.task.progress());
+        }
+        Ok(())
     }
 
     fn publish(&self) {

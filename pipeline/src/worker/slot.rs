@@ -136,19 +136,8 @@ impl Slot {
         };
         out.mute(phase != Phase::Live);
         let committed = committed.map(|c| c.offset);
-        let mut slot = Self {
-            at: at.clone(),
-            task,
-            reader,
-            out,
-            phase,
-            bound,
-            from,
-            committed,
-            snapshots,
-            keeps_note,
-            finished: false,
-        };
+        let mut slot =
+            Self { at: at.clone(), task, reader, out, phase, bound, from, committed, snapshots, keeps_note, finished: false };
         slot.advance(config, position)?;
         Ok(slot)
     }
@@ -255,11 +244,7 @@ impl Slot {
         let full = s.current.is_none() || s.failed || objects.len() >= CHAIN_MAX;
         let Some(state) = self.task.state(full) else { return Ok(()) };
         let position = self.reader.position();
-        let taken = Taken {
-            position,
-            replay_offset: state.replay_offset.unwrap_or(position),
-            hash: self.out.hash().0,
-        };
+        let taken = Taken { position, replay_offset: state.replay_offset.unwrap_or(position), hash: self.out.hash().0 };
         s.sequence += 1;
         let id = format!("{:020}-{}-{}", position.max(0), now.0, s.sequence);
         let (store, before, name) = (s.store.clone(), s.index.clone(), id.clone());

@@ -198,6 +198,8 @@ fn special_v6(bytes: &[u8; 16]) -> AddressClass {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn class(text: &str) -> AddressClass {

@@ -178,6 +178,8 @@ fn hex(c: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::net::IpAddr;
 
     use proptest::prelude::*;

@@ -47,6 +47,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     Ok(Duration::new((total_ns / 1_000_000_000) as u64, (total_ns % 1_000_000_000) as u32))
 }
 
+/// A duration as [`parse_duration`] reads it, in the largest units that are exact: `24h`, `1h30m`, `500ms`.
+pub fn show_duration(duration: Duration) -> String {
+    let mut rest_ns = duration.as_nanos();
+    let mut out = String::new();
+    for (unit, ns) in
+        [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)]
+    {
+        if rest_ns >= ns {
+            out.push_str(&format!("{}{unit}", rest_ns / ns));
+            rest_ns %= ns;
+        }
+    }
+    if out.is_empty() { "0s".into() } else { out }
+}
+
 /// Parses a size: a decimal number with `B`, a binary unit (`KiB MiB GiB TiB`) or a decimal one (`KB MB GB TB`).
 pub fn parse_bytes(text: &str) -> Result<u64, &'static str> {
     if text.starts_with('-') {
@@ -99,6 +114,8 @@ fn split_number(text: &str) -> Result<(Number, &str), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -112,6 +129,15 @@ mod tests {
         assert_eq!(ns("2us3ns"), Ok(2_003));
         for bad in ["", "30", "1d", "-1s", "s", "1..s", "1.s.", "1h30", "5 m", "+", "9999999h", "123456789012345678901s"] {
             assert!(ns(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_as_they_are_read() {
+        for (text, shown) in [("24h", "24h"), ("90m", "1h30m"), ("0", "0s"), ("1500ms", "1s500ms"), ("1us2ns", "1us2ns")] {
+            let duration = parse_duration(text).unwrap();
+            assert_eq!(show_duration(duration), shown);
+            assert_eq!(parse_duration(shown), Ok(duration));
         }
     }
 

@@ -121,6 +121,18 @@ mod tests {
     }
 
     #[test]
+    fn flipped_bytes_never_panic() {
+        let datum = sample().encode();
+        for at in 0..datum.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut bytes = datum.clone();
+                bytes[at] ^= flip;
+                let _ = Finding::decode(&bytes);
+            }
+        }
+    }
+
+    #[test]
     fn avros_own_library_agrees() {
         let again = crate::avro::through_the_library(FINDING_SCHEMA, &sample().encode());
         assert_eq!(Finding::decode(&again).unwrap(), sample());

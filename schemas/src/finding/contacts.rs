@@ -143,6 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn flipped_bytes_never_panic() {
+        let good = sample(20, "cdn.example").encode().unwrap();
+        for at in 0..good.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut bytes = good.clone();
+                bytes[at] ^= flip;
+                let _ = Contacts::decode(&bytes);
+            }
+        }
+    }
+
+    #[test]
     fn unequal_columns_and_too_many_rows_are_refused() {
         let mut contacts = sample(2, "d");
         contacts.at.pop();

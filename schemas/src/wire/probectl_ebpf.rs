@@ -64,7 +64,11 @@ impl Decoder for ProbectlEbpf {
 /// Gives edges the time of their batch.
 fn date_edges(rows: &mut [DecodedRow<'_>], meta: RecordMeta) {
     let latest = rows.iter().map(|r| r.row.event_time()).max().unwrap_or(EventTime::MIN);
-    let flushed = if latest.0 <= 0 { meta.timestamp } else { latest.min(meta.timestamp) };
+    let flushed = match (latest.0 > 0, meta.timestamp.0 > 0) {
+        (true, true) => latest.min(meta.timestamp),
+        (true, false) => latest,
+        (false, _) => meta.timestamp,
+    };
     for decoded in rows {
         if let Row::Edge(edge) = &mut decoded.row {
             edge.event_time = edge.event_time.max(flushed);

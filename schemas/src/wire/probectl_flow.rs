@@ -10,7 +10,7 @@
 use bumpalo::Bump;
 
 use super::protobuf::{Reader, Tag, batch_of_one};
-use super::value::{ICMP, ICMP_V6, address, port, transport, unix_ns};
+use super::value::{ICMP, ICMP_V6, TCP, address, port, transport, unix_ns};
 use super::{Decoded, DecodedRow, Decoder, Fault, RecordMeta, push_row};
 use crate::observation::{FlowRow, Row};
 
@@ -128,8 +128,8 @@ impl<'a> Wire<'a> {
             bytes_forward: known(self.bytes_scaled, self.bytes),
             packets_forward: known(self.packets_scaled, self.packets),
             sampling_rate: u32::try_from(self.sampling_rate.max(1)).unwrap_or(u32::MAX),
-            // IPFIX has 16 bits of flags; the upper ones are NS and reserved.
-            tcp_flags: (self.tcp_flags != 0).then_some(self.tcp_flags as u8),
+            // IPFIX has 16 bits of flags; the upper ones are NS and reserved. Some exporters set ACK on UDP.
+            tcp_flags: (self.tcp_flags != 0 && transport == TCP).then_some(self.tcp_flags as u8),
             destination_asn: u32::try_from(self.destination_asn).ok().filter(|&asn| asn != 0),
             ..FlowRow::default()
         };

@@ -236,6 +236,8 @@ pub(super) fn batch_of_one(number: u8, body: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn all(data: &[u8]) -> Result<u32, Fault> {

@@ -3,20 +3,21 @@
 
 use libm::{exp, lgamma, log, sqrt};
 
-/// Shapes of the gamma nulls: 1 is memoryless (Poisson); up to 2 (relative spread 0.71) covers people and retries that
+/// Shapes of the gamma nulls: 1 is memoryless (Poisson); up to 1.5 (relative spread 0.82) covers people and retries that
 /// are more even than chance; below 1 clusters.
-const SHAPES: [f64; 4] = [0.5, 1.0, 1.5, 2.0];
+const SHAPES: [f64; 3] = [0.5, 1.0, 1.5];
 
-/// Narrowest log-normal null: relative spread 0.7. Narrower ones are the beacons looked for.
-const LOG_SPREAD_MIN: f64 = 0.65;
+/// Narrowest log-normal null: relative spread 1.3.
+const LOG_SPREAD_MIN: f64 = 1.0;
 
 /// Rounds of the two-rate fit.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 8;
 
 /// Gaps are taken from the floor on, but not below this, seconds.
 const LEAST_S: f64 = 0.05;
 
-/// The best log-likelihood of the gaps under any null, nats. `gaps` is not empty.
+/// The best log-likelihood of the gaps under any null, nats, less what it costs to choose the scale (Laplace, as for the
+/// beacons). `gaps` is not empty.
 pub(super) fn ln_likelihood(gaps: &[f64], floor_s: f64) -> f64 {
     let past: Vec<f64> = gaps.iter().map(|g| (g - floor_s).max(LEAST_S)).collect();
     let n = past.len() as f64;
@@ -26,7 +27,7 @@ pub(super) fn ln_likelihood(gaps: &[f64], floor_s: f64) -> f64 {
 
     let gamma = SHAPES.iter().map(|&a| {
         let scale = mean / a;
-        n * ((a - 1.0) * log_mean - mean / scale - a * log(scale) - lgamma(a))
+        n * ((a - 1.0) * log_mean - mean / scale - a * log(scale) - lgamma(a)) - cost(1.0 / sqrt(a), n)
     });
     let log_spread = sqrt(logs.iter().map(|l| (l - log_mean) * (l - log_mean)).sum::<f64>() / n).max(LOG_SPREAD_MIN);
     let log_normal = logs
@@ -35,8 +36,16 @@ pub(super) fn ln_likelihood(gaps: &[f64], floor_s: f64) -> f64 {
             let z = (l - log_mean) / log_spread;
             -l - log(log_spread) - 0.918_938_533_204_672_7 - 0.5 * z * z
         })
-        .sum::<f64>();
-    gamma.chain([log_normal, two_rates(&past, mean)]).fold(f64::NEG_INFINITY, f64::max)
+        .sum::<f64>()
+        - cost(log_spread, n);
+    // Its further parameters stay chosen for free: the null side may only be too good.
+    let two_rates = two_rates(&past, mean) - cost(1.0, n);
+    gamma.chain([log_normal, two_rates]).fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// Cost of a scale known to `spread` per gap, nats.
+fn cost(spread: f64, n: f64) -> f64 {
+    log(super::LN_RANGE / (spread * sqrt(2.0 * std::f64::consts::PI / n))).max(0.0)
 }
 
 /// Two memoryless rates, as of bursts and pauses, fitted by expectation and maximisation.

@@ -1,20 +1,8 @@
+//! Tests of the statistics alone.
+#![allow(clippy::unwrap_used)]
+
+use super::stream::Stream;
 use super::*;
-
-/// A fixed stream of numbers in (0, 1).
-pub(crate) struct Stream(u64);
-
-impl Stream {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(crate) fn next(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-}
 
 fn sleeps(seed: u64, n: usize, period_s: f64, jitter: f64, lost: f64) -> Vec<f64> {
     let mut stream = Stream::new(seed);

@@ -21,11 +21,15 @@ pub struct Capabilities {
     pub byte_limit: bool,
     /// Partitions can be taken over by the other members within [`Fixture::patience`] after one left for good.
     pub takes_over: bool,
+    /// Groups can be joined.
+    pub groups: bool,
+    /// [`Log::delete_before`] works.
+    pub deletes: bool,
 }
 
 impl Capabilities {
     /// What the local logs claim.
-    pub const LOCAL: Self = Self { retention_at_once: true, byte_limit: true, takes_over: true };
+    pub const LOCAL: Self = Self { retention_at_once: true, byte_limit: true, takes_over: true, groups: true, deletes: true };
 }
 
 /// What a check wants of its log.

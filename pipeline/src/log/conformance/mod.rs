@@ -1,7 +1,7 @@
 //! What every log must do, as named checks. Test support that is part of the library, so that each log's tests, wherever
 //! they live, run the same suite: memory and embedded in one process, Kafka against a real broker.
 //!
-//! A check gets a fresh [`Fixture`], uses the [`Log`] door only and says in words what was broken; it never panics. What
+//! A check gets a fresh [`Fixture`], uses the [`Log`](super::Log) door only and says in words what was broken; it never panics. What
 //! a log cannot do it declares in its [`Capabilities`], and the checks that need it are reported as skipped, never as
 //! passed.
 

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use fjall::config::{BlockSizePolicy, FilterPolicy};
+use fjall::config::FilterPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use serde::de::DeserializeOwned;
 use tidewatch_schemas::time::EventTime;
@@ -15,9 +15,7 @@ use tidewatch_schemas::time::EventTime;
 use crate::log::local::{Bounds, COMMITTED_MAX, PARTITIONS_MAX, Recovered, TOPICS_MAX};
 use crate::log::{Committed, LogError, OffsetRange, TopicPartition, TopicSpec};
 
-use super::form::{
-    ALONE_BYTES_MIN, FORMAT_VERSION, StoredCommitted, StoredEnd, StoredStart, StoredTopic, kind, number, position_key, small_key,
-};
+use super::form::{FORMAT_VERSION, StoredCommitted, StoredEnd, StoredStart, StoredTopic, kind, number, position_key, small_key};
 use super::lock::{DirLock, locked};
 use super::store::{FjallStore, Part, damaged, storage};
 use super::{Durability, JOURNAL_BYTES_MIN, Options};
@@ -25,8 +23,8 @@ use super::{Durability, JOURNAL_BYTES_MIN, Options};
 /// The database's own folder inside the directory.
 const STORE_DIR: &str = "store";
 
-/// Block of small records: they are read in order, so large blocks cost less than they bring.
-const BLOCK_BYTES: u32 = 32 << 10;
+/// Values from this many bytes on lie beside the table, so that compaction does not move them again and again.
+const BESIDE_BYTES_MIN: u32 = 1024;
 
 impl FjallStore {
     pub(super) fn open(dir: &Path, options: &Options) -> Result<(Self, Recovered), LogError> {
@@ -46,11 +44,10 @@ impl FjallStore {
         let records = db
             .keyspace("records", || {
                 KeyspaceCreateOptions::default()
-                    .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
-                    // Never looked up by exact key.
+                    // Hardly ever looked up by exact key.
                     .filter_policy(FilterPolicy::disabled())
                     .with_kv_separation(Some(
-                        KvSeparationOptions::default().separation_threshold(ALONE_BYTES_MIN).compression(CompressionType::None),
+                        KvSeparationOptions::default().separation_threshold(BESIDE_BYTES_MIN).compression(CompressionType::None),
                     ))
             })
             .map_err(failed)?;
@@ -127,18 +124,18 @@ impl FjallStore {
         if start.start < 0 || start.cleared < 0 || start.cleared > start.start || start.start > end.next {
             return Err(self.damaged(&format!("bounds of partition {id}")));
         }
-        let blocks = position_key(id, 0)..position_key(id, i64::MAX);
-        let block = match self.times.range(blocks).next_back() {
+        let slots = position_key(id, 0)..position_key(id, i64::MAX);
+        let slot = match self.times.range(slots).next_back() {
             None => None,
             Some(item) => {
                 let (key, value) = item.into_inner().map_err(|e| storage(&self.dir, &e))?;
                 match (key.get(4..).and_then(number), number(&value)) {
-                    (Some(block), Some(highest)) => Some((block as i64, EventTime(highest as i64))),
-                    _ => return Err(self.damaged("a block of times")),
+                    (Some(slot), Some(highest)) => Some((slot as i64, EventTime(highest as i64))),
+                    _ => return Err(self.damaged("an entry of times")),
                 }
             }
         };
-        Ok(Part { end, start, block })
+        Ok(Part { end, start, slot })
     }
 
     fn finish_removals(&self, count: u32) -> Result<(), LogError> {

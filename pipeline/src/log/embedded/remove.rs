@@ -3,14 +3,14 @@
 
 use fjall::PersistMode;
 
-use crate::log::local::RECORD_OVERHEAD_BYTES;
 use crate::log::{LogError, OffsetRange};
 
-use super::form::{kind, small_key};
-use super::store::FjallStore;
+use super::block::BlockKey;
+use super::form::{kind, position_key, small_key};
+use super::store::{FjallStore, storage};
 
-/// Records per batch of a removal: keeps commits from waiting long behind one.
-const REMOVE_RECORDS: usize = 4096;
+/// Blocks per batch of a removal: keeps commits from waiting long behind one.
+const REMOVE_BLOCKS: usize = 4096;
 
 impl FjallStore {
     pub(super) fn move_start(&self, partition: u32, start: i64) -> Result<(), LogError> {
@@ -29,26 +29,27 @@ impl FjallStore {
         while from < range.end {
             let mut stored = self.parts()[partition as usize].start;
             // Not synced: what a crash undoes is removed again.
-            let mut batch = self.batch(REMOVE_RECORDS + 2, PersistMode::Buffer);
-            let mut here = 0;
+            let mut batch = self.batch(REMOVE_BLOCKS + 2, PersistMode::Buffer);
             let mut next = range.end;
-            for key in self.keys(partition, OffsetRange { start: from, end: range.end }) {
-                let (raw, key) = key?;
-                if here == REMOVE_RECORDS {
-                    next = key.offset;
+            // A block goes when its last record is below the start.
+            let ends_below = position_key(partition, from)..position_key(partition, range.end);
+            for (here, item) in self.records.range(ends_below).enumerate() {
+                let raw = item.key().map_err(|e| storage(self.dir(), &e))?;
+                let block = BlockKey::read(&raw).ok_or_else(|| self.damaged("the key of a block of records"))?;
+                if here == REMOVE_BLOCKS {
+                    next = block.first;
                     break;
                 }
                 batch.remove(&self.records, raw);
-                here += 1;
-                bytes += u64::from(key.bytes) + RECORD_OVERHEAD_BYTES;
-                stored.removed += u64::from(key.bytes) + RECORD_OVERHEAD_BYTES;
+                records += u64::from(block.records);
+                bytes += block.bytes;
+                stored.removed += block.bytes;
             }
             stored.cleared = next;
-            self.forget_blocks(&mut batch, partition, next)?;
+            self.forget_times(&mut batch, partition, next)?;
             batch.insert(&self.small, small_key(kind::START, partition), self.encode(&stored)?);
             self.commit(batch)?;
             self.parts()[partition as usize].start = stored;
-            records += here as u64;
             from = next;
         }
         Ok((records, bytes))

@@ -1,7 +1,8 @@
-//! Bytes on disk: three tables of one fjall database. Records by partition and offset; the highest timestamp of every
-//! block of offsets (search by time); and a small table of topics, bounds and committed positions.
+//! Bytes on disk: three tables of one fjall database. Records in blocks by partition and offset; the highest timestamp of
+//! every 4096 offsets (search by time); and a small table of topics, bounds and committed positions.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +16,14 @@ use tidewatch_schemas::time::EventTime;
 use crate::log::local::{Epoch, RECORD_OVERHEAD_BYTES, Store};
 use crate::log::{LogError, OffsetRange, PollLimit, Record, TopicSpec};
 
+use super::block::{BlockBuilder, BlockKey, BlockRecords};
 use super::form::{
-    ALONE_BYTES_MIN, RecordKey, StoredCommitted, StoredEnd, StoredStart, StoredTopic, committed_key, kind, number, position_key,
-    read_record, read_record_key, record_key, record_value, small_key, topic_key,
+    StoredCommitted, StoredEnd, StoredStart, StoredTopic, committed_key, kind, number, position_key, small_key, topic_key,
 };
 use super::lock::DirLock;
 
-/// Offsets per block of the search by time, as a power of two: one entry of 20 bytes per 4096 records.
-const TIME_BLOCK_BITS: u32 = 12;
+/// Offsets per entry of the search by time, as a power of two: one entry of 20 bytes per 4096 records.
+const TIME_SLOT_BITS: u32 = 12;
 
 /// A log's bytes in a directory. Opened by [`super::EmbeddedLog::open`].
 pub struct FjallStore {
@@ -44,8 +45,8 @@ pub struct FjallStore {
 pub(super) struct Part {
     pub(super) end: StoredEnd,
     pub(super) start: StoredStart,
-    /// The newest block of times and its highest timestamp.
-    pub(super) block: Option<(i64, EventTime)>,
+    /// The newest entry of times and its highest timestamp.
+    pub(super) slot: Option<(i64, EventTime)>,
 }
 
 impl FjallStore {
@@ -86,18 +87,31 @@ impl FjallStore {
         damaged(&self.dir, reason)
     }
 
-    /// Keys of a range of offsets, in order, without their values.
-    pub(super) fn keys(
+    /// Blocks that hold offsets of the range, in order, without their records.
+    pub(super) fn blocks(&self, partition: u32, range: OffsetRange) -> impl Iterator<Item = Result<BlockKey, LogError>> + '_ {
+        let from_start = position_key(partition, range.start)..position_key(partition, i64::MAX);
+        self.records
+            .range(from_start)
+            .map(|item| {
+                let key = item.key().map_err(|e| storage(&self.dir, &e))?;
+                BlockKey::read(&key).ok_or_else(|| self.damaged("the key of a block of records"))
+            })
+            .take_while(move |key| key.as_ref().map_or(true, |k| k.first < range.end))
+    }
+
+    /// Records of a block that lie in the range.
+    fn records_of(
         &self,
-        partition: u32,
+        key: BlockKey,
+        body: fjall::UserValue,
         range: OffsetRange,
-    ) -> impl Iterator<Item = Result<(fjall::UserKey, RecordKey), LogError>> + '_ {
-        let bounds = position_key(partition, range.start)..position_key(partition, range.end.max(range.start));
-        self.records.range(bounds).map(move |item| {
-            let key = item.key().map_err(|e| storage(&self.dir, &e))?;
-            let read = read_record_key(&key).ok_or_else(|| self.damaged("a record's key"))?;
-            Ok((key, read))
-        })
+    ) -> impl Iterator<Item = Result<Record, LogError>> + '_ {
+        BlockRecords::new(key, Bytes::from_owner(body))
+            .map(move |r| {
+                let (first, last, partition) = (key.first, key.last, key.partition);
+                r.map_err(|_| self.damaged(&format!("records {first} to {last} of partition number {partition}")))
+            })
+            .filter(move |r| r.as_ref().map_or(true, |r| (range.start..range.end).contains(&r.offset)))
     }
 }
 
@@ -132,27 +146,40 @@ impl Store for FjallStore {
         };
         let size = epoch.records.len() + 2 * epoch.bounds.len() + epoch.offsets.len();
         let mut batch = self.batch(size, self.mode);
+        let mut blocks: BTreeMap<u32, BlockBuilder> = BTreeMap::new();
         for placed in &epoch.records {
             // Every partition written to has its bounds in the epoch.
             let part = parts.entry(placed.partition).or_default();
             let record = &placed.record;
-            let block = record.offset >> TIME_BLOCK_BITS;
-            part.block = match part.block {
-                Some((b, highest)) if b == block => Some((b, highest.max(record.timestamp))),
+            let slot = record.offset >> TIME_SLOT_BITS;
+            part.slot = match part.slot {
+                Some((s, highest)) if s == slot => Some((s, highest.max(record.timestamp))),
                 before => {
-                    self.note_block(&mut batch, placed.partition, before);
-                    Some((block, record.timestamp))
+                    self.note_times(&mut batch, placed.partition, before);
+                    Some((slot, record.timestamp))
                 }
             };
             part.end.written += record.size() as u64 + RECORD_OVERHEAD_BYTES;
-            batch.insert(&self.records, record_key(placed.partition, record), record_value(record));
+            match blocks.entry(placed.partition) {
+                Entry::Vacant(place) => {
+                    place.insert(BlockBuilder::begin(placed.partition, record));
+                }
+                Entry::Occupied(mut building) if building.get().is_full() => {
+                    let full = building.insert(BlockBuilder::begin(placed.partition, record));
+                    self.add_block(&mut batch, full);
+                }
+                Entry::Occupied(mut building) => building.get_mut().push(record),
+            }
+        }
+        for block in blocks.into_values() {
+            self.add_block(&mut batch, block);
         }
         for (&id, bounds) in &epoch.bounds {
             let part = parts.entry(id).or_default();
             part.end.next = bounds.next;
             part.end.since_gap = bounds.since_gap;
             batch.insert(&self.small, small_key(kind::END, id), self.encode(&part.end)?);
-            self.note_block(&mut batch, id, part.block);
+            self.note_times(&mut batch, id, part.slot);
         }
         for (at, committed) in &epoch.offsets {
             let stored = StoredCommitted::of(&epoch.group, at, committed);
@@ -161,28 +188,30 @@ impl Store for FjallStore {
         self.commit(batch)?;
         let mut now = self.parts();
         for (id, part) in parts {
-            // Only ends and blocks are ours; a removal may have moved the start meanwhile.
+            // Only ends and times are ours; a removal may have moved the start meanwhile.
             now[id as usize].end = part.end;
-            now[id as usize].block = part.block;
+            now[id as usize].slot = part.slot;
         }
         Ok(())
     }
 
     fn read(&self, partition: u32, range: OffsetRange, limit: PollLimit) -> Result<Vec<Record>, LogError> {
-        let bounds = position_key(partition, range.start)..position_key(partition, range.end.max(range.start));
+        let from_start = position_key(partition, range.start)..position_key(partition, i64::MAX);
         let mut out = Vec::new();
         let mut bytes = 0;
-        for item in self.records.range(bounds) {
-            let (key, value) = item.into_inner().map_err(|e| storage(&self.dir, &e))?;
-            let key = read_record_key(&key).ok_or_else(|| self.damaged("a record's key"))?;
-            let value =
-                if value.len() < ALONE_BYTES_MIN as usize { Bytes::copy_from_slice(&value) } else { Bytes::from_owner(value) };
-            let record = read_record(key, value)
-                .ok_or_else(|| self.damaged(&format!("record {} of partition {partition}", key.offset)))?;
-            bytes += key.bytes as usize;
-            out.push(record);
-            if out.len() >= limit.records || bytes >= limit.bytes {
+        for item in self.records.range(from_start) {
+            let (key, body) = item.into_inner().map_err(|e| storage(&self.dir, &e))?;
+            let key = BlockKey::read(&key).ok_or_else(|| self.damaged("the key of a block of records"))?;
+            if key.first >= range.end {
                 break;
+            }
+            for record in self.records_of(key, body, range) {
+                let record = record?;
+                bytes += record.size();
+                out.push(record);
+                if out.len() >= limit.records || bytes >= limit.bytes {
+                    return Ok(out);
+                }
             }
         }
         Ok(out)
@@ -192,25 +221,30 @@ impl Store for FjallStore {
         if range.start >= range.end {
             return Ok(None);
         }
-        let first_block = range.start >> TIME_BLOCK_BITS;
-        let last_block = (range.end - 1) >> TIME_BLOCK_BITS;
-        for item in self.times.range(position_key(partition, first_block)..=position_key(partition, last_block)) {
+        let (first_slot, last_slot) = (range.start >> TIME_SLOT_BITS, (range.end - 1) >> TIME_SLOT_BITS);
+        for item in self.times.range(position_key(partition, first_slot)..=position_key(partition, last_slot)) {
             let (key, value) = item.into_inner().map_err(|e| storage(&self.dir, &e))?;
-            let (Some(block), Some(highest)) = (key.get(4..).and_then(number), number(&value)) else {
-                return Err(self.damaged("a block of times"));
+            let (Some(slot), Some(highest)) = (key.get(4..).and_then(number), number(&value)) else {
+                return Err(self.damaged("an entry of times"));
             };
             if (highest as i64) < time.0 {
                 continue;
             }
-            let block = block as i64;
-            let inside = OffsetRange {
-                start: range.start.max(block << TIME_BLOCK_BITS),
-                end: range.end.min((block + 1) << TIME_BLOCK_BITS),
-            };
-            for key in self.keys(partition, inside) {
-                let (_, key) = key?;
-                if key.timestamp >= time {
-                    return Ok(Some(key.offset));
+            let slot = slot as i64;
+            let inside =
+                OffsetRange { start: range.start.max(slot << TIME_SLOT_BITS), end: range.end.min((slot + 1) << TIME_SLOT_BITS) };
+            for block in self.blocks(partition, inside) {
+                let block = block?;
+                if block.highest < time {
+                    continue;
+                }
+                let body = self.records.get(block.write()).map_err(|e| storage(&self.dir, &e))?;
+                // Gone: removed meanwhile, then so is the range that was asked for.
+                for record in body.into_iter().flat_map(|body| self.records_of(block, body, inside)) {
+                    let record = record?;
+                    if record.timestamp >= time {
+                        return Ok(Some(record.offset));
+                    }
                 }
             }
         }
@@ -223,10 +257,10 @@ impl Store for FjallStore {
         range: OffsetRange,
         keep: &mut dyn FnMut(EventTime, u64) -> bool,
     ) -> Result<Option<i64>, LogError> {
-        for key in self.keys(partition, range) {
-            let (_, key) = key?;
-            if keep(key.timestamp, u64::from(key.bytes) + RECORD_OVERHEAD_BYTES) {
-                return Ok(Some(key.offset));
+        for block in self.blocks(partition, range) {
+            let block = block?;
+            if keep(block.highest, block.bytes) {
+                return Ok(Some(block.first.max(range.start)));
             }
         }
         Ok(None)
@@ -242,15 +276,20 @@ impl Store for FjallStore {
 }
 
 impl FjallStore {
-    fn note_block(&self, batch: &mut OwnedWriteBatch, partition: u32, block: Option<(i64, EventTime)>) {
-        if let Some((number, highest)) = block {
+    fn add_block(&self, batch: &mut OwnedWriteBatch, block: BlockBuilder) {
+        let (key, body) = block.finish();
+        batch.insert(&self.records, key, body);
+    }
+
+    fn note_times(&self, batch: &mut OwnedWriteBatch, partition: u32, slot: Option<(i64, EventTime)>) {
+        if let Some((number, highest)) = slot {
             batch.insert(&self.times, position_key(partition, number), highest.0.to_be_bytes());
         }
     }
 
-    /// Forgets blocks of times that lie wholly below `offset`.
-    pub(super) fn forget_blocks(&self, batch: &mut OwnedWriteBatch, partition: u32, offset: i64) -> Result<(), LogError> {
-        let below = position_key(partition, 0)..position_key(partition, offset >> TIME_BLOCK_BITS);
+    /// Forgets entries of times that lie wholly below `offset`.
+    pub(super) fn forget_times(&self, batch: &mut OwnedWriteBatch, partition: u32, offset: i64) -> Result<(), LogError> {
+        let below = position_key(partition, 0)..position_key(partition, offset >> TIME_SLOT_BITS);
         for item in self.times.range(below) {
             let key = item.key().map_err(|e| storage(&self.dir, &e))?;
             batch.remove(&self.times, key);

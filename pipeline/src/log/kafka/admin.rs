@@ -15,7 +15,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 
 use super::client::{About, Quiet, code_of, translate};
 use super::config::{BATCH_BYTES_MAX, RECORD_OVERHEAD_BYTES, WRITE_RECORD_BYTES_MAX};
@@ -87,7 +87,7 @@ impl Shared {
         list.add_partition_offset(&at.topic, at.partition as i32, Offset::Offset(offset))
             .map_err(|e| translate("delete records", about, &e, &self.config, &self.quiet.words))?;
         let done = self.with_admin("delete records", about, |admin, options| admin.delete_records(&list, options))?;
-        let result = done.elements().iter().try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error);
+        let result = done.elements().iter().try_for_each(TopicPartitionListElem::error);
         result.map_err(|e| translate("delete records", about, &e, &self.config, &self.quiet.words))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! What always holds: a callback blocks nothing; every error names its topic, group or writer; no error carries a secret.
 
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,8 +50,7 @@ impl ClientContext for Quiet {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.words.put(reason);
-        tracing::debug!(%error, reason, "kafka client");
+        hear_error(&self.words, &error, reason);
     }
 }
 
@@ -64,6 +64,14 @@ pub(super) fn hear(words: &Words, level: RDKafkaLogLevel, fac: &str, message: &s
         words.put(message);
     }
     tracing::debug!(fac, message, "kafka client");
+}
+
+/// One error event: kept unless it only counts the brokers that are down, which would hide why.
+pub(super) fn hear_error(words: &Words, error: &KafkaError, reason: &str) {
+    if code_of(error) != Some(Code::AllBrokersDown) || words.last().is_empty() {
+        words.put(reason);
+    }
+    tracing::debug!(%error, reason, "kafka client");
 }
 
 /// What a call was about.
@@ -215,28 +223,88 @@ pub(super) fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
     }
 }
 
-/// Closes a reader's consumer.
+/// Closes a reader's consumer without waiting for it: it has committed nothing, so nothing depends on its end.
 pub(super) fn close<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) {
     drop(consumer.unassign());
-    close_member(consumer);
+    drop(close_apart(consumer));
 }
 
-/// Closes a consumer on a thread of its own: closing can hang while brokers are away. A group member's revocation is
-/// served while closing.
+/// Closes a group member and waits for it, within [`CLOSE_WAIT`]; its revocation is served while closing.
 pub(super) fn close_member<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) {
-    let (done, closed) = std::sync::mpsc::channel::<()>();
+    let Some(closed) = close_apart(consumer) else { return };
+    // The sender is dropped when the consumer is gone; a time-out leaves the thread to finish alone.
+    if closed.recv_timeout(CLOSE_WAIT) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("closing a kafka consumer takes longer than {CLOSE_WAIT:?}");
+    }
+}
+
+/// Closes a consumer on a thread of its own: closing takes 100 ms, and can hang while brokers are away.
+fn close_apart<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) -> Option<Receiver<()>> {
+    let (done, closed) = channel::<()>();
     let work = move || {
         drop(consumer);
         drop(done);
     };
     match std::thread::Builder::new().name("kafka-close".into()).spawn(work) {
-        // The sender is dropped when the consumer is gone; a time-out leaves the thread to finish alone.
-        Ok(_) => {
-            if closed.recv_timeout(CLOSE_WAIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                tracing::warn!("closing a kafka consumer takes longer than {CLOSE_WAIT:?}");
-            }
-        }
+        Ok(_) => Some(closed),
         // The closure, and the consumer in it, was dropped by the failed spawn.
-        Err(error) => tracing::warn!(%error, "no thread to close a kafka consumer on"),
+        Err(error) => {
+            tracing::warn!(%error, "no thread to close a kafka consumer on");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::types::RDKafkaConfRes;
+
+    use super::*;
+
+    fn said(error: &KafkaError, about: About<'_>) -> LogError {
+        translate("read", about, error, &KafkaConfig::new("localhost:9092"), &Words::default())
+    }
+
+    #[test]
+    fn errors_name_what_they_are_about() {
+        let at = TopicPartition::new("t", 3);
+        let denied = said(&KafkaError::MessageConsumption(Code::TopicAuthorizationFailed), About::Partition(&at));
+        let text = denied.to_string();
+        assert!(matches!(denied, LogError::Denied { .. }), "{text}");
+        assert!(text.contains("topic t") && text.contains("User:ANONYMOUS"), "{text}");
+        let gone = said(&KafkaError::MetadataFetch(Code::UnknownTopicOrPartition), About::Partition(&at));
+        assert!(matches!(gone, LogError::UnknownPartition { at } if at.partition == 3));
+        let gone = said(&KafkaError::MetadataFetch(Code::UnknownTopicOrPartition), About::Topic("t"));
+        assert!(matches!(gone, LogError::UnknownTopic { .. }));
+        let away = said(&KafkaError::AdminOp(Code::OperationTimedOut), About::Cluster);
+        assert!(matches!(away, LogError::Unreachable { .. }));
+    }
+
+    #[test]
+    fn a_refused_login_is_no_dead_broker() {
+        let words = Words::default();
+        words.put("localhost:9092: SASL authentication error: Authentication failed: Invalid username or password");
+        let error = unreachable(&KafkaConfig::new("localhost:9092"), &words, "timed out");
+        assert!(matches!(error, LogError::Denied { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_refused_setting_does_not_show_its_value() {
+        let error = KafkaError::ClientConfig(
+            RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
+            "bad value".into(),
+            "sasl.password".into(),
+            "hunter2".into(),
+        );
+        let text = said(&error, About::Cluster).to_string();
+        assert!(text.contains("sasl.password") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn the_count_of_dead_brokers_does_not_hide_why() {
+        let words = Words::default();
+        words.put("Connect to 127.0.0.1:1 failed: Connection refused");
+        hear_error(&words, &KafkaError::Global(Code::AllBrokersDown), "1/1 brokers are down");
+        assert!(words.last().contains("refused"));
     }
 }

@@ -26,6 +26,8 @@ pub const FETCH_BYTES_MAX: u32 = 8 << 20;
 pub const FETCH_BACKOFF_MS: u32 = 10;
 /// Longest wait of the broker for the first byte, milliseconds.
 pub const FETCH_WAIT_MS: u32 = 50;
+/// Heartbeats of a classic group member, milliseconds (the client's default is 3000).
+pub const HEARTBEAT_MS: u32 = 1000;
 /// Records waiting in one writer's queue. At the limit the commit polls until there is room.
 pub const WRITER_QUEUE_RECORDS_MAX: u32 = 500_000;
 /// Kilobytes waiting in one writer's queue; the same behaviour at the limit.
@@ -178,17 +180,17 @@ impl KafkaConfig {
         if self.brokers.split(',').all(|b| b.trim().is_empty()) {
             return Err(LogError::Denied { what: "Kafka without brokers".into() });
         }
-        if self.tls.is_none() && !self.allow_plaintext {
-            if let Some(broker) = self.brokers.split(',').map(str::trim).find(|b| !b.is_empty() && !is_loopback(b)) {
-                return Err(LogError::Denied {
-                    what: format!("plaintext to {broker}; configure tls, or allow_plaintext where the network is trusted"),
-                });
-            }
+        let exposed = |broker: &&str| !broker.is_empty() && !is_loopback(broker);
+        if self.tls.is_none()
+            && !self.allow_plaintext
+            && let Some(broker) = self.brokers.split(',').map(str::trim).find(exposed)
+        {
+            return Err(LogError::Denied {
+                what: format!("plaintext to {broker}; configure tls, or allow_plaintext where the network is trusted"),
+            });
         }
-        if let Some(tls) = &self.tls {
-            if tls.cert_file.is_some() != tls.key_file.is_some() {
-                return Err(LogError::Denied { what: "a client certificate without its key, or the reverse".into() });
-            }
+        if self.tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
+            return Err(LogError::Denied { what: "a client certificate without its key, or the reverse".into() });
         }
         let t = &self.times;
         let order = [
@@ -281,6 +283,8 @@ impl KafkaConfig {
             GroupProtocol::Classic => {
                 c.set("partition.assignment.strategy", "cooperative-sticky");
                 c.set("session.timeout.ms", self.times.session.as_millis().to_string());
+                // A member hears of a rebalance by its heartbeat, and a cooperative one takes two rounds of them.
+                c.set("heartbeat.interval.ms", HEARTBEAT_MS.to_string());
             }
             GroupProtocol::Consumer => {
                 c.set("group.protocol", "consumer");
@@ -296,6 +300,8 @@ impl KafkaConfig {
         c.set("transaction.timeout.ms", self.times.transaction.as_millis().to_string());
         // An epoch is handed over at once; waiting for company only delays its last batch.
         c.set("linger.ms", "2");
+        // The broker answers "not yet" while it still writes the markers of the epoch before.
+        c.set("retry.backoff.ms", "20");
         c.set("batch.size", BATCH_BYTES_MAX.to_string());
         c.set("message.max.bytes", (WRITE_RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES).to_string());
         c.set("queue.buffering.max.messages", WRITER_QUEUE_RECORDS_MAX.to_string());

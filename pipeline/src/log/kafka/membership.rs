@@ -15,7 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::Shared;
-use super::client::{self, About, Words, code_of, hear, is_denied, translate};
+use super::client::{self, About, Words, code_of, hear, hear_error, is_denied, translate};
 use super::writer::KafkaWriter;
 use crate::log::{LogError, Member, Membership, TopicPartition, Writer};
 
@@ -185,8 +185,7 @@ impl ClientContext for Callbacks {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.words.put(reason);
-        tracing::debug!(%error, reason, "kafka group");
+        hear_error(&self.words, &error, reason);
     }
 }
 

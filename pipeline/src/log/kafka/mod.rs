@@ -13,20 +13,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 use tidewatch_schemas::time::EventTime;
 
-use super::{Committed, Log, LogError, Member, Membership, OffsetRange, Reader, TopicPartition, TopicSpec, Writer};
-use client::{About, Quiet, code_of, retry, serve, translate};
+use super::{Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, TopicPartition, TopicSpec, Writer};
+use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
 
 mod admin;
 mod client;
 pub mod config;
+mod deliveries;
 mod membership;
 mod reader;
 mod settle;
+mod transaction;
 mod writer;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};
@@ -222,7 +224,7 @@ impl Shared {
     }
 
     /// First offset at or after a time.
-    fn offset_at(&self, at: &TopicPartition, time: EventTime) -> Result<i64, LogError> {
+    fn offset_at(self: &Arc<Self>, at: &TopicPartition, time: EventTime) -> Result<i64, LogError> {
         self.check_partition(at)?;
         let end = |s: &Self| s.offsets(at).map(|r| r.end);
         // Records carry milliseconds: at or after 1.2 ms means at or after 2 ms. Before 1970 is before every record.
@@ -231,13 +233,37 @@ impl Shared {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&at.topic, at.partition as i32, Offset::Offset(time_ms.max(0)))?;
             let list = self.tools.offsets_for_times(list, t)?;
-            list.elements().iter().try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
+            list.elements().iter().try_for_each(TopicPartitionListElem::error)?;
             Ok(list)
         })?;
-        match list.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset) {
-            Some(Offset::Offset(offset)) => Ok(offset.min(end(self)?)),
+        match list.elements().first().map(TopicPartitionListElem::offset) {
+            Some(Offset::Offset(offset)) => self.first_at_or_after(at, offset, time, end(self)?),
             _ => end(self),
         }
+    }
+
+    /// The first visible record of at least `time` from `offset` on; `end` when there is none before it.
+    ///
+    /// The broker also counts what no reader sees: aborted records, and transaction markers, which carry the broker's
+    /// clock and so look younger than every event. When its answer is such an offset, the records behind it are read.
+    fn first_at_or_after(self: &Arc<Self>, at: &TopicPartition, offset: i64, time: EventTime, end: i64) -> Result<i64, LogError> {
+        let mut reader = reader::KafkaReader::open(self, at, offset)?;
+        let mut heard = Instant::now();
+        // One record decides in the common case.
+        let mut limit = PollLimit { records: 1, bytes: 1 };
+        while reader.position() < end && !reader.at_end() {
+            let records = reader.poll(limit, self.config.times.reach)?;
+            if let Some(found) = records.iter().find(|r| r.timestamp >= time) {
+                return Ok(found.offset.min(end));
+            }
+            if !records.is_empty() {
+                heard = Instant::now();
+                limit = PollLimit::default();
+            } else if heard.elapsed() > self.config.times.reach * 2 {
+                return Err(unreachable(&self.config, &self.quiet.words, "no records while searching by time"));
+            }
+        }
+        Ok(end)
     }
 
     /// Refuses a position outside what can be read.
@@ -258,7 +284,7 @@ impl Shared {
 }
 
 /// Committed offsets of the consumer's group; stable ones, so it waits for an open transaction of that group.
-fn committed_by<C: rdkafka::consumer::ConsumerContext>(
+fn committed_by<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     at: &[TopicPartition],
     deadline: Instant,
@@ -289,7 +315,7 @@ fn committed_by<C: rdkafka::consumer::ConsumerContext>(
 }
 
 /// The metadata string. rdkafka panics on bytes that are not UTF-8, which another program may have committed.
-fn metadata_of(found: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>) -> Result<String, KafkaError> {
+fn metadata_of(found: &TopicPartitionListElem<'_>) -> Result<String, KafkaError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| found.metadata().to_owned()))
         .map_err(|_| KafkaError::OffsetFetch(Code::ValueDeserialization))
 }

@@ -15,7 +15,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 use tidewatch_schemas::time::EventTime;
 
-use super::client::{self, About, Quiet, code_of, is_unreachable, translate, unreachable};
+use super::client::{self, About, Quiet, code_of, is_unreachable, translate};
 use super::{KafkaConfig, Shared};
 use crate::log::{LogError, OffsetRange, PollLimit, Reader, Record, TopicPartition};
 
@@ -33,20 +33,22 @@ pub(super) struct KafkaReader {
     at: TopicPartition,
     position: i64,
     at_end: bool,
+    /// The partition is being fetched.
+    assigned: bool,
     /// Since when the connection is in doubt.
     doubt_since: Option<Instant>,
     probed: Instant,
 }
 
 impl KafkaReader {
-    /// Opens without checking the range; the first poll reports a bad one.
+    /// Opens without checking the range and without fetching: the first poll does both, so that a reader that waits for
+    /// its turn holds no records.
     pub(super) fn open(shared: &Arc<Shared>, at: &TopicPartition, from: i64) -> Result<Self, LogError> {
         let quiet = Quiet::default();
         let config = &shared.config;
         let fail = |e: KafkaError| translate("open reader", About::Partition(at), &e, config, &quiet.words);
         let settings = config.consumer(&format!("{}-reader", config.client_id))?;
         let consumer: BaseConsumer<Quiet> = settings.create_with_context(quiet.clone()).map_err(fail)?;
-        assign(&consumer, at, from).map_err(fail)?;
         Ok(Self {
             consumer: Some(consumer),
             quiet,
@@ -54,6 +56,7 @@ impl KafkaReader {
             at: at.clone(),
             position: from,
             at_end: false,
+            assigned: false,
             doubt_since: None,
             probed: Instant::now(),
         })
@@ -69,6 +72,11 @@ impl KafkaReader {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation) => self.check_range(),
             // The group is a label; a reader needs no right to it and no coordinator.
             Some(Code::GroupAuthorizationFailed) => Ok(()),
+            // A restarting broker may know no topics for a moment: gone only if that stays so.
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+                self.doubt();
+                Ok(())
+            }
             Some(code) if is_unreachable(code) => {
                 self.doubt();
                 Ok(())
@@ -85,12 +93,23 @@ impl KafkaReader {
     fn check_range(&mut self) -> Result<(), LogError> {
         let result = self.shared.check_range(&self.at, self.position);
         // The client has stopped fetching: start again, so that the next poll fails again or goes on.
-        if let Some(consumer) = &self.consumer {
-            assign(consumer, &self.at, self.position)
-                .map_err(|e| translate("read", About::Partition(&self.at), &e, &self.shared.config, &self.quiet.words))?;
-        }
+        self.assigned = false;
         self.at_end = false;
         result
+    }
+
+    /// Starts fetching at the position, if that has not happened yet.
+    fn start(&mut self) -> Result<(), LogError> {
+        if self.assigned {
+            return Ok(());
+        }
+        let Some(consumer) = &self.consumer else { return Ok(()) };
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.at.topic, self.at.partition as i32, Offset::Offset(self.position))
+            .and_then(|()| consumer.assign(&list))
+            .map_err(|e| translate("read", About::Partition(&self.at), &e, &self.shared.config, &self.quiet.words))?;
+        self.assigned = true;
+        Ok(())
     }
 
     /// From now on the end must be confirmed.
@@ -116,7 +135,7 @@ impl KafkaReader {
                 Ok(())
             }
             Err(error) if since.elapsed() >= self.shared.config.times.reach => {
-                Err(unreachable(&self.shared.config, &self.quiet.words, &client::plain(&error)))
+                Err(translate("read", About::Partition(&self.at), &error, &self.shared.config, &self.quiet.words))
             }
             Err(_) => Ok(()),
         }
@@ -126,10 +145,9 @@ impl KafkaReader {
     fn pass_markers(&mut self) {
         let Some(consumer) = &self.consumer else { return };
         let Ok(list) = consumer.position() else { return };
-        if let Some(found) = list.find_partition(&self.at.topic, self.at.partition as i32) {
-            if let Offset::Offset(offset) = found.offset() {
-                self.position = self.position.max(offset);
-            }
+        let found = list.find_partition(&self.at.topic, self.at.partition as i32);
+        if let Some(Offset::Offset(offset)) = found.map(|f| f.offset()) {
+            self.position = self.position.max(offset);
         }
     }
 }
@@ -140,6 +158,7 @@ impl Reader for KafkaReader {
         let mut records = Vec::new();
         let mut bytes = 0usize;
         while records.is_empty() || (records.len() < limit.records && bytes < limit.bytes) {
+            self.start()?;
             let left = deadline.saturating_duration_since(Instant::now());
             let Some(consumer) = &self.consumer else { break };
             let wait = if records.is_empty() { left } else { Duration::ZERO };
@@ -197,13 +216,6 @@ impl Drop for KafkaReader {
             client::close(consumer);
         }
     }
-}
-
-/// Starts fetching a partition at an offset.
-fn assign(consumer: &BaseConsumer<Quiet>, at: &TopicPartition, from: i64) -> Result<(), KafkaError> {
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&at.topic, at.partition as i32, Offset::Offset(from))?;
-    consumer.assign(&list)
 }
 
 /// A record with bytes of its own: a client message would keep its whole fetch answer alive. One allocation holds key,

@@ -67,8 +67,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The first offset in `range` whose timestamp is at or after `time`.
     fn first_at(&self, partition: u32, range: OffsetRange, time: EventTime) -> Result<Option<i64>, LogError>;
 
-    /// The first offset that `keep` accepts, given each record's timestamp and bytes (overhead included) from the start
-    /// on; `None` when it accepts none of `range`.
+    /// The first offset that `keep` accepts, given timestamp and bytes (overhead included) from the start on; `None` when
+    /// it accepts none of `range`. A store may ask for several neighbouring records at once, with their highest timestamp
+    /// and all their bytes; they then stay or go together.
     fn first_kept(
         &self,
         partition: u32,

@@ -94,11 +94,11 @@ impl Line {
 
     /// Asks something that may be asked twice: an idle connection may be dead, then a new one is tried.
     fn ask(&self, request: &Request) -> Result<Answer, LogError> {
-        if let Some(mut stream) = self.take_idle() {
-            if let Ok(answer) = exchange(&mut stream, request) {
-                self.put_back(stream);
-                return Ok(answer);
-            }
+        if let Some(mut stream) = self.take_idle()
+            && let Ok(answer) = exchange(&mut stream, request)
+        {
+            self.put_back(stream);
+            return Ok(answer);
         }
         let mut stream = self.dial()?;
         let answer = exchange(&mut stream, request).map_err(|e| self.lost(&e))?;

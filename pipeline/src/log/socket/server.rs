@@ -84,11 +84,14 @@ impl Drop for Handle {
         while !open.is_empty() {
             open = self.shared.closed.wait(open).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(open);
+        drop(self.shared.log().take());
     }
 }
 
 struct Shared {
-    log: Arc<dyn Log>,
+    /// Taken away at the end, so that a directory is free when the handle is gone.
+    log: Mutex<Option<Arc<dyn Log>>>,
     stop: AtomicBool,
     /// A second handle on each connection, so that it can be ended from outside.
     open: Mutex<BTreeMap<u64, UnixStream>>,
@@ -101,7 +104,7 @@ struct Shared {
 impl Shared {
     fn new(log: Arc<dyn Log>) -> Self {
         Self {
-            log,
+            log: Mutex::new(Some(log)),
             stop: AtomicBool::new(false),
             open: Mutex::default(),
             closed: Condvar::new(),
@@ -111,6 +114,10 @@ impl Shared {
         }
     }
 
+    fn log(&self) -> MutexGuard<'_, Option<Arc<dyn Log>>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn open(&self) -> MutexGuard<'_, BTreeMap<u64, UnixStream>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,7 +125,7 @@ impl Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("log", &self.log).finish_non_exhaustive()
+        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 
@@ -153,7 +160,9 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
         }
         let place = Place { shared: Arc::clone(shared), number };
         let started = std::thread::Builder::new().name("control-client".to_owned()).spawn(move || {
-            if converse(&mut stream, &place.shared).is_err() {
+            // Dropped before `place`: whoever sees the place free can rely on the log being let go.
+            let Some(log) = place.shared.log().clone() else { return };
+            if converse(&mut stream, log.as_ref(), &place.shared.stop).is_err() {
                 place.shared.dropped.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -177,7 +186,7 @@ impl Drop for Place {
 }
 
 /// Answers requests until the client goes.
-fn converse(stream: &mut UnixStream, shared: &Shared) -> io::Result<()> {
+fn converse(stream: &mut UnixStream, log: &dyn Log, stop: &AtomicBool) -> io::Result<()> {
     let mut writer: Option<Box<dyn Writer>> = None;
     loop {
         let mut len = [0; 4];
@@ -195,10 +204,10 @@ fn converse(stream: &mut UnixStream, shared: &Shared) -> io::Result<()> {
                 return Err(e);
             }
         };
-        if shared.stop.load(Ordering::Acquire) {
+        if stop.load(Ordering::Acquire) {
             return Ok(());
         }
-        let answer = answer(shared.log.as_ref(), &mut writer, request).unwrap_or_else(|e| Answer::Refused(e.into()));
+        let answer = answer(log, &mut writer, request).unwrap_or_else(|e| Answer::Refused(e.into()));
         if let Err(e) = send(stream, &answer, ANSWER_BYTES_MAX) {
             if e.kind() != io::ErrorKind::InvalidInput {
                 return Err(e);

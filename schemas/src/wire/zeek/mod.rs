@@ -169,9 +169,8 @@ impl Decoder for Zeek {
             }
             let text = std::str::from_utf8(bytes).map_err(|_| Fault::Format { expected: "utf-8", got: shown(bytes) });
             if let Ok(text) = text {
-                let header = text.trim_start();
-                if header.starts_with('#') {
-                    self.header.line(header)?;
+                if text.starts_with('#') {
+                    self.header.line(text)?;
                     out.skip("zeek header line");
                     continue;
                 }
@@ -243,6 +242,11 @@ impl<'a> Iterator for Lines<'a> {
             None => (self.0, &[][..]),
         };
         self.0 = rest;
-        Some(line.strip_suffix(b"\r").unwrap_or(line))
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // Blanks mean something only in a text row.
+        Some(match line.trim_ascii_start() {
+            trimmed @ ([b'#' | b'{', ..] | []) => trimmed,
+            _ => line,
+        })
     }
 }

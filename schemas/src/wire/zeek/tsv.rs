@@ -12,6 +12,9 @@ pub(super) const COLUMNS_MAX: usize = 256;
 /// Bytes of a log's name and of the words for unset and empty, at most.
 const WORD_BYTES_MAX: usize = 32;
 
+/// Characters that may separate columns: those that stand in no column name and in no word for unset or empty.
+const SEPARATORS: &[u8] = b"\t,;| ";
+
 /// Some labelling tools put their columns behind the last one with three spaces instead of a separator.
 const LABEL_GAP: &str = "   ";
 
@@ -24,6 +27,8 @@ pub(super) struct Header {
     empty: String,
     path: Option<String>,
     columns: Vec<Option<Field>>,
+    /// The log by its columns alone.
+    log: Option<Log>,
 }
 
 impl Default for Header {
@@ -35,6 +40,7 @@ impl Default for Header {
             empty: "(empty)".to_owned(),
             path: None,
             columns: Vec::new(),
+            log: None,
         }
     }
 }
@@ -42,6 +48,7 @@ impl Default for Header {
 impl Header {
     /// Learns from a line that begins with `#`.
     pub(super) fn line(&mut self, line: &str) -> Result<(), Fault> {
+        let line = line.trim_end_matches('\r');
         if let Some(rest) = line.strip_prefix("#separator") {
             // A new file begins.
             *self = Self::default();
@@ -81,6 +88,9 @@ impl Header {
             let field = Field::by_name(name.trim()).filter(|f| !self.columns.contains(&Some(*f)));
             self.columns.push(field);
         }
+        let mut fields = Fields::new(self.set_separator);
+        self.columns.iter().flatten().for_each(|&field| fields.set(field, None));
+        self.log = Log::by_fields(&fields);
         Ok(())
     }
 
@@ -134,10 +144,8 @@ impl Header {
     }
 
     /// The log by its columns alone.
-    pub(super) fn log_by_columns(&self) -> Option<Log> {
-        let mut fields = Fields::new(self.set_separator);
-        self.columns.iter().flatten().for_each(|&field| fields.set(field, None));
-        Log::by_fields(&fields)
+    pub(super) const fn log_by_columns(&self) -> Option<Log> {
+        self.log
     }
 
     /// The header as text: what it needs to read a row, unknown columns as `-`. Empty when nothing is known. At most
@@ -166,7 +174,7 @@ impl Header {
     }
 }
 
-/// `\x09` or the character itself; one ASCII byte that is no digit, letter or line end.
+/// `\x09` or the character itself.
 fn separator(text: &str) -> Result<u8, Fault> {
     let byte = match text.strip_prefix("\\x") {
         Some(digits) => u8::from_str_radix(digits, 16).ok(),
@@ -175,8 +183,11 @@ fn separator(text: &str) -> Result<u8, Fault> {
             _ => None,
         },
     };
-    byte.filter(|b| b.is_ascii() && !b.is_ascii_alphanumeric() && !matches!(b, b'\n' | b'\r' | b'#'))
-        .ok_or_else(|| Fault::Field { field: "#separator", expected: "one ascii character", got: shown(text.as_bytes()) })
+    byte.filter(|b| SEPARATORS.contains(b)).ok_or_else(|| Fault::Field {
+        field: "#separator",
+        expected: "a tab, comma, semicolon, bar or space",
+        got: shown(text.as_bytes()),
+    })
 }
 
 fn word(text: &str) -> Result<String, Fault> {

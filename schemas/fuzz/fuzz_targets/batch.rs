@@ -1,0 +1,8 @@
+//! An obs batch of every kind.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tidewatch_schemas::fuzz;
+
+fuzz_target!(|bytes: &[u8]| fuzz::batch(bytes));

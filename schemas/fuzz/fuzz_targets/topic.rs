@@ -1,0 +1,8 @@
+//! A namespace and a topic.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tidewatch_schemas::fuzz;
+
+fuzz_target!(|bytes: &[u8]| fuzz::topic(bytes));

@@ -1,0 +1,8 @@
+//! One record of `zeek-dns`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tidewatch_schemas::fuzz;
+
+fuzz_target!(|bytes: &[u8]| fuzz::format("zeek-dns", bytes));
