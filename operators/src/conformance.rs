@@ -27,8 +27,7 @@ const HOST_BYTES_MAX: u64 = 12 << 20;
 
 /// The default rule of a kind.
 pub(crate) fn default_rule(kind: &str) -> Rule {
-    let sources: Vec<Source> =
-        DEFAULTS.iter().map(|(label, text)| Source { label: (*label).to_owned(), text: (*text).to_owned() }).collect();
+    let sources: Vec<Source> = DEFAULTS.iter().map(|d| Source { label: d.file.to_owned(), text: d.text.to_owned() }).collect();
     let set = RuleSet::load(&sources, &[], detectors::ALL).expect("default rules are right");
     set.rules.into_iter().find(|r| r.kind == kind).expect("every detector has a default rule")
 }
