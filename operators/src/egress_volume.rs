@@ -14,11 +14,12 @@
 //! server never count, nor does a second exporter's view. A flow that lasted longer than a window adds to that window only
 //! the part that fits in, so that sources that tell of a connection at its end and such that tell every minute agree. A
 //! destination that sends back half as much or more is a conversation (a call, a game, a mirror) and left out, as far as it
-//! is among the eight busiest of its window. Only a slice that brought rows can bring a candidate, at most one a minute; an
-//! hour is told once, eight hours once in eight hours.
+//! is among the eight busiest of its window. Only a slice that brought rows
+//! can bring a candidate, at most one a minute; hours are told again after eight hours, or when they have doubled. Eight
+//! hours leave out the hours that a shorter window has told of.
 //!
 //! # State
-//! Per host 0.9 KB, at most 2 KB: three windows, the third highest value of today and of seven earlier days for each, eight
+//! Per host 1.4 to 2.6 KB: three windows, the third highest value of today and of seven earlier days for each, eight
 //! destinations of the running minute and hour, two filters of 1,024 bits of destinations seen (one is replaced when half
 //! of its bits are set), and eight habits. Nothing for a host that sends nothing outside.
 //!
@@ -114,7 +115,7 @@ fn judge(mut finding: Finding, facts: &TenantFacts) -> Option<Finding> {
 
 /// What of a rule decides.
 #[derive(Clone, Copy, Debug)]
-pub(self) struct Limits {
+struct Limits {
     samples_min: u32,
     factor: f64,
     bytes_min: f64,
@@ -219,7 +220,8 @@ fn sent<'a>(key: &HostKey, flow: &Flow<'a>, seen: &Seen<'_>) -> Option<Sent<'a>>
 
 /// Octets for people.
 fn octets(bytes: f64) -> String {
-    const STEPS: [(f64, &str); 4] = [(1_099_511_627_776.0, "TiB"), (1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")];
+    const STEPS: [(f64, &str); 4] =
+        [(1_099_511_627_776.0, "TiB"), (1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")];
     for (step, unit) in STEPS {
         if bytes >= step {
             return format!("{} {unit}", round(bytes / step * 10.0) / 10.0);

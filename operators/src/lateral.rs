@@ -16,7 +16,7 @@
 //! most one per slice; a slice that crosses several doublings tells of the highest.
 //!
 //! # State
-//! Per host at most 1,024 destinations, 72 bytes each, and as many entries of the window, 24 bytes each: about 150 KB for
+//! Per host at most 1,024 destinations, 72 bytes each, and as many entries of the window, 24 bytes each: 88 KB for
 //! a scanner, 1 KB for a host with seven, nothing for a host that opens none of the ports. At the limit a quarter of the
 //! destinations goes at once, strangers before neighbours, least recently touched first; the count then stops at 1,024 and
 //! says so (`at_least`). A destination not touched for eight days is forgotten.
@@ -55,9 +55,7 @@ pub use self::state::HostState;
 use self::state::{Reach, Touch};
 use crate::ends::{host_class, peer_class, peer_hash};
 use crate::key::{Host, HostKey};
-use crate::operator::{
-    Context, Detector, Draft, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Threshold,
-};
+use crate::operator::{Context, Detector, Draft, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Threshold};
 use crate::rule::Rule;
 use crate::runtime::Store;
 

@@ -10,7 +10,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use super::Limits;
 use super::habit::Habits;
 use super::known::Known;
-use super::window::{Bucket, History, Place};
+use super::window::{Bucket, CONVERSATION, History, Place};
 use crate::operator::{Footprint, Position, RawRows};
 
 /// Lengths of windows that are judged.
@@ -119,8 +119,8 @@ struct Volumes {
     /// One bit per hour of `hours`, newest lowest: holds something over the bar.
     tainted: u8,
     history: [History; SCALES],
-    /// When each scale was last told.
-    told: [Option<EventTime>; SCALES],
+    /// When each scale was last told, and what it came to.
+    told: [Option<(EventTime, f64)>; SCALES],
     known: Known,
     habits: Habits,
 }
@@ -144,6 +144,7 @@ impl HostState {
         let share = |length_s: f64| if sent.lasting_s > length_s { length_s / sent.lasting_s } else { 1.0 };
         volumes.minute.add(sent, share(60.0), new);
         volumes.hour.add(sent, share(3600.0), new);
+        volumes.spread(sent);
         if sent.out > 0.0 {
             volumes.known.note(sent.peer);
         }
@@ -197,11 +198,25 @@ impl Volumes {
         let tainted = over || self.hour.tainted;
         if !tainted {
             self.history[1].learn(value, last, floor(limits));
-            if self.tainted == 0 && self.over(Scale::Shift, shift, limits).is_none() {
+            if self.over(Scale::Shift, shift, limits).is_none() {
                 self.history[2].learn(shift, last, floor(limits));
             }
         }
         self.shift(value, tainted);
+    }
+
+    /// Adds to the hours before the part of a long flow that lies there.
+    fn spread(&mut self, sent: &Sent<'_>) {
+        if sent.back >= CONVERSATION * sent.out {
+            return;
+        }
+        for (i, hour) in self.hours.iter_mut().enumerate() {
+            let part_s = (sent.lasting_s - 3600.0 * (i + 1) as f64).min(3600.0);
+            if part_s <= 0.0 {
+                break;
+            }
+            *hour += sent.out * part_s / sent.lasting_s;
+        }
     }
 
     fn shift(&mut self, value: f64, tainted: bool) {
@@ -215,7 +230,11 @@ impl Volumes {
         match scale {
             Scale::Minute => self.minute.counted(),
             Scale::Hour => self.hour.counted(),
-            Scale::Shift => self.hour.counted() + self.hours.iter().sum::<f64>(),
+            // What a shorter window has told of, or knows as a habit, is not told of again.
+            Scale::Shift => {
+                let clean = self.hours.iter().enumerate().filter(|(i, _)| self.tainted >> i & 1 == 0);
+                self.hour.counted() + clean.map(|(_, bytes)| bytes).sum::<f64>()
+            }
         }
     }
 
@@ -223,7 +242,10 @@ impl Volumes {
     fn over(&self, scale: Scale, bytes: f64, limits: &Limits) -> Option<(f64, f64)> {
         let history = &self.history[scale as usize];
         // A day's history for the longer ones: their first hours say nothing about a day.
-        let known = history.samples >= limits.samples_min && (scale == Scale::Minute || history.days() > 0);
+        let known = match scale {
+            Scale::Minute => history.samples >= limits.samples_min,
+            Scale::Hour | Scale::Shift => history.samples >= limits.samples_min.min(24) && history.days() > 0,
+        };
         let baseline = history.busy(floor(limits));
         let ratio = bytes / baseline.max(floor(limits));
         (known && bytes >= limits.bytes_min && ratio >= scale.factor(limits)).then_some((baseline, ratio))
@@ -231,13 +253,18 @@ impl Volumes {
 
     fn judge(&mut self, limits: &Limits) -> Option<Spike> {
         let mut best: Option<Spike> = None;
+        let mut shorter = self.hour.tainted;
         for scale in Scale::ALL {
             let bytes = self.sum(scale);
             let Some((baseline, ratio)) = self.over(scale, bytes, limits) else { continue };
+            if scale == Scale::Shift && shorter {
+                continue;
+            }
+            shorter = true;
             let bucket = if scale == Scale::Minute { &self.minute } else { &self.hour };
             let Some(top) = bucket.top() else { continue };
             let at = bucket.last;
-            if self.habits.is_usual(top, scale as usize, bytes, at) || self.is_told(scale, at) {
+            if self.habits.is_usual(top, scale as usize, bytes, at) || self.is_told(scale, bytes, at) {
                 continue;
             }
             let spike = Spike {
@@ -260,18 +287,18 @@ impl Volumes {
         }
         if let Some(spike) = &best {
             // A spike of a minute is also one of its hour: said once.
-            self.told = [Some(spike.last); SCALES];
+            self.told = Scale::ALL.map(|scale| Some((spike.last, self.sum(scale))));
         }
         best
     }
 
-    /// Whether a window was told already: the same minute or hour, the last eight hours.
-    fn is_told(&self, scale: Scale, at: EventTime) -> bool {
-        let Some(told) = self.told[scale as usize] else { return false };
+    /// Whether it was told already: the same minute; an hour or eight hours within eight hours, unless it has doubled.
+    fn is_told(&self, scale: Scale, bytes: f64, at: EventTime) -> bool {
+        let Some((told, what)) = self.told[scale as usize] else { return false };
         match scale {
             Scale::Minute => told.0.div_euclid(MINUTE_NS) == at.0.div_euclid(MINUTE_NS),
-            Scale::Hour => told.0.div_euclid(HOUR_NS) == at.0.div_euclid(HOUR_NS),
-            Scale::Shift => at.since(told) < HOUR_NS * SHIFT_HOURS as i64,
+            Scale::Hour if told.0.div_euclid(HOUR_NS) == at.0.div_euclid(HOUR_NS) => true,
+            Scale::Hour | Scale::Shift => at.since(told) < HOUR_NS * SHIFT_HOURS as i64 && bytes < 2.0 * what,
         }
     }
 }
@@ -283,8 +310,6 @@ fn floor(limits: &Limits) -> f64 {
 
 impl Footprint for HostState {
     fn heap_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |v| {
-            size_of::<Volumes>() + v.minute.heap_bytes() + v.hour.heap_bytes() + v.habits.heap_bytes()
-        })
+        self.0.as_ref().map_or(0, |v| size_of::<Volumes>() + v.minute.heap_bytes() + v.hour.heap_bytes() + v.habits.heap_bytes())
     }
 }

@@ -11,7 +11,7 @@ use crate::operator::RawRows;
 pub(super) const TOPS_MAX: usize = 8;
 
 /// A destination that sends back this share of what it gets is a conversation.
-const CONVERSATION: f64 = 0.5;
+pub(super) const CONVERSATION: f64 = 0.5;
 
 /// Earlier days whose highs are kept.
 pub(super) const DAYS: usize = 7;
@@ -188,7 +188,7 @@ pub(super) struct History {
     today_samples: u32,
     /// Highs of earlier days with traffic, newest first, 0 = none.
     days: [f64; DAYS],
-    /// When each was, in days.
+    /// Which day each was, plus one; 0 = none.
     on: [i64; DAYS],
     /// Windows with traffic, ever.
     pub samples: u32,
@@ -200,10 +200,10 @@ impl History {
         let day = at.0.div_euclid(DAY_NS);
         if day > self.day {
             if self.today_samples > 0 {
+                let high = self.todays(floor);
                 self.days.rotate_right(1);
                 self.on.rotate_right(1);
-                (self.days[0], self.on[0]) = (0.0, i64::MIN);
-                (self.days[0], self.on[0]) = (self.todays(floor), self.day);
+                (self.days[0], self.on[0]) = (high, self.day + 1);
             }
             (self.day, self.today, self.today_samples) = (day, [0.0; 3], 0);
         }
@@ -220,7 +220,13 @@ impl History {
 
     /// Days before today that are known.
     pub fn days(&self) -> u32 {
-        self.on.iter().zip(&self.days).filter(|(on, high)| **high > 0.0 && self.day - **on <= DAYS as i64).count() as u32
+        self.kept().count() as u32
+    }
+
+    /// Highs of days that are not too long ago.
+    fn kept(&self) -> impl Iterator<Item = f64> + '_ {
+        let oldest = self.day - DAYS as i64;
+        self.on.iter().zip(&self.days).filter(move |(on, _)| **on != 0 && **on > oldest).map(|(_, high)| *high)
     }
 
     /// Octets of a busy window, by what is known at `floor` (the least a busy window is taken for).
@@ -229,13 +235,11 @@ impl History {
     }
 
     fn earlier(&self) -> f64 {
-        let kept = self.on.iter().zip(&self.days).filter(|(on, _)| self.day.saturating_sub(**on) <= DAYS as i64);
-        kept.map(|(_, high)| *high).fold(0.0, f64::max)
+        self.kept().fold(0.0, f64::max)
     }
 
     fn todays(&self, floor: f64) -> f64 {
         let high = self.today[(self.today_samples.min(3) as usize).saturating_sub(1)];
-        let known = self.on.iter().any(|on| *on > 0);
-        if known { high.min(RAISE_MAX * self.earlier().max(floor)) } else { high }
+        if self.days() > 0 { high.min(RAISE_MAX * self.earlier().max(floor)) } else { high }
     }
 }
