@@ -1,2 +1,37 @@
-//! (skeleton)
-fn main() {}
+//! The `tidewatch-bench` command: makes traffic, and (beside it, as benches) measures what it costs to analyse it.
+//!
+//! Exit codes: 0 good; 2 usage, or something that cannot be read or written.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod generate;
+mod zeek_files;
+
+/// Traffic and measurements for tidewatch.
+#[derive(Parser)]
+#[command(name = "tidewatch-bench", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    // The help text stands at the arguments.
+    Generate(generate::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Generate(args) => generate::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,7 +1,21 @@
 //! What a detection is: pure operators over one key's rows. Knows no Kafka, no async, no clock, no files.
+//!
+//! In the order in which a row meets them: [`detection`] (a closed slice comes in), [`door`] (initiator, merge,
+//! duplicates, contacts), the detectors of [`detectors::ALL`] behind the contract [`operator`], kept by [`runtime`] and
+//! [`states`]; then, in the tenant's view, [`correlate`].
 
+pub mod beaconing;
+#[cfg(test)]
+mod conformance;
+pub mod correlate;
+pub mod detection;
 pub mod detectors;
+pub mod door;
+pub mod egress_volume;
+mod ends;
 pub mod key;
+pub mod lateral;
 pub mod operator;
 pub mod rule;
 pub mod runtime;
+pub mod states;

@@ -1,5 +1,13 @@
 //! Typed rules: what an analyst may change, after parsing. A `Rule` cannot be wrong: unknown names, values out of range
-//! and unknown kinds died on the way here.
+//! and unknown kinds died on the way here. Knows no files: texts come in, rules or mistakes go out.
+
+mod defaults;
+mod parse;
+mod set;
+
+pub use defaults::{DEFAULTS, DefaultRules};
+pub use parse::{KINDS_OF_SEVERITY, RULE_ID_BYTES_MAX, RULES_MAX, SUPPRESS_MAX, TEXT_BYTES_MAX, parse};
+pub use set::{RuleSet, Source};
 
 use std::collections::BTreeMap;
 
@@ -43,3 +51,6 @@ impl Rule {
         self.lists.get(name).map_or(&[], Vec::as_slice)
     }
 }
+
+#[cfg(test)]
+mod tests;

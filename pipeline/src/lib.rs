@@ -1,4 +1,19 @@
 //! How a record travels: logs, decode, time, slices, workers, snapshots, delivery, and the `tidewatch` command.
 //! Knows no detection: which detectors exist is the business of `tidewatch-operators`.
 
+pub mod backtest;
+pub mod command;
+pub mod correlate;
+pub mod deliver;
+pub mod detect;
+pub mod epoch;
+pub mod input;
 pub mod log;
+pub mod normalize;
+pub mod rules;
+pub mod run;
+pub mod snapshot;
+pub mod task;
+pub mod time;
+pub mod topology;
+pub mod worker;

@@ -1,2 +1,7 @@
-//! (skeleton)
-fn main() {}
+//! The `tidewatch` command; everything is in [`tidewatch::command`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidewatch::command::main()
+}

@@ -1,6 +1,12 @@
 //! Findings: candidates on their way from detect to correlate. A finding is a signal that has not yet met what only the
 //! tenant's view knows: prevalence, age, suppression.
 
+mod codec;
+mod contacts;
+
+pub use codec::FINDING_SCHEMA;
+pub use contacts::{CONTACTS_BYTES_MAX, CONTACTS_MAX, ContactsError};
+
 use crate::signal::{Endpoint, Entity, Evidence, RawRange, RuleRef, Severity};
 use crate::time::EventTime;
 
@@ -65,4 +71,24 @@ pub struct Contacts {
     pub destination: Vec<String>,
     /// Event time of the first contact.
     pub at: Vec<EventTime>,
+}
+
+impl Contacts {
+    /// Adds an entry.
+    pub fn push(&mut self, tenant: &str, host: &impl std::fmt::Display, destination: &str, at: EventTime) {
+        self.tenant.push(tenant.to_owned());
+        self.host.push(host.to_string());
+        self.destination.push(destination.to_owned());
+        self.at.push(at);
+    }
+
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.tenant.len()
+    }
+
+    /// No entries.
+    pub fn is_empty(&self) -> bool {
+        self.tenant.is_empty()
+    }
 }

@@ -1,9 +1,24 @@
 //! Signals: one record per decision, as published on the signals topic. JSON and Avro carry the same names.
+//!
+//! Both forms are functions of the signal alone: equal signals give equal bytes, whatever wrote them.
+
+mod avro;
+mod cloudevent;
+mod id;
+mod json;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::avro::{SIGNAL_SCHEMA, from_avro, to_avro};
+pub(crate) use self::avro::{
+    get_attack, get_confidence, get_endpoint, get_entity, get_evidence, get_raw, get_rule, get_severity, get_time, put_attack,
+    put_endpoint, put_evidence, put_raw, put_verdict,
+};
+pub use self::cloudevent::{CONTENT_TYPE, ContentType, headers};
+pub use self::id::signal_id;
+pub use self::json::{JSON_BYTES_MAX, JsonError, from_json, to_json};
 use crate::time::EventTime;
 
 /// How bad it would be, by the rule's ceiling.
@@ -35,6 +50,22 @@ pub enum Value {
     Flag(bool),
     /// Several of the above; never nested.
     List(Vec<Value>),
+}
+
+impl Value {
+    /// No list, and finite if a number: what may stand in a list.
+    pub(crate) fn is_scalar(&self) -> bool {
+        match self {
+            Self::Double(v) => v.is_finite(),
+            Self::List(_) => false,
+            Self::Long(_) | Self::Text(_) | Self::Flag(_) => true,
+        }
+    }
+
+    /// What the published forms can carry.
+    pub(crate) fn is_publishable(&self) -> bool {
+        self.is_scalar() || matches!(self, Self::List(_))
+    }
 }
 
 /// Evidence by name, sorted.
@@ -135,4 +166,55 @@ pub struct Signal {
     pub attack: Vec<String>,
     /// Where the rows lie.
     pub raw: Vec<RawRange>,
+}
+
+/// A signal with every field.
+#[cfg(test)]
+pub(crate) fn sample() -> Signal {
+    let time = |text| EventTime::parse_rfc3339(text).unwrap_or_default();
+    let (tenant, rule, version, subject) = ("acme", "ndr-beaconing-default", 1, "203.0.113.66:443");
+    let entity = Entity { kind: "host".into(), id: "10.0.0.5".into() };
+    Signal {
+        id: signal_id(tenant, rule, version, &entity, subject, time("2026-06-04T12:31:00Z")),
+        tenant: tenant.into(),
+        plane: "threat".into(),
+        kind: "ndr.beaconing".into(),
+        title: "Beaconing".into(),
+        why: "10.0.0.5 called \"cdn.example\"\n31 times".into(),
+        severity: Severity::Medium,
+        confidence: 84,
+        rule: RuleRef { id: rule.into(), version },
+        entity,
+        source: Some(Endpoint { ip: Some("10.0.0.5".into()), ..Endpoint::default() }),
+        destination: Some(Endpoint {
+            ip: Some("203.0.113.66".into()),
+            port: Some(443),
+            domain: Some("cdn.example".into()),
+            name: Some("edge".into()),
+        }),
+        first_seen: time("2026-06-04T12:00:00Z"),
+        last_seen: time("2026-06-04T12:31:00.123456789Z"),
+        decided_at: time("2026-06-04T12:31:00.5Z"),
+        detected_at: time("2026-06-04T12:31:10Z"),
+        evidence: Evidence::from([
+            ("interval_s".into(), Value::Double(60.0)),
+            ("jitter".into(), Value::Double(0.08)),
+            ("samples".into(), Value::Long(31)),
+            ("proxied".into(), Value::Flag(false)),
+            (
+                "names".into(),
+                Value::List(vec![Value::Text("a".into()), Value::Long(-1), Value::Double(1e300), Value::Flag(true)]),
+            ),
+            ("none".into(), Value::List(vec![])),
+            ("user_agent".into(), Value::Text("curl/8".into())),
+        ]),
+        attack: vec!["T1071".into()],
+        raw: vec![RawRange { topic: "probectl.flow.events".into(), partition: 3, from: 1201, to: 1388, rows: 31 }],
+    }
+}
+
+/// A signal with nothing that may be absent.
+#[cfg(test)]
+pub(crate) fn minimal() -> Signal {
+    Signal { source: None, destination: None, evidence: Evidence::new(), attack: Vec::new(), raw: Vec::new(), ..sample() }
 }

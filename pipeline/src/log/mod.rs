@@ -1,10 +1,11 @@
 //! The one door to topics: read a partition from an offset; append to several partitions and commit offsets atomically.
 //!
 //! Three logs stand behind it: [`memory`] (tests, simulation, backtests over files), [`embedded`] (a directory on one
-//! machine) and [`kafka`] (production). All pass the same suite, [`conformance`]. What always holds: order per
-//! partition; a reader sees committed records only; offsets grow but may have gaps; a second writer of one id fences the
-//! first; a commit is all or nothing, and a [`Writer::commit`] that returns has *settled* it (an unknown outcome is
-//! resolved inside the log, never guessed by the caller).
+//! machine) and [`kafka`] (production). The first two are one [`local`] log over two stores. All pass the same suite,
+//! [`conformance`]. What always holds: order per partition; a reader sees committed records only; offsets grow but may
+//! have gaps; a second writer of one id fences the first; a commit is all or nothing, and a [`Writer::commit`] that
+//! returns has *settled* it (an unknown outcome is resolved inside the log, never guessed by the caller; only over
+//! [`socket`], where the owner may have died, an error can say that the outcome is unknown).
 //! Nothing here knows what a record means.
 
 use std::fmt;
@@ -16,7 +17,9 @@ use tidewatch_schemas::time::EventTime;
 pub mod conformance;
 pub mod embedded;
 pub mod kafka;
+pub mod local;
 pub mod memory;
+pub mod partitioner;
 pub mod socket;
 
 /// One record of a partition. Cheap to clone: bytes are shared.
@@ -192,7 +195,8 @@ pub trait Log: Send + Sync + fmt::Debug {
 
 /// Reads one partition in order.
 pub trait Reader: Send {
-    /// The next committed records; empty when nothing came within `timeout`.
+    /// The next committed records; empty when nothing came within `timeout`, or when all that came was a gap.
+    /// [`LogError::OutOfRange`] when the log's start has passed the position: nothing is skipped silently.
     fn poll(&mut self, limit: PollLimit, timeout: Duration) -> Result<Vec<Record>, LogError>;
 
     /// The next offset to read; past gaps and transaction markers already seen.

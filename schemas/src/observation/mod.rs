@@ -54,6 +54,25 @@ pub struct Routing<'a> {
     pub primary: bool,
 }
 
+/// What normalize decides of a row: whose it is and where it lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Filing<'a> {
+    /// Verified tenant.
+    pub tenant: &'a str,
+    /// Host, where its address is known.
+    pub host_address: Option<Address>,
+    /// Host, where only a name is known.
+    pub host_name: Option<&'a str>,
+    /// False on the copy under a second key.
+    pub primary: bool,
+    /// Input format.
+    pub format: &'a str,
+    /// Offset of the input record.
+    pub offset: i64,
+    /// Row inside the record.
+    pub row: u32,
+}
+
 /// The routing key: XXH3-64 over tenant, a zero byte, and the host's 16 bytes or its name. Fixed for ever: it places keys
 /// in key groups that outlive a process. It only places; equality is always decided on tenant and host themselves.
 pub fn route_key(tenant: &str, host_address: Option<Address>, host_name: Option<&str>) -> u64 {
@@ -168,6 +187,37 @@ macro_rules! kinds {
             }
         }
 
+        impl<'a> Row<'a> {
+            /// Its tenant.
+            pub fn tenant(&self) -> &'a str {
+                match self { $(Row::$kind(r) => r.tenant,)* }
+            }
+
+            /// False on the copy filed under a second internal host.
+            pub fn primary(&self) -> bool {
+                match self { $(Row::$kind(r) => r.primary,)* }
+            }
+
+            /// Its input format.
+            pub fn format(&self) -> &'a str {
+                match self { $(Row::$kind(r) => r.format,)* }
+            }
+
+            /// Files the row: owner, host and routing key, format, place in the input.
+            pub fn file(&mut self, filing: &Filing<'a>) {
+                match self { $(Row::$kind(r) => {
+                    r.tenant = filing.tenant;
+                    r.host_address = filing.host_address;
+                    r.host_name = filing.host_name;
+                    r.key = route_key(filing.tenant, filing.host_address, filing.host_name);
+                    r.primary = filing.primary;
+                    r.format = filing.format;
+                    r.offset = filing.offset;
+                    r.row = filing.row;
+                })* }
+            }
+        }
+
         /// One builder per kind.
         #[derive(Debug, Default)]
         pub struct Columns { $(#[doc = concat!("Rows of [`", stringify!($batch), "`].")] pub $field: $columns,)* }
@@ -181,6 +231,11 @@ macro_rules! kinds {
             /// No rows.
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
+            }
+
+            /// Appends a row to its table.
+            pub fn push(&mut self, row: &Row<'_>) {
+                match row { $(Row::$kind(r) => self.$field.push(r),)* }
             }
 
             /// Ends every builder that has rows.

@@ -135,6 +135,13 @@ pub trait Decoder: Send {
     /// Decodes one record. `Err` rejects the whole record; bad single rows go to [`Decoded::bad`].
     fn decode<'a>(&mut self, value: &'a [u8], meta: RecordMeta, arena: &'a Bump, out: &mut Decoded<'a>) -> Result<(), Fault>;
 
+    /// Row `index` of a record alone, in the record's own format, so that it can be rejected and replayed without its
+    /// neighbours. `None` where the record is the row.
+    fn extract(&self, value: &[u8], index: u32) -> Option<Vec<u8>> {
+        let _ = (value, index);
+        None
+    }
+
     /// What it has learned, at most 2 KiB of text; `None` when nothing. Survives a restart in the offset's metadata.
     fn learned(&self) -> Option<String> {
         None

@@ -1,0 +1,394 @@
+//! Beaconing: a host that calls the same peer again and again, on its own.
+//!
+//! # What it finds
+//! Contacts of one host with one peer whose gaps are sleeps of one length, give or take: from a clock to
+//! `period * (1 - 0.9 * random)`, 5 s to 25 h, with some contacts lost and some that belong to something else.
+//!
+//! # Why it matters
+//! An implant has to ask for orders. Sleeping between questions is what keeps it quiet, and what gives it away: people
+//! and memoryless software do not leave gaps of one length. It is often the only trace before anything happens.
+//!
+//! # Rows and key
+//! Flows that open a connection and were begun by the host; the contact time is the connection's start. Handshakes (SNI)
+//! and HTTP requests (Host, CONNECT) give the name. A pair is host and name with port where a name explains the
+//! connection, else host and address with port and transport. A proxy is never a peer: what is asked of it is. Connections
+//! within 2 s of each other are one contact. Failed connections count: an implant whose server is gone still calls.
+//! A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
+//!
+//! # State
+//! Per host at most 4,096 pairs (about 200 bytes for a pair seen once, 3.2 KB with 96 contacts, the most that are kept),
+//! 1,024 names waiting for their flow and 1,024 services. A full host holds 0.9 MB after a scan, 13 MB when every pair is
+//! busy. At the limit a quarter goes at once, pairs of fewer than three contacts first, least recently touched first. A
+//! pair without contact for four days is forgotten.
+//!
+//! # Thresholds
+//! Evidence is a log e-value: the likelihood of the gaps under sleeps (twelve shapes, two rates of loss, two of foreign
+//! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 9, 14
+//! at eight gaps: a memoryless pair is meant to do so once in 8,000 lives, however often one looks (measured: none of
+//! 1,200). A clock is found at its ninth contact (`min_samples` 8), half jitter one-sided after 15 to 16, half jitter both
+//! ways after 20 to 24, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are
+//! looked at, so that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.5 is the spread of one
+//! sleep over its mean, lost contacts taken out, so 0.19 for half jitter one-sided. A beacon lasts at
+//! least 180 s.
+//!
+//! # False positives
+//! Software on a timer: updates, telemetry, push. Told apart by what they do, not by whose they are: connections held
+//! open for re-use on a timer, timers that poll a name served from five addresses or more, reconnections, peers inside and
+//! listed names are found with low severity and 20 less confidence. Contacts that send 512 KiB or more are transfers, not
+//! questions. Peers that two in five hosts know are dropped when the tenant has ten hosts or more.
+//! NTP, DNS, DHCP, NetBIOS, SSDP, STUN, mDNS and LLMNR over UDP are never pairs (`quiet_ports`).
+//!
+//! # Blind spots
+//! Sleeps of more than 25 h; ICMP; a channel inside one long connection (see long connections); an implant that imitates
+//! people or changes peer at every call without a common name; one that holds its connections open on an exact timer, or
+//! polls a farm of addresses on one, is only found with low severity; orders over DNS or NTP; a name forged to be one of
+//! the listed ones (low severity); questions that carry 512 KiB.
+//!
+//! # ATT&CK
+//! T1071 Application Layer Protocol.
+//!
+//! # Sources
+//! RITA's split of pairs into names and addresses (activecm/rita). Ville 1939 and Ramdas et al. 2023, "Game-theoretic
+//! statistics and safe anytime-valid inference", for e-values. Sleep and jitter as MITRE ATT&CK S0154 documents them.
+
+mod evidence;
+mod judge;
+mod key;
+mod pair;
+mod state;
+mod verdict;
+
+use libm::round;
+use tidewatch_schemas::address::AddressClass;
+use tidewatch_schemas::finding::Finding;
+use tidewatch_schemas::observation::Kind;
+use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
+use tidewatch_schemas::time::EventTime;
+
+use self::key::{PeerKey, Place, TCP, UDP, place};
+use self::pair::{Contact, Pair};
+pub use self::state::HostState;
+use self::state::{Asked, LIFETIME_NS};
+use self::verdict::{Limits, Verdict, verdict};
+use crate::key::HostKey;
+use crate::operator::{
+    Context, Detector, Draft, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Slice, Threshold,
+};
+use crate::rule::Rule;
+use crate::runtime::Store;
+
+/// The detector.
+pub static DETECTOR: Detector = Detector {
+    kind: "ndr.beaconing",
+    rule_kind: "beaconing",
+    title: "Beaconing",
+    page: include_str!("beaconing.rs"),
+    reads: &[Kind::Flow, Kind::Tls, Kind::Http],
+    attack: &["T1071"],
+    thresholds: &[
+        Threshold {
+            name: "min_samples",
+            default: 8.0,
+            min: 3.0,
+            max: 90.0,
+            meaning: "gaps that fit the period; fewer than 8 cannot tell sleeps from chance",
+        },
+        Threshold {
+            name: "max_jitter",
+            default: 0.5,
+            min: 0.0,
+            max: 1.0,
+            meaning: "standard deviation of one sleep over its mean, lost contacts taken out; 0.47 is 90 % jitter one-sided",
+        },
+        Threshold {
+            name: "min_interval_s",
+            default: 5.0,
+            min: 1.0,
+            max: 86_400.0,
+            meaning: "shortest period; contacts within 2 s are one",
+        },
+        Threshold {
+            name: "max_interval_s",
+            default: 90_000.0,
+            min: 5.0,
+            max: 172_800.0,
+            meaning: "longest period; 25 h, so that once a day is inside",
+        },
+    ],
+    lists: &[
+        ListField {
+            name: "quiet_ports",
+            default: &["53", "67", "68", "123", "137", "138", "546", "547", "1900", "3478", "3702", "5353", "5355"],
+            entry: ListEntry::Port,
+            meaning: "UDP services that repeat by design; 53 over TCP as well",
+        },
+        ListField {
+            name: "quiet_names",
+            default: &[
+                "data.microsoft.com",
+                "dsp.mp.microsoft.com",
+                "update.microsoft.com",
+                "windowsupdate.com",
+                "wns.windows.com",
+                "push.apple.com",
+                "mesu.apple.com",
+                "mtalk.google.com",
+                "update.googleapis.com",
+                "safebrowsing.googleapis.com",
+                "push.services.mozilla.com",
+                "detectportal.firefox.com",
+                "connectivity-check.ubuntu.com",
+            ],
+            entry: ListEntry::Text,
+            meaning: "update, telemetry and push services, with their subdomains: low severity",
+        },
+    ],
+    build: |rule| Store::boxed(&DETECTOR, rule, Beaconing::new),
+    judge: judge::judge,
+};
+
+/// The operator of one rule.
+#[derive(Clone, Debug)]
+pub struct Beaconing {
+    limits: Limits,
+    quiet_ports: Vec<u16>,
+    quiet_names: Vec<String>,
+}
+
+impl Beaconing {
+    /// For a rule whose thresholds and lists are filled in.
+    pub fn new(rule: &Rule) -> Self {
+        let mut quiet_ports: Vec<u16> = rule.list("quiet_ports").iter().filter_map(|p| p.parse().ok()).collect();
+        quiet_ports.sort_unstable();
+        Self { limits: Limits::new(rule), quiet_ports, quiet_names: rule.list("quiet_names").to_vec() }
+    }
+
+    fn is_quiet_port(&self, port: u16, transport: u8) -> bool {
+        (transport == UDP || port == 53) && self.quiet_ports.binary_search(&port).is_ok()
+    }
+
+    fn is_listed(&self, key: &PeerKey) -> bool {
+        let PeerKey::Name { name, .. } = key else { return false };
+        self.quiet_names.iter().any(|q| name.strip_suffix(q.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    }
+
+    /// A name that the host asked for. Returns its key when that is a contact of its own.
+    fn named(&self, row: &Seen<'_>, state: &mut HostState) -> Option<PeerKey> {
+        let (name, start, address, port, named_port, proxy) = match &row.what {
+            Observation::Tls(r) => (r.server_name?, r.start_time, r.destination_address?, r.destination_port?, None, false),
+            Observation::Http(r) => {
+                (r.host?, r.start_time, r.destination_address?, r.destination_port?, r.host_port, r.via_proxy)
+            }
+            _ => return None,
+        };
+        let key = PeerKey::named(name, named_port.filter(|_| proxy).unwrap_or(port))?;
+        let start = start.unwrap_or(row.at);
+        let place = place(address, AddressClass::Unknown);
+        if place == Place::Nobody {
+            return None;
+        }
+        // Handshakes inside a proxy's tunnel name the same peer at the proxy's address; they are part of the CONNECT.
+        let proxy = proxy || state.is_proxy(address, port);
+        let asked = Asked { address, port, proxy, internal: place == Place::Inside && !proxy };
+        if proxy && matches!(row.what, Observation::Tls(_)) {
+            return None;
+        }
+        state.name(&key, &asked, start, row.at);
+        let contact = Contact::new(start, row.position);
+        state.contact(&key, contact, row.at, asked.internal, (!proxy).then_some(address)).map(|_| key)
+    }
+
+    /// A connection that the host began. Returns the key of its pair when that got a contact of its own.
+    fn opened(&self, flow: &Flow<'_>, row: &Seen<'_>, state: &mut HostState) -> Option<PeerKey> {
+        let transport = flow.row.transport;
+        let port = flow.peer_port?;
+        if !flow.opens || flow.initiator != Initiator::Host || self.is_quiet_port(port, transport) || is_piece(flow) {
+            return None;
+        }
+        let contact = Contact::new(flow.start, row.position).with_flow(flow.bytes_out, row.at.since(flow.start), flow.failed);
+        let Some(address) = flow.peer.address else {
+            let key = PeerKey::named(flow.peer.name?, port)?;
+            return state.contact(&key, contact, row.at, true, None).map(|_| key);
+        };
+        let place = place(address, AddressClass::from_u8(flow.peer.class));
+        if place == Place::Nobody {
+            return None;
+        }
+        if transport == TCP {
+            if let Some((key, named)) = state.named(address, port, flow.start) {
+                state.complete(&key, named, contact);
+                return None;
+            }
+            if state.is_proxy(address, port) {
+                return None;
+            }
+            if flow.failed
+                && let Some(key) = state.usual_name(address, port).cloned()
+            {
+                return state.contact(&key, contact, row.at, place == Place::Inside, Some(address)).map(|_| key);
+            }
+        }
+        let key = PeerKey::Address { address, port, transport };
+        state.contact(&key, contact, row.at, place == Place::Inside, None).map(|_| key)
+    }
+
+    /// Looks at a pair that got a contact.
+    fn look(&self, key: &PeerKey, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
+        let Some(pair) = state.pairs.get_mut(key) else { return };
+        if pair.len() <= self.limits.samples_min || pair.total < pair.next_look {
+            return;
+        }
+        // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts.
+        pair.next_look = pair.total.saturating_add((pair.total / 10).clamp(1, 12));
+        let pair = &state.pairs[key];
+        let Some(verdict) = verdict(pair, &self.limits, self.is_listed(key)) else { return };
+        if !state.explained(key) {
+            ctx.emit(draft(key, pair, &verdict, at, ctx));
+        }
+    }
+}
+
+/// A piece of an older connection: TCP flags are known, none is SYN, and sampling cannot have lost it.
+fn is_piece(flow: &Flow<'_>) -> bool {
+    let row = &flow.row;
+    row.transport == TCP
+        && !flow.failed
+        && row.sampling_rate <= 1
+        && row.tcp_flags.filter(|f| *f != 0).map_or(row.connection_state == Some("OTH"), |f| f & 0x02 == 0)
+}
+
+impl Beaconing {
+    /// One slice of one host without a runtime, for tests and measurements: the rows in, the candidates out.
+    pub fn slice(&self, rule: &Rule, key: &HostKey, slice: Slice, rows: &[Seen<'_>], state: &mut HostState) -> Vec<Finding> {
+        let (mut findings, mut wake, mut forget) = (Vec::new(), None, false);
+        let mut ctx = Context {
+            key,
+            slice,
+            rule,
+            detector: &DETECTOR,
+            inputs: &[],
+            findings: &mut findings,
+            wake: &mut wake,
+            forget: &mut forget,
+        };
+        self.rows(rows, state, &mut ctx);
+        findings
+    }
+}
+
+impl Operator for Beaconing {
+    type State = HostState;
+
+    fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
+        let fresh = state.pairs.is_empty();
+        // Names first: in rows of one time they come after the flow that carried them.
+        let mut contacted: Vec<(PeerKey, EventTime)> = Vec::new();
+        let mut note = |key: Option<PeerKey>, at: EventTime| contacted.extend(key.map(|k| (k, at)));
+        for row in rows {
+            note(self.named(row, state), row.at);
+        }
+        for row in rows {
+            if let Observation::Flow(flow) = &row.what {
+                note(self.opened(flow, row, state), row.at);
+            }
+        }
+        contacted.sort();
+        for (i, (key, at)) in contacted.iter().enumerate() {
+            // The last of a key has its latest time.
+            if contacted.get(i + 1).is_none_or(|next| next.0 != *key) {
+                self.look(key, *at, state, ctx);
+            }
+        }
+        if fresh && !state.pairs.is_empty() {
+            ctx.wake_at(ctx.slice.end.plus(LIFETIME_NS));
+        }
+    }
+
+    fn wake(&self, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
+        if state.expire(at) {
+            ctx.forget();
+        } else if let Some(next) = state.next_expiry() {
+            // Not more than once an hour, whatever expires.
+            ctx.wake_at(next.max(at.plus(3600 * tidewatch_schemas::time::SECOND_NS)));
+        }
+    }
+}
+
+/// What is said of a beacon.
+fn draft(key: &PeerKey, pair: &Pair, verdict: &Verdict, at: EventTime, ctx: &Context<'_>) -> Draft {
+    let fit = &verdict.fit;
+    let contacts = pair.collapsed();
+    let last = contacts.last().map_or(at, |c| c.start);
+    let subject = key.to_string();
+    let failed = if verdict.failed_ratio >= 0.5 { ", mostly failing" } else { "" };
+    let why = format!(
+        "{} called {subject} {} times in {}, every {}, jitter {} %, {} missed{failed}",
+        ctx.key.host,
+        fit.fitting + 1,
+        span(verdict.span_s),
+        span(fit.interval_s),
+        round(fit.jitter * 100.0),
+        fit.missed,
+    );
+    let (destination, kind) = match key {
+        PeerKey::Address { address, port, .. } => {
+            (Endpoint { ip: Some(address.to_string()), port: Some(*port), ..Endpoint::default() }, "address")
+        }
+        PeerKey::Name { name, port } => {
+            // Of several addresses none is "the" one.
+            let ip = (pair.addresses.len() == 1).then(|| pair.addresses[0].to_string());
+            (Endpoint { ip, port: Some(*port), domain: Some(name.to_string()), ..Endpoint::default() }, "name")
+        }
+    };
+    let mut evidence = Evidence::new();
+    let mut put = |name: &str, value: Value| evidence.insert(name.to_owned(), value);
+    put("interval_s", Value::Double(rounded(fit.interval_s, 1000.0)));
+    put("jitter", Value::Double(rounded(fit.jitter, 1000.0)));
+    put("samples", Value::Long(fit.fitting as i64));
+    put("missed", Value::Long(fit.missed as i64));
+    put("contacts", Value::Long(i64::from(pair.total)));
+    put("span_s", Value::Double(rounded(verdict.span_s, 10.0)));
+    put("failed_ratio", Value::Double(rounded(verdict.failed_ratio, 1000.0)));
+    put("open_s", Value::Double(verdict.lasting_s));
+    put("weight", Value::Double(rounded(fit.weight, 10.0)));
+    put("size_evenness", Value::Double(rounded(verdict.size_evenness, 1000.0)));
+    put("key", Value::Text(kind.to_owned()));
+    if let Some(bytes) = verdict.bytes_median {
+        put("bytes_median", Value::Long(bytes as i64));
+    }
+    if let Some(ordinary) = verdict.ordinary {
+        put("ordinary", Value::Text(ordinary.name().to_owned()));
+    }
+    Draft {
+        why,
+        confidence: verdict.confidence as u8,
+        severity: verdict.ordinary.map(|_| Severity::Low),
+        contact: Some(key.contact()),
+        subject,
+        destination: Some(destination),
+        first_seen: pair.first,
+        last_seen: last,
+        decided_at: at,
+        evidence,
+        attack: Vec::new(),
+        raw: pair.raw(),
+    }
+}
+
+fn rounded(value: f64, by: f64) -> f64 {
+    round(value * by) / by
+}
+
+/// A duration for people.
+fn span(seconds: f64) -> String {
+    if seconds < 120.0 {
+        format!("{} s", round(seconds))
+    } else if seconds < 7200.0 {
+        format!("{} min", round(seconds / 60.0))
+    } else {
+        format!("{} h", rounded(seconds / 3600.0, 10.0))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! What is not a beacon: memoryless, clustered and heavy-tailed gaps. The best of these models is what a beacon has to
+//! beat, so a talker whose gaps are a little more even than chance stays silent.
+
+use libm::{exp, lgamma, log, sqrt};
+
+/// Shapes of the gamma nulls: 1 is memoryless (Poisson); up to 1.5 (relative spread 0.82) covers people and retries that
+/// are more even than chance; below 1 clusters.
+const SHAPES: [f64; 3] = [0.5, 1.0, 1.5];
+
+/// Narrowest log-normal null: relative spread 1.3.
+const LOG_SPREAD_MIN: f64 = 1.0;
+
+/// Rounds of the two-rate fit.
+const ROUNDS: usize = 8;
+
+/// Gaps are taken from the floor on, but not below this, seconds.
+const LEAST_S: f64 = 0.05;
+
+/// The best log-likelihood of the gaps under any null, nats, less what it costs to choose the scale (Laplace, as for the
+/// beacons). `gaps` is not empty.
+pub(super) fn ln_likelihood(gaps: &[f64], floor_s: f64) -> f64 {
+    let past: Vec<f64> = gaps.iter().map(|g| (g - floor_s).max(LEAST_S)).collect();
+    let n = past.len() as f64;
+    let mean = past.iter().sum::<f64>() / n;
+    let logs: Vec<f64> = past.iter().map(|x| log(*x)).collect();
+    let log_mean = logs.iter().sum::<f64>() / n;
+
+    let gamma = SHAPES.iter().map(|&a| {
+        let scale = mean / a;
+        n * ((a - 1.0) * log_mean - mean / scale - a * log(scale) - lgamma(a)) - cost(1.0 / sqrt(a), n)
+    });
+    let log_spread = sqrt(logs.iter().map(|l| (l - log_mean) * (l - log_mean)).sum::<f64>() / n).max(LOG_SPREAD_MIN);
+    let log_normal = logs
+        .iter()
+        .map(|l| {
+            let z = (l - log_mean) / log_spread;
+            -l - log(log_spread) - 0.918_938_533_204_672_7 - 0.5 * z * z
+        })
+        .sum::<f64>()
+        - cost(log_spread, n);
+    // Its further parameters stay chosen for free: the null side may only be too good.
+    let two_rates = two_rates(&past, mean) - cost(1.0, n);
+    gamma.chain([log_normal, two_rates]).fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// Cost of a scale known to `spread` per gap, nats.
+fn cost(spread: f64, n: f64) -> f64 {
+    log(super::LN_RANGE / (spread * sqrt(2.0 * std::f64::consts::PI / n))).max(0.0)
+}
+
+/// Two memoryless rates, as of bursts and pauses, fitted by expectation and maximisation.
+fn two_rates(past: &[f64], mean: f64) -> f64 {
+    let (mut share, mut fast, mut slow) = (0.5, 4.0 / mean, 0.4 / mean);
+    let n = past.len() as f64;
+    for _ in 0..ROUNDS {
+        let (mut weight, mut fast_sum, mut slow_sum) = (0.0, 0.0, 0.0);
+        for &x in past {
+            let (f, s) = (share * fast * exp(-fast * x), (1.0 - share) * slow * exp(-slow * x));
+            let r = if f + s > 0.0 { f / (f + s) } else { 0.0 };
+            weight += r;
+            fast_sum += r * x;
+            slow_sum += (1.0 - r) * x;
+        }
+        if weight < 0.5 || n - weight < 0.5 {
+            break;
+        }
+        share = weight / n;
+        fast = weight / fast_sum.max(LEAST_S);
+        slow = (n - weight) / slow_sum.max(LEAST_S);
+    }
+    past.iter().map(|&x| log((share * fast * exp(-fast * x) + (1.0 - share) * slow * exp(-slow * x)).max(1e-300))).sum()
+}

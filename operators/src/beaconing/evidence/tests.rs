@@ -1,0 +1,73 @@
+//! Tests of the statistics alone.
+#![allow(clippy::unwrap_used)]
+
+use super::stream::Stream;
+use super::*;
+
+fn sleeps(seed: u64, n: usize, period_s: f64, jitter: f64, lost: f64) -> Vec<f64> {
+    let mut stream = Stream::new(seed);
+    (0..n)
+        .map(|_| {
+            let mut gap_s = 0.0;
+            loop {
+                gap_s += period_s * (1.0 - jitter * stream.next());
+                if stream.next() >= lost {
+                    break gap_s;
+                }
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_clock_weighs_much_after_eight_gaps() {
+    let fit = weigh(&[30.0; 8], 2.0).unwrap();
+    assert!(fit.weight > 15.0, "{fit:?}");
+    assert_eq!((fit.interval_s, fit.jitter, fit.fitting, fit.missed), (30.0, 0.0, 8, 0));
+}
+
+#[test]
+fn a_lost_contact_counts_as_lost_not_as_jitter() {
+    let mut gaps = vec![30.0; 7];
+    gaps.insert(3, 60.0);
+    let fit = weigh(&gaps, 2.0).unwrap();
+    assert!(fit.weight > 12.0, "{fit:?}");
+    assert_eq!((fit.interval_s, fit.missed), (30.0, 1));
+    assert!(fit.jitter < 0.001);
+}
+
+#[test]
+fn weight_grows_with_contacts_and_falls_with_jitter() {
+    let weight = |n, jitter| weigh(&sleeps(7, n, 300.0, jitter, 0.0), 2.0).unwrap().weight;
+    assert!(weight(40, 0.5) > weight(20, 0.5));
+    assert!(weight(30, 0.1) > weight(30, 0.5));
+    assert!(weight(30, 0.5) > 12.0);
+}
+
+#[test]
+fn a_night_off_does_not_hide_it() {
+    let mut gaps = sleeps(3, 24, 300.0, 0.3, 0.0);
+    gaps[11] = 36_000.0;
+    assert!(weigh(&gaps, 2.0).unwrap().weight > 10.0);
+}
+
+#[test]
+fn memoryless_talkers_pass_the_bar_no_more_often_than_stated() {
+    // 200 talkers, each looked at after every contact: at a weight of 7 the stated chance is 0.0009 each.
+    let mut passed = 0;
+    for seed in 0..200 {
+        let mut stream = Stream::new(seed + 1);
+        let gaps: Vec<f64> = (0..60).map(|_| 2.0 - 60.0 * log(stream.next())).collect();
+        passed += usize::from((8..=60).any(|n| weigh(&gaps[..n], 2.0).is_some_and(|f| f.weight > 7.0)));
+    }
+    assert!(passed <= 1, "{passed}");
+}
+
+#[test]
+fn hostile_gaps_are_refused() {
+    assert_eq!(weigh(&[], 2.0), None);
+    assert_eq!(weigh(&[1.0, f64::NAN, 2.0, 3.0], 2.0), None);
+    assert_eq!(weigh(&[0.0; 9], 2.0), None);
+    assert!(weigh(&[1e18; 9], 2.0).is_none_or(|f| f.weight.is_finite()));
+    assert!(weigh(&[1e-9; 9], 2.0).is_none_or(|f| !f.weight.is_nan()));
+}

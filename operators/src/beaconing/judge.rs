@@ -1,0 +1,55 @@
+//! The tenant's view of a candidate: how many hosts talk to the destination, and for how long somebody has.
+
+use tidewatch_schemas::finding::Finding;
+use tidewatch_schemas::signal::Value;
+use tidewatch_schemas::time::SECOND_NS;
+
+use crate::operator::TenantFacts;
+
+/// Hosts from which a share says something: of fewer, one host is always "many".
+const HOSTS_MIN: u64 = 10;
+
+/// Share of hosts from which a destination is everybody's: dropped, unless it mostly fails.
+const POPULAR: f64 = 0.4;
+/// Share from which it is common.
+const COMMON: f64 = 0.1;
+/// Share up to which it is rare, as a single host always is.
+const RARE: f64 = 0.02;
+
+/// Days after which a destination is an old acquaintance.
+const OLD_DAYS: i64 = 14;
+
+/// Adds prevalence; drops what everybody talks to.
+pub(super) fn judge(mut finding: Finding, facts: &TenantFacts) -> Option<Finding> {
+    if facts.hosts > 0 {
+        finding.why = format!(
+            "{}; {} of {} hosts {} to it",
+            finding.why,
+            facts.knowing,
+            facts.hosts,
+            if facts.knowing == 1 { "talks" } else { "talk" }
+        );
+    }
+    if facts.hosts >= HOSTS_MIN {
+        let share = facts.knowing as f64 / facts.hosts as f64;
+        finding.evidence.insert("prevalence".to_owned(), Value::Double(libm::round(share * 10_000.0) / 10_000.0));
+        let failing = matches!(finding.evidence.get("failed_ratio"), Some(Value::Double(r)) if *r >= 0.5);
+        if share >= POPULAR && !failing {
+            return None;
+        }
+        if share >= COMMON {
+            adjust(&mut finding, -15);
+        } else if share <= RARE || facts.knowing <= 1 {
+            adjust(&mut finding, 8);
+        }
+        let old = facts.known_since.is_some_and(|since| finding.decided_at.since(since) > OLD_DAYS * 86_400 * SECOND_NS);
+        if old {
+            adjust(&mut finding, -8);
+        }
+    }
+    Some(finding)
+}
+
+fn adjust(finding: &mut Finding, by: i8) {
+    finding.confidence = finding.confidence.saturating_add_signed(by).min(99);
+}

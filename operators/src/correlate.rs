@@ -1,0 +1,253 @@
+//! Correlate: the tenant's view of findings. Counts who knows which destination, judges each candidate with that
+//! (through its detector's `judge`), and suppresses what was already told. Pure: a closed slice's contacts and findings
+//! in, signals out. Contacts of a slice count before its candidates are judged.
+//!
+//! Suppression goes by the same subject as the signal's id, and because this state commits with the signals it can only
+//! be armed by a signal that was committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tidewatch_schemas::finding::{Contacts, Finding};
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
+
+use crate::detectors;
+use crate::key::{Host, HostKey};
+use crate::operator::{Footprint, Slice, TenantFacts};
+use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
+
+/// Destinations remembered per tenant; at the limit the ones silent longest go, a quarter at a time, counted.
+pub const DESTINATIONS_PER_TENANT_MAX: usize = 262_144;
+
+/// Hosts named per destination; beyond it only their number grows, by first contacts of later days no more.
+pub const HOSTS_PER_DESTINATION_MAX: usize = 64;
+
+/// Hosts named per tenant; beyond it their number stands.
+pub const HOSTS_PER_TENANT_MAX: usize = 65_536;
+
+/// Suppressed subjects per tenant; at the limit those that would end first go, counted: a signal may then come early.
+pub const SUPPRESSED_PER_TENANT_MAX: usize = 65_536;
+
+/// A host or destination not heard of for so long no longer counts.
+const MEMORY_NS: i64 = 7 * 86_400 * SECOND_NS;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Destination {
+    hosts: BTreeSet<u64>,
+    more: u64,
+    first: EventTime,
+    last: EventTime,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct TenantState {
+    hosts: BTreeMap<u64, EventTime>,
+    destinations: BTreeMap<String, Destination>,
+    /// (rule id, entity, subject) to the end of suppression.
+    suppressed: BTreeMap<(String, String, String), EventTime>,
+    evicted: u64,
+}
+
+impl Footprint for TenantState {
+    fn heap_bytes(&self) -> usize {
+        // Counted by entries: B-tree slack of one half, names of 24 bytes on average.
+        self.hosts.len() * 24 + self.destinations.len() * 160 + self.suppressed.len() * 160
+    }
+}
+
+/// What a rule's candidates came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// Candidates seen.
+    pub evaluated: u64,
+    /// Signals.
+    pub fired: u64,
+    /// Held back by suppression.
+    pub suppressed: u64,
+    /// Dropped in the tenant's view (too common).
+    pub dismissed: u64,
+}
+
+/// Correlation of one task.
+#[derive(Debug)]
+pub struct Correlation {
+    states: KeyedStates<TenantState>,
+    verdicts: BTreeMap<String, Verdicts>,
+}
+
+impl Default for Correlation {
+    fn default() -> Self {
+        let limits = StateLimits { lifetime_ns: 30 * 86_400 * SECOND_NS, ..StateLimits::default() };
+        Self { states: KeyedStates::new(limits), verdicts: BTreeMap::new() }
+    }
+}
+
+impl Correlation {
+    /// A closed slice of one tenant. Returns the findings that become signals, in order.
+    pub fn slice(&mut self, tenant: &str, slice: Slice, contacts: &Contacts, mut findings: Vec<Finding>) -> Vec<Finding> {
+        findings.sort_by(|a, b| {
+            (&a.kind, &a.rule.id, &a.entity.id, &a.subject, a.decided_at).cmp(&(
+                &b.kind,
+                &b.rule.id,
+                &b.entity.id,
+                &b.subject,
+                b.decided_at,
+            ))
+        });
+        let key = HostKey { tenant: Arc::from(tenant), host: Host::Name(Arc::from("")) };
+        let Self { states, verdicts } = self;
+        let out = states.touch(&key, key.route(), slice.start, |state, _, _| {
+            state.count(tenant, contacts);
+            let mut signals = Vec::new();
+            for finding in findings {
+                let verdict = verdicts.entry(finding.rule.id.clone()).or_default();
+                verdict.evaluated += 1;
+                let Some(detector) = detectors::by_kind(&finding.kind) else { continue };
+                let facts = state.facts(finding.contact.as_deref(), slice.start);
+                let Some(finding) = (detector.judge)(finding, &facts) else {
+                    verdict.dismissed += 1;
+                    continue;
+                };
+                let subject = (finding.rule.id.clone(), finding.entity.id.clone(), finding.subject.clone());
+                if state.suppressed.get(&subject).is_some_and(|until| finding.decided_at < *until) {
+                    verdict.suppressed += 1;
+                    continue;
+                }
+                // Armed from the deciding row's event time, which lies inside this closed slice: never ahead of it.
+                state.suppressed.insert(subject, finding.decided_at.plus(finding.suppress_ns));
+                verdict.fired += 1;
+                signals.push(finding);
+            }
+            state.limit(slice.start);
+            signals
+        });
+        self.states.enforce();
+        out
+    }
+
+    /// Figures per rule.
+    pub fn verdicts(&self) -> &BTreeMap<String, Verdicts> {
+        &self.verdicts
+    }
+
+    /// Key groups to write.
+    pub fn groups(&self, changed_only: bool) -> Vec<u16> {
+        if changed_only { self.states.dirty().collect() } else { self.states.occupied().collect() }
+    }
+
+    /// Forgets which groups changed.
+    pub fn clean(&mut self) {
+        self.states.clean();
+    }
+
+    /// A group's states.
+    pub fn pack(&self, group: u16) -> Vec<u8> {
+        self.states.pack(group)
+    }
+
+    /// Takes a group's states up.
+    pub fn unpack(&mut self, group: u16, bytes: &[u8]) -> Result<(), RestoreError> {
+        self.states.unpack("correlate", group, bytes)
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> StateStats {
+        self.states.stats()
+    }
+}
+
+impl TenantState {
+    fn count(&mut self, tenant: &str, contacts: &Contacts) {
+        for i in 0..contacts.len() {
+            if contacts.tenant[i] != tenant {
+                continue;
+            }
+            let host = xxhash_rust::xxh3::xxh3_64(contacts.host[i].as_bytes());
+            let at = contacts.at[i];
+            if self.hosts.len() < HOSTS_PER_TENANT_MAX || self.hosts.contains_key(&host) {
+                let last = self.hosts.entry(host).or_insert(at);
+                *last = (*last).max(at);
+            }
+            if contacts.destination[i].is_empty() {
+                continue;
+            }
+            let destination = self.destinations.entry(contacts.destination[i].clone()).or_insert_with(|| Destination {
+                first: at,
+                last: at,
+                ..Destination::default()
+            });
+            destination.first = destination.first.min(at);
+            destination.last = destination.last.max(at);
+            if !destination.hosts.contains(&host) {
+                if destination.hosts.len() < HOSTS_PER_DESTINATION_MAX {
+                    destination.hosts.insert(host);
+                } else {
+                    destination.more += 1;
+                }
+            }
+        }
+    }
+
+    fn facts(&self, contact: Option<&str>, now: EventTime) -> TenantFacts {
+        let hosts = self.hosts.values().filter(|last| now.since(**last) <= MEMORY_NS).count() as u64;
+        let Some(destination) = contact.and_then(|c| self.destinations.get(c)) else {
+            return TenantFacts { hosts, knowing: 0, known_since: None };
+        };
+        // Past the exact limit a host counts once for every day it came back, so the number is an upper bound there;
+        // 64 hosts already say "not rare".
+        let knowing = (destination.hosts.len() as u64 + destination.more).min(hosts.max(1));
+        TenantFacts { hosts, knowing, known_since: Some(destination.first) }
+    }
+
+    fn limit(&mut self, now: EventTime) {
+        self.suppressed.retain(|_, until| *until > now);
+        if self.suppressed.len() > SUPPRESSED_PER_TENANT_MAX {
+            let mut order: Vec<_> = self.suppressed.iter().map(|(k, u)| (*u, k.clone())).collect();
+            order.sort_unstable();
+            for (_, key) in order.iter().take(self.suppressed.len() - SUPPRESSED_PER_TENANT_MAX) {
+                self.suppressed.remove(key);
+                self.evicted += 1;
+            }
+        }
+        if self.destinations.len() > DESTINATIONS_PER_TENANT_MAX {
+            let mut order: Vec<_> = self.destinations.iter().map(|(k, d)| (d.last, k.clone())).collect();
+            order.sort_unstable();
+            for (_, key) in order.iter().take(DESTINATIONS_PER_TENANT_MAX / 4) {
+                self.destinations.remove(key);
+                self.evicted += 1;
+            }
+        }
+        if self.hosts.len() >= HOSTS_PER_TENANT_MAX {
+            self.hosts.retain(|_, last| now.since(*last) <= MEMORY_NS);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contacts(of: &[(&str, &str)]) -> Contacts {
+        let mut c = Contacts::default();
+        for (host, destination) in of {
+            c.push("t1", host, destination, EventTime::from_secs(10));
+        }
+        c
+    }
+
+    #[test]
+    fn prevalence_counts_hosts_not_contacts() {
+        let mut state = TenantState::default();
+        state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
+        let facts = state.facts(Some("x"), EventTime::from_secs(20));
+        assert_eq!((facts.hosts, facts.knowing), (3, 2));
+    }
+
+    #[test]
+    fn another_tenants_contacts_do_not_count() {
+        let mut state = TenantState::default();
+        state.count("t2", &contacts(&[("a", "x")]));
+        assert_eq!(state.facts(Some("x"), EventTime::from_secs(20)).knowing, 0);
+    }
+}

@@ -1,0 +1,197 @@
+//! Detection of one task: a closed slice's rows in, findings and contacts out. Pure: the answer depends on the set of
+//! rows, the rules and what earlier slices left behind; not on how the rows came.
+
+use tidewatch_schemas::finding::{Contacts, Finding};
+use tidewatch_schemas::observation::{Kind, Row};
+use tidewatch_schemas::time::EventTime;
+
+use crate::detectors;
+use crate::door::{Door, DoorStats};
+use crate::key::HostKey;
+use crate::operator::{Position, Seen, Slice};
+use crate::rule::Rule;
+use crate::runtime::{Env, Instance, RestoreError, StateStats};
+
+/// A row of a slice as detection takes it. The slice's rows come sorted by [`SliceRow::order`] within one host.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceRow<'a> {
+    /// Event time.
+    pub at: EventTime,
+    /// The row.
+    pub row: Row<'a>,
+    /// Where it lies.
+    pub position: Position,
+    /// False on a copy under a second key.
+    pub primary: bool,
+    /// Its format has true equals.
+    pub true_equals: bool,
+}
+
+impl SliceRow<'_> {
+    /// The one order of a host's rows: event time, kind, content. Position comes last and only breaks ties between
+    /// identical rows, which differ in nothing else.
+    pub fn order(&self, other: &SliceRow<'_>) -> std::cmp::Ordering {
+        self.at.cmp(&other.at).then_with(|| self.row.compare_content(&other.row)).then_with(|| {
+            let (a, b) = (self.position, other.position);
+            (a.input, a.offset, a.row).cmp(&(b.input, b.offset, b.row))
+        })
+    }
+}
+
+/// What a slice gave.
+#[derive(Debug, Default)]
+pub struct SliceOutput {
+    /// Candidates, in the order of hosts and rules.
+    pub findings: Vec<Finding>,
+    /// New pairs.
+    pub contacts: Contacts,
+    /// Primary rows recognised as duplicates.
+    pub duplicates: u64,
+}
+
+/// The operators of one task.
+pub struct Detection {
+    door: Door,
+    instances: Vec<Box<dyn Instance>>,
+    inputs: Vec<(String, u32)>,
+}
+
+impl std::fmt::Debug for Detection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Detection").field("rules", &self.instances.len()).finish_non_exhaustive()
+    }
+}
+
+/// Figures of one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleStats {
+    /// Rule id.
+    pub rule: String,
+    /// States.
+    pub states: StateStats,
+}
+
+/// Name under which the door's states travel in snapshots; no rule id may be equal (ids hold no space).
+const DOOR: &str = "the door";
+
+/// A state group of an operator: (operator, key group).
+pub type Part = (String, u16);
+
+impl Detection {
+    /// Operators for the enabled rules, in their order.
+    pub fn new(rules: &[Rule]) -> Self {
+        let mut detection = Self { door: Door::default(), instances: Vec::new(), inputs: Vec::new() };
+        detection.set_rules(rules);
+        detection
+    }
+
+    /// Takes up another version of the rules: rules that stay keep their states, new ones start empty, others go.
+    pub fn set_rules(&mut self, rules: &[Rule]) {
+        let mut old = std::mem::take(&mut self.instances);
+        for rule in rules.iter().filter(|r| r.enabled) {
+            let Some(detector) = detectors::by_rule_kind(&rule.kind) else { continue };
+            let kept = old.iter().position(|i| i.rule().id == rule.id && i.rule().kind == rule.kind);
+            self.instances.push(match kept {
+                Some(at) => {
+                    let mut instance = old.swap_remove(at);
+                    instance.set_rule(rule);
+                    instance
+                }
+                None => (detector.build)(rule),
+            });
+        }
+    }
+
+    /// Index of an input partition, for [`Position::input`]. At most 65,536; further ones share the last index.
+    pub fn input(&mut self, topic: &str, partition: u32) -> u16 {
+        let at = self.inputs.iter().position(|(t, p)| t == topic && *p == partition).unwrap_or_else(|| {
+            self.inputs.push((topic.to_owned(), partition));
+            self.inputs.len() - 1
+        });
+        u16::try_from(at).unwrap_or(u16::MAX)
+    }
+
+    /// The input partitions by index.
+    pub fn inputs(&self) -> &[(String, u32)] {
+        &self.inputs
+    }
+
+    /// Restores the list of input partitions.
+    pub fn set_inputs(&mut self, inputs: Vec<(String, u32)>) {
+        self.inputs = inputs;
+    }
+
+    /// One host's rows of a slice, sorted by [`SliceRow::order`].
+    pub fn host(&mut self, key: &HostKey, route: u64, slice: Slice, rows: &[SliceRow<'_>], out: &mut SliceOutput) {
+        let mut seen: Vec<Seen<'_>> = Vec::with_capacity(rows.len());
+        out.duplicates += self.door.rows(key, route, slice, rows, &mut seen, &mut out.contacts);
+        let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings };
+        for instance in &mut self.instances {
+            instance.rows(key, route, &seen, &mut env);
+        }
+    }
+
+    /// Earliest wake-up of tenants in scope.
+    pub fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime> {
+        self.instances.iter().filter_map(|i| i.next_wake(in_scope)).min()
+    }
+
+    /// Ends a slice: wake-ups that lie before its end, then the limits.
+    pub fn end(&mut self, slice: Slice, in_scope: &dyn Fn(&str) -> bool, out: &mut SliceOutput) {
+        let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings };
+        for instance in &mut self.instances {
+            instance.wake(in_scope, &mut env);
+            instance.enforce();
+        }
+        self.door.enforce();
+    }
+
+    /// Frees what has outlived its lifetime.
+    pub fn sweep(&mut self, tenant: &str, now: EventTime) {
+        self.door.sweep(tenant, now);
+        self.instances.iter_mut().for_each(|i| i.sweep(tenant, now));
+    }
+
+    /// State groups to write: those changed since the last [`Self::clean`], or all.
+    pub fn parts(&self, changed_only: bool) -> Vec<Part> {
+        let door = self.door.groups(changed_only).into_iter().map(|g| (DOOR.to_owned(), g));
+        let rules = self.instances.iter().flat_map(|i| i.groups(changed_only).into_iter().map(|g| (i.rule().id.clone(), g)));
+        door.chain(rules).collect()
+    }
+
+    /// Forgets which groups changed.
+    pub fn clean(&mut self) {
+        self.door.clean();
+        self.instances.iter_mut().for_each(|i| i.clean());
+    }
+
+    /// One state group as bytes.
+    pub fn pack(&self, part: &Part) -> Vec<u8> {
+        if part.0 == DOOR {
+            return self.door.pack(part.1);
+        }
+        self.instances.iter().find(|i| i.rule().id == part.0).map(|i| i.pack(part.1)).unwrap_or_default()
+    }
+
+    /// Takes one state group up. A group of a rule that is no longer there is left aside.
+    pub fn unpack(&mut self, part: &Part, bytes: &[u8]) -> Result<(), RestoreError> {
+        if part.0 == DOOR {
+            return self.door.unpack(part.1, bytes);
+        }
+        match self.instances.iter_mut().find(|i| i.rule().id == part.0) {
+            Some(instance) => instance.unpack(part.1, bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> (DoorStats, Vec<RuleStats>) {
+        let rules = self.instances.iter().map(|i| RuleStats { rule: i.rule().id.clone(), states: i.stats() }).collect();
+        (self.door.stats().0, rules)
+    }
+
+    /// Kinds of rows that some rule reads.
+    pub fn reads(&self, kind: Kind) -> bool {
+        self.instances.iter().any(|i| i.detector().reads.contains(&kind))
+    }
+}

@@ -1,0 +1,269 @@
+//! The door of detect: what every detector would otherwise have to do for itself, done once. Per host it
+//!
+//! - recognises rows that are the same event told twice (identical rows lie side by side in the slice order; a format
+//!   with true equals, such as sampled packets, is told apart),
+//! - infers who opened a connection where the source does not say,
+//! - merges the re-exports of one long connection, and its two directions, and its sightings through several exporters,
+//!   so that one connection opens once and its octets count once,
+//! - tells correlate of each new (host, destination) pair, once a day, at most [`CONTACTS_PER_SLICE_MAX`] a slice.
+//!
+//! It decides nothing about threats.
+
+mod connection;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use tidewatch_schemas::finding::Contacts;
+use tidewatch_schemas::observation::{FlowRow, Row};
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
+
+use crate::detection::SliceRow;
+use crate::key::{Host, HostKey};
+use crate::operator::{Flow, Footprint, Initiator, Observation, Peer, Seen, Slice};
+use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
+use connection::Connections;
+
+/// New pairs reported per host and slice; beyond it a host is scanning and only the count is kept.
+pub const CONTACTS_PER_SLICE_MAX: usize = 64;
+
+/// Pairs remembered per host and day; beyond it none is reported until the day ends.
+pub const CONTACTS_PER_DAY_MAX: usize = 4096;
+
+const DAY_NS: i64 = 86_400 * SECOND_NS;
+
+/// What the door counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DoorStats {
+    /// Rows that told an event a second time.
+    pub duplicates: u64,
+    /// Records that continued a connection already open.
+    pub merged: u64,
+    /// New pairs not reported because a limit was reached.
+    pub contacts_withheld: u64,
+    /// Connections dropped at the per-host limit.
+    pub connections_evicted: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct DoorState {
+    connections: Connections,
+    day: i64,
+    known: BTreeSet<u64>,
+    seen_today: bool,
+}
+
+impl Footprint for DoorState {
+    fn heap_bytes(&self) -> usize {
+        // A B-tree of u64 holds 11 keys a node of about 104 bytes; half full on average.
+        self.connections.heap_bytes() + self.known.len() * 16
+    }
+}
+
+/// The door with its memory of every host.
+#[derive(Debug)]
+pub struct Door {
+    states: KeyedStates<DoorState>,
+    stats: DoorStats,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            states: KeyedStates::new(StateLimits { lifetime_ns: 2 * DAY_NS, ..StateLimits::default() }),
+            stats: DoorStats::default(),
+        }
+    }
+}
+
+impl Door {
+    /// Lets one host's rows of a slice through, in order. `seen` receives what detectors get; contacts go to `contacts`.
+    /// Returns how many rows were recognised as duplicates, counting primary rows only.
+    pub fn rows<'a>(
+        &mut self,
+        key: &HostKey,
+        route: u64,
+        slice: Slice,
+        rows: &[SliceRow<'a>],
+        seen: &mut Vec<Seen<'a>>,
+        contacts: &mut Contacts,
+    ) -> u64 {
+        let Self { states, stats } = self;
+        states.touch(key, route, slice.start, |state, _, _| {
+            let mut duplicates = 0;
+            let day = slice.start.0.div_euclid(DAY_NS);
+            if state.day != day {
+                state.day = day;
+                state.known.clear();
+                state.seen_today = false;
+            }
+            if !state.seen_today {
+                state.seen_today = true;
+                contacts.push(&key.tenant, &key.host, "", slice.start);
+            }
+            let mut budget = CONTACTS_PER_SLICE_MAX;
+            for (i, row) in rows.iter().enumerate() {
+                if i > 0 && !row.true_equals && rows[i - 1].row.compare_content(&row.row).is_eq() {
+                    stats.duplicates += 1;
+                    duplicates += u64::from(row.primary);
+                    continue;
+                }
+                let what = match row.row {
+                    Row::Flow(flow) => {
+                        let flow = through(key, flow, &mut state.connections, stats);
+                        if flow.opens && flow.initiator == Initiator::Host {
+                            meet_peer(key, state, &flow.peer, row.at, &mut budget, contacts, stats);
+                        }
+                        Observation::Flow(flow)
+                    }
+                    Row::Tls(tls) => {
+                        if let Some(name) = tls.server_name {
+                            meet(key, state, name, row.at, &mut budget, contacts, stats);
+                        }
+                        Observation::Tls(tls)
+                    }
+                    Row::Http(http) => {
+                        if let Some(name) = http.host {
+                            meet(key, state, name, row.at, &mut budget, contacts, stats);
+                        }
+                        Observation::Http(http)
+                    }
+                    Row::Dns(dns) => Observation::Dns(dns),
+                    Row::Edge(edge) => Observation::Edge(edge),
+                    Row::Result(result) => Observation::Result(result),
+                };
+                seen.push(Seen { what, at: row.at, position: row.position });
+            }
+            state.connections.prune(slice.start, &mut stats.connections_evicted);
+            duplicates
+        })
+    }
+
+    /// Keeps byte limits.
+    pub fn enforce(&mut self) {
+        self.states.enforce();
+    }
+
+    /// Frees what has outlived its lifetime.
+    pub fn sweep(&mut self, tenant: &str, now: EventTime) {
+        self.states.sweep(tenant, now);
+    }
+
+    /// Key groups to write.
+    pub fn groups(&self, changed_only: bool) -> Vec<u16> {
+        if changed_only { self.states.dirty().collect() } else { self.states.occupied().collect() }
+    }
+
+    /// Forgets which groups changed.
+    pub fn clean(&mut self) {
+        self.states.clean();
+    }
+
+    /// A group's states.
+    pub fn pack(&self, group: u16) -> Vec<u8> {
+        self.states.pack(group)
+    }
+
+    /// Takes a group's states up.
+    pub fn unpack(&mut self, group: u16, bytes: &[u8]) -> Result<(), RestoreError> {
+        self.states.unpack("door", group, bytes)
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> (DoorStats, StateStats) {
+        (self.stats, self.states.stats())
+    }
+}
+
+fn meet_peer(
+    key: &HostKey,
+    state: &mut DoorState,
+    peer: &Peer<'_>,
+    at: EventTime,
+    budget: &mut usize,
+    contacts: &mut Contacts,
+    stats: &mut DoorStats,
+) {
+    // The common case is a pair already known today: decided on the hash of the bytes, before any text is built.
+    let hash = match (peer.address, peer.name) {
+        (Some(address), _) => xxhash_rust::xxh3::xxh3_64(&address.0),
+        (None, Some(name)) => xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
+        (None, None) => return,
+    };
+    if admit(state, hash, budget, stats) {
+        match peer.address {
+            Some(address) => contacts.push(&key.tenant, &key.host, &address.to_string(), at),
+            None => contacts.push(&key.tenant, &key.host, peer.name.unwrap_or(""), at),
+        }
+    }
+}
+
+fn meet(
+    key: &HostKey,
+    state: &mut DoorState,
+    name: &str,
+    at: EventTime,
+    budget: &mut usize,
+    contacts: &mut Contacts,
+    stats: &mut DoorStats,
+) {
+    if admit(state, xxhash_rust::xxh3::xxh3_64(name.as_bytes()), budget, stats) {
+        contacts.push(&key.tenant, &key.host, name, at);
+    }
+}
+
+fn admit(state: &mut DoorState, hash: u64, budget: &mut usize, stats: &mut DoorStats) -> bool {
+    if state.known.contains(&hash) {
+        return false;
+    }
+    if *budget == 0 || state.known.len() >= CONTACTS_PER_DAY_MAX {
+        stats.contacts_withheld += 1;
+        return false;
+    }
+    *budget -= 1;
+    state.known.insert(hash)
+}
+
+fn through<'a>(key: &HostKey, row: FlowRow<'a>, connections: &mut Connections, stats: &mut DoorStats) -> Flow<'a> {
+    let host_is_source = match &key.host {
+        Host::Address(address) => row.source_address == Some(*address),
+        Host::Name(name) => row.source_name == Some(name) && row.source_address.is_none(),
+    };
+    let (host_port, peer_port) =
+        if host_is_source { (row.source_port, row.destination_port) } else { (row.destination_port, row.source_port) };
+    let peer = if host_is_source {
+        Peer { address: row.destination_address, name: row.destination_name, class: row.destination_class }
+    } else {
+        Peer { address: row.source_address, name: row.source_name, class: row.source_class }
+    };
+    let sighting = connections.see(&row, host_is_source, &peer, host_port, peer_port);
+    if !sighting.opens {
+        stats.merged += 1;
+    }
+    let (forward, reverse) = if sighting.counts { (row.bytes_forward, row.bytes_reverse) } else { (None, None) };
+    let (bytes_out, bytes_in) = if host_is_source { (forward, reverse) } else { (reverse, forward) };
+    Flow {
+        row,
+        opens: sighting.opens,
+        initiator: sighting.initiator,
+        peer,
+        host_port,
+        peer_port,
+        start: row.start_time.unwrap_or(row.event_time),
+        bytes_out,
+        bytes_in,
+        failed: failed(&row),
+    }
+}
+
+/// Refused or never answered, as far as one record tells. Zeek's states for "no data could flow"; for flow exports a TCP
+/// record without any ACK.
+fn failed(row: &FlowRow<'_>) -> bool {
+    const SYN: u8 = 2;
+    const ACK: u8 = 16;
+    match (row.connection_state, row.tcp_flags) {
+        (Some(state), _) => matches!(state, "S0" | "REJ" | "RSTOS0" | "RSTRH" | "SH" | "SHR"),
+        (None, Some(flags)) => row.transport == 6 && flags & SYN != 0 && flags & ACK == 0,
+        (None, None) => false,
+    }
+}

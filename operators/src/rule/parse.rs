@@ -1,0 +1,245 @@
+//! Rule documents to typed rules, checked against what the detectors declare.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tidewatch_schemas::document::{Document, Map, Mistakes, Node, did_you_mean, shown};
+use tidewatch_schemas::signal::Severity;
+
+use super::Rule;
+use crate::operator::{Detector, ListEntry};
+
+/// Rules of one set, at most.
+pub const RULES_MAX: usize = 1_000;
+
+/// Longest rule id, bytes: it travels with every signal.
+pub const RULE_ID_BYTES_MAX: usize = 128;
+
+/// Longest name, description or list entry, bytes.
+pub const TEXT_BYTES_MAX: usize = 4_096;
+
+/// Longest suppression: a rule that should be silent for longer should be off.
+pub const SUPPRESS_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Entries of one list, at most.
+const LIST_ENTRIES_MAX: usize = 10_000;
+
+/// Words for a severity; `warning` is probectl's word for medium.
+pub const KINDS_OF_SEVERITY: &[(&str, Severity)] = &[
+    ("info", Severity::Info),
+    ("low", Severity::Low),
+    ("medium", Severity::Medium),
+    ("warning", Severity::Medium),
+    ("high", Severity::High),
+    ("critical", Severity::Critical),
+];
+
+/// Names a rule may have.
+const FIELDS: &[&str] = &[
+    "id",
+    "version",
+    "kind",
+    "name",
+    "description",
+    "severity",
+    "base_confidence",
+    "suppress",
+    "enabled",
+    "thresholds",
+    "lists",
+];
+
+/// Reads the rules of one layer (the defaults, or an overlay), in the order of the documents. A rule with a mistake is
+/// left out; an id that stands twice, in one document or in two, is a mistake.
+pub fn parse(documents: &[Document], detectors: &[&Detector]) -> (Vec<Rule>, Mistakes) {
+    let mut mistakes = Mistakes::default();
+    let mut rules = Vec::new();
+    let mut places: BTreeMap<String, String> = BTreeMap::new();
+    for document in documents {
+        let root = document.root(&mut mistakes);
+        if root.is_null() {
+            continue;
+        }
+        let Some(map) = root.map(&mut mistakes) else { continue };
+        map.expect_keys(&["rules"], &mut mistakes);
+        let list = map.get("rules").and_then(|n| n.list(&mut mistakes)).unwrap_or_default();
+        for node in list {
+            if rules.len() >= RULES_MAX {
+                mistakes.push(node.mistake(format!("more than {RULES_MAX} rules")));
+                return (rules, mistakes);
+            }
+            let Some(map) = node.map(&mut mistakes) else { continue };
+            check_id_is_new(&map, &mut places, &mut mistakes);
+            rules.extend(rule(&map, detectors, &mut mistakes));
+        }
+    }
+    (rules, mistakes)
+}
+
+fn check_id_is_new(map: &Map<'_>, places: &mut BTreeMap<String, String>, mistakes: &mut Mistakes) {
+    let Some(node) = map.get("id") else { return };
+    // What is wrong with the id itself is reported by `rule`.
+    let Some(id) = node.str(&mut Mistakes::default()) else { return };
+    let here = node.mistake("");
+    let place = format!("{}:{}", here.file, here.line);
+    match places.get(id) {
+        Some(first) => mistakes.push(node.mistake(format!("rule id {} stands twice, first at {first}", shown(id)))),
+        None => {
+            places.insert(id.to_owned(), place);
+        }
+    }
+}
+
+fn rule(map: &Map<'_>, detectors: &[&Detector], mistakes: &mut Mistakes) -> Option<Rule> {
+    map.expect_keys(FIELDS, mistakes);
+    let id = map.require("id", mistakes).and_then(|n| text(n, RULE_ID_BYTES_MAX, mistakes));
+    let version = map.require("version", mistakes).and_then(|n| n.u32_in(1, u32::MAX, mistakes));
+    let detector = map.require("kind", mistakes).and_then(|n| kind(n, detectors, mistakes));
+    let name = optional_text(map, "name", mistakes);
+    let description = optional_text(map, "description", mistakes);
+    let severity = map.require("severity", mistakes).and_then(|n| severity(n, mistakes));
+    let base_confidence = map.require("base_confidence", mistakes).and_then(|n| n.u32_in(0, 100, mistakes));
+    let suppress = map.require("suppress", mistakes).and_then(|n| suppress(n, mistakes));
+    let enabled = map.get("enabled").map_or(Some(true), |n| n.bool(mistakes));
+    // Without a kind there is nothing to check thresholds and lists against; the kind is the mistake to mend first.
+    let detector = detector?;
+    let thresholds = thresholds(map, detector, mistakes);
+    let lists = lists(map, detector, mistakes);
+    Some(Rule {
+        id: id?.to_owned(),
+        version: version?,
+        kind: detector.rule_kind.to_owned(),
+        name: name?.unwrap_or(detector.title).to_owned(),
+        description: description?.unwrap_or_default().to_owned(),
+        severity: severity?,
+        // At most 100, as read.
+        base_confidence: base_confidence? as u8,
+        // At most SUPPRESS_MAX.
+        suppress_ns: suppress?.as_nanos() as i64,
+        enabled: enabled?,
+        thresholds: thresholds?,
+        lists: lists?,
+    })
+}
+
+fn text<'a>(node: Node<'a>, bytes_max: usize, mistakes: &mut Mistakes) -> Option<&'a str> {
+    let text = node.str(mistakes)?;
+    if text.len() > bytes_max {
+        mistakes.push(node.mistake(format!("{} bytes of text; at most {bytes_max}", text.len())));
+        return None;
+    }
+    Some(text)
+}
+
+/// `None` = a mistake; `Some(None)` = not given.
+fn optional_text<'a>(map: &Map<'a>, name: &str, mistakes: &mut Mistakes) -> Option<Option<&'a str>> {
+    map.get(name).map_or(Some(None), |n| text(n, TEXT_BYTES_MAX, mistakes).map(Some))
+}
+
+fn kind<'d>(node: Node<'_>, detectors: &[&'d Detector], mistakes: &mut Mistakes) -> Option<&'d Detector> {
+    let kinds: Vec<&str> = detectors.iter().map(|d| d.rule_kind).collect();
+    node.one_of(&kinds, mistakes).map(|i| detectors[i])
+}
+
+fn severity(node: Node<'_>, mistakes: &mut Mistakes) -> Option<Severity> {
+    let words: Vec<&str> = KINDS_OF_SEVERITY.iter().map(|(word, _)| *word).collect();
+    node.one_of(&words, mistakes).map(|i| KINDS_OF_SEVERITY[i].1)
+}
+
+fn suppress(node: Node<'_>, mistakes: &mut Mistakes) -> Option<Duration> {
+    let suppress = node.duration(mistakes)?;
+    if suppress > SUPPRESS_MAX {
+        mistakes.push(node.mistake(format!("suppress is at most {}h", SUPPRESS_MAX.as_secs() / 3600)));
+        return None;
+    }
+    Some(suppress)
+}
+
+/// The rule's thresholds over the detector's defaults. `None` = a mistake.
+fn thresholds(rule: &Map<'_>, detector: &Detector, mistakes: &mut Mistakes) -> Option<BTreeMap<String, f64>> {
+    let mut values: BTreeMap<String, f64> = detector.thresholds.iter().map(|t| (t.name.to_owned(), t.default)).collect();
+    let Some(node) = rule.get("thresholds") else { return Some(values) };
+    let mut good = true;
+    for (name, key, value) in node.map(mistakes)?.entries() {
+        let Some(declared) = detector.thresholds.iter().find(|t| t.name == name) else {
+            good = false;
+            unknown("threshold", key, name, detector, detector.thresholds.iter().map(|t| t.name), mistakes);
+            continue;
+        };
+        match value.f64(mistakes) {
+            Some(v) if (declared.min..=declared.max).contains(&v) => {
+                values.insert(name.to_owned(), v);
+            }
+            Some(v) => {
+                good = false;
+                mistakes.push(value.mistake(format!("{name} is from {} to {}, got {v}", declared.min, declared.max)));
+            }
+            None => good = false,
+        }
+    }
+    good.then_some(values)
+}
+
+/// The rule's lists over the detector's defaults. `None` = a mistake.
+fn lists(rule: &Map<'_>, detector: &Detector, mistakes: &mut Mistakes) -> Option<BTreeMap<String, Vec<String>>> {
+    let default = |d: &[&str]| d.iter().map(|e| (*e).to_owned()).collect();
+    let mut values: BTreeMap<String, Vec<String>> =
+        detector.lists.iter().map(|l| (l.name.to_owned(), default(l.default))).collect();
+    let Some(node) = rule.get("lists") else { return Some(values) };
+    let mut good = true;
+    for (name, key, value) in node.map(mistakes)?.entries() {
+        let Some(declared) = detector.lists.iter().find(|l| l.name == name) else {
+            good = false;
+            unknown("list", key, name, detector, detector.lists.iter().map(|l| l.name), mistakes);
+            continue;
+        };
+        match entries(value, declared.entry, mistakes) {
+            Some(list) => {
+                values.insert(name.to_owned(), list);
+            }
+            None => good = false,
+        }
+    }
+    good.then_some(values)
+}
+
+/// One list, sorted and without repeats, so that its order changes no version. `None` = a mistake.
+fn entries(list: Node<'_>, entry: ListEntry, mistakes: &mut Mistakes) -> Option<Vec<String>> {
+    let nodes = list.list(mistakes)?;
+    if nodes.len() > LIST_ENTRIES_MAX {
+        mistakes.push(list.mistake(format!("{} entries; at most {LIST_ENTRIES_MAX}", nodes.len())));
+        return None;
+    }
+    let expected = nodes.len();
+    let read: Vec<&str> = nodes
+        .into_iter()
+        .filter_map(|node| {
+            let written = text(node, TEXT_BYTES_MAX, mistakes)?;
+            if entry == ListEntry::Port && !is_port(written) {
+                mistakes.push(node.mistake(format!("expected a port 0 to 65535, got {}", shown(written))));
+                return None;
+            }
+            Some(written)
+        })
+        .collect();
+    let sorted: BTreeSet<&str> = read.iter().copied().collect();
+    (read.len() == expected).then(|| sorted.into_iter().map(str::to_owned).collect())
+}
+
+fn is_port(text: &str) -> bool {
+    // Only the canonical form, so that equal ports are equal texts.
+    text.parse::<u16>().is_ok_and(|port| port.to_string() == text)
+}
+
+fn unknown<'k>(
+    what: &str,
+    key: Node<'_>,
+    name: &str,
+    detector: &Detector,
+    known: impl Iterator<Item = &'k str>,
+    mistakes: &mut Mistakes,
+) {
+    let mut mistake = key.mistake(format!("unknown {what} {} of kind {}", shown(name), detector.rule_kind));
+    mistake.suggestion = did_you_mean(name, known);
+    mistakes.push(mistake);
+}

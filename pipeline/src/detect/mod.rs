@@ -1,0 +1,383 @@
+//! Detect: one partition of `obs`. Collects rows into slices, and when a slice is complete puts its rows in the one
+//! order and hands them to the operators. Writes findings and contacts, keyed by tenant, and its own mark of time.
+//!
+//! A pure function of its partition: rows, marks and versions all lie in the log. Knows no wire format and no detector.
+
+pub mod slices;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidewatch_operators::detection::{Detection, SliceOutput};
+use tidewatch_operators::operator::Slice;
+use tidewatch_operators::rule::Rule;
+use tidewatch_schemas::control::{Mark, StageMark};
+use tidewatch_schemas::finding::Contacts;
+use tidewatch_schemas::header::{self, RecordType};
+use tidewatch_schemas::observation::{self, Batch, Columns, Kind};
+use tidewatch_schemas::time::EventTime;
+
+use crate::epoch::Outputs;
+use crate::log::{Append, Record, TopicPartition};
+use crate::task::{Progress, State, Task, TaskError};
+use crate::time::closing::{Closing, Scope};
+use crate::time::{floor, slice_index, slice_start};
+use slices::{OpenSlices, Origin, SliceLimits};
+
+/// Contacts in one record, at most.
+const CONTACTS_PER_RECORD: usize = 4096;
+
+/// What a detect task needs to know.
+#[derive(Clone, Debug)]
+pub struct DetectConfig {
+    /// Slice, nanoseconds.
+    pub slice_ns: i64,
+    /// Topic for findings and its partitions.
+    pub findings: (String, u32),
+    /// Topic for late rows.
+    pub late: String,
+    /// Partitions of `obs`.
+    pub obs_partitions: u32,
+    /// Names of formats with true equals.
+    pub true_equals: Vec<&'static str>,
+    /// Limits of open slices.
+    pub slices: SliceLimits,
+    /// Rules at the start.
+    pub rules: Vec<Rule>,
+}
+
+/// The task.
+#[derive(Debug)]
+pub struct DetectTask {
+    at: TopicPartition,
+    config: DetectConfig,
+    detection: Detection,
+    closing: Closing,
+    open: OpenSlices,
+    /// Scope to the end of its last closed slice.
+    closed: BTreeMap<Scope, EventTime>,
+    /// Closed slices not yet told to correlate.
+    untold: bool,
+    boundary: bool,
+    swept: BTreeMap<Scope, i64>,
+    late_rows: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    closing: Closing,
+    closed: BTreeMap<Scope, EventTime>,
+    inputs: Vec<(String, u32)>,
+    late_rows: u64,
+}
+
+impl DetectTask {
+    /// A task that has read nothing.
+    pub fn new(at: TopicPartition, config: DetectConfig) -> Self {
+        Self {
+            detection: Detection::new(&config.rules),
+            open: OpenSlices::new(config.slices.clone()),
+            at,
+            config,
+            closing: Closing::default(),
+            closed: BTreeMap::new(),
+            untold: false,
+            boundary: false,
+            swept: BTreeMap::new(),
+            late_rows: 0,
+        }
+    }
+
+    fn foreign(&self, record: &Record, reason: impl ToString) -> TaskError {
+        TaskError::Foreign {
+            topic: self.at.topic.clone(),
+            partition: self.at.partition,
+            offset: record.offset,
+            reason: reason.to_string(),
+        }
+    }
+
+    fn rows(&mut self, record: &Record, kind: Kind, out: Option<&mut Outputs>) -> Result<(), TaskError> {
+        let value = record.value.clone().unwrap_or_default();
+        let batch = observation::decode(kind, &value).map_err(|e| self.foreign(record, e))?;
+        let (topic, partition) = record
+            .header(header::INPUT)
+            .and_then(|h| header::parse_input_header(h))
+            .ok_or_else(|| self.foreign(record, "header tw-input is missing"))?;
+        let input = self.detection.input(topic, partition);
+        let true_equals = first_format(&batch).is_some_and(|f| self.config.true_equals.contains(&f));
+        let slice_ns = self.config.slice_ns;
+        let (closing, closed) = (&self.closing, &self.closed);
+        let place = |routing: &observation::Routing<'_>| {
+            let scope = closing.scope(routing.tenant);
+            let index = slice_index(routing.event_time, slice_ns);
+            let end = slice_start(index.saturating_add(1), slice_ns);
+            let is_closed = closed.get(&scope).is_some_and(|c| end <= *c);
+            (!is_closed).then_some((scope, index))
+        };
+        let origin = Origin { input, true_equals, offset: record.offset };
+        let refused = self.open.add(batch.clone(), &value, origin, place)?;
+        if let Some(out) = out
+            && !refused.is_empty()
+        {
+            self.late(record, &batch, &refused, out);
+        }
+        Ok(())
+    }
+
+    /// Rows of a slice that is already closed: only a roster that grew too late can let them come this far.
+    fn late(&mut self, record: &Record, batch: &Batch, rows: &[u32], out: &mut Outputs) {
+        let mut columns = Columns::default();
+        for &row in rows {
+            let row = batch.row(row as usize);
+            if row.primary() {
+                out.ledger.line(&self.at.topic, row.tenant()).late += 1;
+                self.late_rows += 1;
+            }
+            columns.push(&row);
+        }
+        for (kind, late) in columns.finish() {
+            out.answer(Append {
+                topic: self.config.late.clone(),
+                partition: 0,
+                timestamp: None,
+                key: record.key.clone(),
+                value: Some(observation::encode(&late).into()),
+                headers: late_headers(kind, record.header(header::INPUT).cloned().unwrap_or_default(), "detect"),
+            });
+        }
+    }
+
+    fn mark(&mut self, mark: &Mark, out: &mut Outputs) -> Result<(), TaskError> {
+        self.closing.mark(mark);
+        for scope in self.closing.scopes() {
+            self.close(&scope, out)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the scope's complete slices, in order: those with rows and those with wake-ups.
+    fn close(&mut self, scope: &Scope, out: &mut Outputs) -> Result<(), TaskError> {
+        let slice_ns = self.config.slice_ns;
+        let bound = floor(self.closing.bound(scope, slice_ns), slice_ns);
+        let closed = self.closed.get(scope).copied().unwrap_or(EventTime::MIN);
+        if bound <= closed {
+            return Ok(());
+        }
+        let closing = &self.closing;
+        let in_scope = |tenant: &str| closing.scope(tenant) == *scope;
+        let mut after = closed;
+        loop {
+            let rows = self.open.first(scope);
+            let wake = self.detection.next_wake(&in_scope).map(|at| slice_index(at, slice_ns));
+            let Some(index) = rows.into_iter().chain(wake).min() else { break };
+            // A wake-up asked for in the past is served in the first slice that still can.
+            let index = if after == EventTime::MIN { index } else { index.max(slice_index(after, slice_ns)) };
+            let slice = Slice { start: slice_start(index, slice_ns), end: slice_start(index.saturating_add(1), slice_ns) };
+            if slice.end > bound {
+                break;
+            }
+            let mut output = SliceOutput::default();
+            let detection = &mut self.detection;
+            let mut duplicates: BTreeMap<String, u64> = BTreeMap::new();
+            self.open.close(scope, index, |key, route, rows| {
+                let before = output.duplicates;
+                detection.host(key, route, slice, rows, &mut output);
+                if output.duplicates > before {
+                    *duplicates.entry(key.tenant.to_string()).or_default() += output.duplicates - before;
+                }
+            })?;
+            self.detection.end(slice, &in_scope, &mut output);
+            let hour = slice_index(slice.start, 3_600_000_000_000);
+            if self.swept.insert(scope.clone(), hour).is_some_and(|last| last != hour)
+                && let Scope::Lane(tenant) = scope
+            {
+                self.detection.sweep(tenant, slice.start);
+            }
+            for (tenant, n) in duplicates {
+                out.ledger.line(&self.at.topic, &tenant).duplicate += n;
+            }
+            write_slice(&self.config, &self.at, slice, output, out);
+            after = slice.end;
+        }
+        self.closed.insert(scope.clone(), bound);
+        self.untold = true;
+        self.boundary = true;
+        out.urgent = true;
+        Ok(())
+    }
+}
+
+impl Task for DetectTask {
+    fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError> {
+        let kind = record.header(header::RECORD).and_then(|h| RecordType::parse(h));
+        match kind {
+            Some(RecordType::Observations(kind, version)) if version <= kind.version() => self.rows(record, kind, Some(out)),
+            Some(RecordType::Mark) => {
+                let mark = Mark::decode(record.value.as_deref().unwrap_or_default()).map_err(|e| self.foreign(record, e))?;
+                self.mark(&mark, out)
+            }
+            Some(RecordType::Version) => Ok(()),
+            _ => Err(self.foreign(record, "not an observation, mark or version of this binary")),
+        }
+    }
+
+    fn flush(&mut self, out: &mut Outputs) {
+        if !std::mem::take(&mut self.untold) {
+            return;
+        }
+        let lanes = self.closed.iter().filter_map(|(s, t)| match s {
+            Scope::Lane(tenant) => Some((tenant.to_string(), *t)),
+            Scope::Shared => None,
+        });
+        let mark = StageMark {
+            partition: self.at.partition,
+            partitions: self.config.obs_partitions,
+            closed_shared: self.closed.get(&Scope::Shared).copied().unwrap_or(EventTime::MIN),
+            closed_lanes: lanes.collect(),
+            ended: self.closing.all_ended(),
+        };
+        let value = Bytes::from(mark.encode().expect("a stage mark holds one line a lane and lanes are bounded by the topology"));
+        for partition in 0..self.config.findings.1 {
+            out.note(Append {
+                topic: self.config.findings.0.clone(),
+                partition,
+                timestamp: None,
+                key: None,
+                value: Some(value.clone()),
+                headers: vec![(header::RECORD.to_owned(), RecordType::StageMark.to_header().into())],
+            });
+        }
+    }
+
+    fn at_boundary(&self) -> bool {
+        self.boundary
+    }
+
+    fn state(&mut self, full: bool) -> Option<State> {
+        self.boundary = false;
+        let head = Head {
+            closing: self.closing.clone(),
+            closed: self.closed.clone(),
+            inputs: self.detection.inputs().to_vec(),
+            late_rows: self.late_rows,
+        };
+        let parts = self.detection.parts(!full).into_iter().map(|p| {
+            let bytes = self.detection.pack(&p);
+            (p, bytes)
+        });
+        let state = State {
+            head: postcard::to_stdvec(&head).expect("plain data, memory does not fail"),
+            parts: parts.collect(),
+            full,
+            replay_offset: self.open.replay_offset(),
+        };
+        self.detection.clean();
+        Some(state)
+    }
+
+    fn restore(&mut self, state: &State) -> Result<(), TaskError> {
+        let restore = |reason: String| TaskError::Restore { task: self.at.to_string(), reason };
+        let head: Head = postcard::from_bytes(&state.head).map_err(|e| restore(e.to_string()))?;
+        self.closing = head.closing;
+        self.closed = head.closed;
+        self.late_rows = head.late_rows;
+        self.detection.set_inputs(head.inputs);
+        for (part, bytes) in &state.parts {
+            self.detection
+                .unpack(part, bytes)
+                .map_err(|e| TaskError::Restore { task: self.at.to_string(), reason: e.to_string() })?;
+        }
+        self.detection.clean();
+        // Telling correlate once more what is closed changes nothing; not telling could.
+        self.untold = true;
+        Ok(())
+    }
+
+    fn replay(&mut self, record: &Record) -> Result<(), TaskError> {
+        match record.header(header::RECORD).and_then(|h| RecordType::parse(h)) {
+            Some(RecordType::Observations(kind, version)) if version <= kind.version() => self.rows(record, kind, None),
+            _ => Ok(()),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let (_, rules) = self.detection.stats();
+        let scopes = self.closing.scopes();
+        let holder =
+            scopes.iter().filter_map(|s| self.closing.holder(s)).min_by_key(|h| h.watermark).map(|h| match h.watermark {
+                Some(t) => format!("{}/{} at {t}", h.input.topic, h.input.partition),
+                None => format!("{}/{} has not spoken", h.input.topic, h.input.partition),
+            });
+        Progress {
+            watermark: self.closed.values().copied().min(),
+            held_by: holder,
+            waiting_rows: self.open.rows() as u64,
+            spilled_rows: self.open.spilled_rows,
+            keys: rules.iter().map(|r| r.states.keys).sum(),
+            state_bytes: rules.iter().map(|r| r.states.bytes).sum(),
+            evicted: rules.iter().map(|r| r.states.evicted).sum(),
+            done: self.closing.all_ended(),
+        }
+    }
+}
+
+/// Partition of a tenant in `findings`.
+pub fn findings_partition(tenant: &str, partitions: u32) -> u32 {
+    (observation::route_key(tenant, None, None) % u64::from(partitions.max(1))) as u32
+}
+
+fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output: SliceOutput, out: &mut Outputs) {
+    let record = |tenant: &str, kind: RecordType, value: Vec<u8>| Append {
+        topic: config.findings.0.clone(),
+        partition: findings_partition(tenant, config.findings.1),
+        timestamp: None,
+        key: Some(Bytes::copy_from_slice(tenant.as_bytes())),
+        value: Some(value.into()),
+        headers: vec![
+            (header::RECORD.to_owned(), kind.to_header().into()),
+            (SLICE_END.to_owned(), slice.end.0.to_string().into()),
+            (FROM_PARTITION.to_owned(), at.partition.to_string().into()),
+        ],
+    };
+    let mut by_tenant: BTreeMap<String, Contacts> = BTreeMap::new();
+    let contacts = output.contacts;
+    for i in 0..contacts.len() {
+        let tenant = &contacts.tenant[i];
+        let batch = by_tenant.entry(tenant.clone()).or_default();
+        batch.push(tenant, &contacts.host[i], &contacts.destination[i], contacts.at[i]);
+        if batch.len() >= CONTACTS_PER_RECORD {
+            out.answer(record(tenant, RecordType::Contacts, batch.encode().expect("cut at CONTACTS_PER_RECORD")));
+            *batch = Contacts::default();
+        }
+    }
+    for (tenant, batch) in by_tenant.iter().filter(|(_, b)| !b.is_empty()) {
+        out.answer(record(tenant, RecordType::Contacts, batch.encode().expect("cut at CONTACTS_PER_RECORD")));
+    }
+    for finding in &output.findings {
+        out.answer(record(&finding.tenant, RecordType::Finding, finding.encode()));
+    }
+}
+
+/// Header: end of the slice, nanoseconds.
+pub const SLICE_END: &str = "tw-slice-end";
+
+/// Header: partition of `obs` that a finding comes from.
+pub const FROM_PARTITION: &str = "tw-from";
+
+/// Headers of a late batch.
+pub fn late_headers(kind: Kind, input: Bytes, stage: &'static str) -> Vec<(String, Bytes)> {
+    vec![
+        (header::RECORD.to_owned(), RecordType::Observations(kind, kind.version()).to_header().into()),
+        (header::INPUT.to_owned(), input),
+        ("tw-late-at".to_owned(), stage.into()),
+    ]
+}
+
+fn first_format(batch: &Batch) -> Option<&'static str> {
+    if batch.is_empty() {
+        return None;
+    }
+    tidewatch_schemas::wire::format(batch.row(0).format()).map(|f| f.name)
+}

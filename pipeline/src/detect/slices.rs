@@ -1,0 +1,317 @@
+//! Open slices: rows that wait until their slice is complete. Batches are kept whole and shared; a slice holds indices
+//! into them. Beyond a byte limit batches spill to a local file, counted, never dropped.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tidewatch_operators::detection::SliceRow;
+use tidewatch_operators::key::HostKey;
+use tidewatch_operators::operator::Position;
+use tidewatch_schemas::observation::{self, Batch, Kind, Routing};
+use tidewatch_schemas::time::EventTime;
+
+use crate::time::closing::Scope;
+
+/// Limits of a task's open slices.
+#[derive(Clone, Debug)]
+pub struct SliceLimits {
+    /// Bytes of batches (as compressed on the topic, times [`UNPACKED`]) kept in memory; beyond it they spill.
+    pub bytes_max: usize,
+    /// Where the spill file goes.
+    pub spill_dir: PathBuf,
+}
+
+/// A batch in memory against its lz4 form on the topic: measured 5 to 9 on generated flows; the pessimistic end.
+pub const UNPACKED: usize = 9;
+
+static SPILLS: AtomicU64 = AtomicU64::new(0);
+
+enum Rows {
+    Memory(Arc<Batch>),
+    Spilled { at: u64, len: usize },
+}
+
+struct Held {
+    rows: Rows,
+    kind: Kind,
+    true_equals: bool,
+    input: u16,
+    offset: i64,
+    bytes: usize,
+    users: usize,
+}
+
+#[derive(Default)]
+struct OpenSlice {
+    /// Batch id to the rows of it that lie in this slice.
+    rows: BTreeMap<u64, Vec<u32>>,
+}
+
+/// The open slices of a task.
+pub struct OpenSlices {
+    limits: SliceLimits,
+    slices: BTreeMap<(Scope, i64), OpenSlice>,
+    batches: BTreeMap<u64, Held>,
+    next_id: u64,
+    memory_bytes: usize,
+    spill: Option<(File, u64)>,
+    /// Rows spilled so far.
+    pub spilled_rows: u64,
+}
+
+impl std::fmt::Debug for OpenSlices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenSlices").field("slices", &self.slices.len()).finish_non_exhaustive()
+    }
+}
+
+/// What comes with a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Index of the input partition.
+    pub input: u16,
+    /// Its format has true equals.
+    pub true_equals: bool,
+    /// Offset of the obs record.
+    pub offset: i64,
+}
+
+impl OpenSlices {
+    /// None open.
+    pub fn new(limits: SliceLimits) -> Self {
+        Self {
+            limits,
+            slices: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            next_id: 0,
+            memory_bytes: 0,
+            spill: None,
+            spilled_rows: 0,
+        }
+    }
+
+    /// Files a batch: `place` says for each row which scope and slice it belongs to, or `None` when that is closed.
+    /// Returns the rows that were not taken.
+    pub fn add(
+        &mut self,
+        batch: Batch,
+        encoded: &Bytes,
+        origin: Origin,
+        place: impl Fn(&Routing<'_>) -> Option<(Scope, i64)>,
+    ) -> io::Result<Vec<u32>> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut refused = Vec::new();
+        let mut users = 0;
+        let mut last: Option<(Scope, i64)> = None;
+        let mut run: Vec<u32> = Vec::new();
+        let mut flush = |slices: &mut BTreeMap<(Scope, i64), OpenSlice>, to: &Option<(Scope, i64)>, run: &mut Vec<u32>| {
+            if let Some(to) = to
+                && !run.is_empty()
+            {
+                let rows = slices.entry(to.clone()).or_default().rows.entry(id).or_insert_with(|| {
+                    users += 1;
+                    Vec::new()
+                });
+                rows.append(run);
+            }
+        };
+        for i in 0..batch.len() {
+            let to = place(&batch.routing(i));
+            if to.is_none() {
+                refused.push(i as u32);
+            }
+            if to != last {
+                flush(&mut self.slices, &last, &mut run);
+                last = to;
+            }
+            if last.is_some() {
+                run.push(i as u32);
+            }
+        }
+        flush(&mut self.slices, &last, &mut run);
+        if users == 0 {
+            return Ok(refused);
+        }
+        let bytes = encoded.len() * UNPACKED;
+        let (kind, rows_len) = (batch.kind(), batch.len());
+        let rows = if self.memory_bytes + bytes > self.limits.bytes_max {
+            self.spilled_rows += rows_len as u64;
+            self.spill(encoded)?
+        } else {
+            self.memory_bytes += bytes;
+            Rows::Memory(Arc::new(batch))
+        };
+        let Origin { input, true_equals, offset } = origin;
+        self.batches.insert(id, Held { rows, kind, true_equals, input, offset, bytes, users });
+        Ok(refused)
+    }
+
+    fn spill(&mut self, encoded: &Bytes) -> io::Result<Rows> {
+        if self.spill.is_none() {
+            std::fs::create_dir_all(&self.limits.spill_dir)?;
+            let path =
+                self.limits.spill_dir.join(format!("spill-{}-{}", std::process::id(), SPILLS.fetch_add(1, Ordering::Relaxed)));
+            let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+            // The name goes at once; the space goes with the last handle, crash or not.
+            std::fs::remove_file(&path)?;
+            self.spill = Some((file, 0));
+        }
+        let Some((file, end)) = &mut self.spill else { return Err(io::Error::other("no spill file")) };
+        file.write_all(encoded)?;
+        let at = *end;
+        *end += encoded.len() as u64;
+        Ok(Rows::Spilled { at, len: encoded.len() })
+    }
+
+    /// The scope's first open slice.
+    pub fn first(&self, scope: &Scope) -> Option<i64> {
+        self.slices.range((scope.clone(), i64::MIN)..=(scope.clone(), i64::MAX)).next().map(|((_, index), _)| *index)
+    }
+
+    /// The lowest obs offset that holds a row of an open slice.
+    pub fn replay_offset(&self) -> Option<i64> {
+        self.batches.values().map(|b| b.offset).min()
+    }
+
+    /// Bytes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// Rows waiting.
+    pub fn rows(&self) -> usize {
+        self.slices.values().flat_map(|s| s.rows.values()).map(Vec::len).sum()
+    }
+
+    /// Takes a slice out and hands its hosts to `host` one by one, each with its rows in the one order of the slice.
+    pub fn close(&mut self, scope: &Scope, index: i64, mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>])) -> io::Result<()> {
+        let Some(slice) = self.slices.remove(&(scope.clone(), index)) else { return Ok(()) };
+        let mut batches: Vec<(Arc<Batch>, u16, bool)> = Vec::with_capacity(slice.rows.len());
+        let mut rows: Vec<Place> = Vec::with_capacity(slice.rows.values().map(Vec::len).sum());
+        for (id, indices) in &slice.rows {
+            let held = &self.batches[id];
+            let batch = match &held.rows {
+                Rows::Memory(batch) => batch.clone(),
+                Rows::Spilled { at, len } => Arc::new(self.read_back(held.kind, *at, *len)?),
+            };
+            let at = batches.len() as u32;
+            for &row in indices {
+                let routing = batch.routing(row as usize);
+                rows.push(Place { key: routing.key, time: routing.event_time, batch: at, row });
+            }
+            batches.push((batch, held.input, held.true_equals));
+        }
+        rows.sort_unstable_by(|a, b| (a.key, a.time, a.batch, a.row).cmp(&(b.key, b.time, b.batch, b.row)));
+
+        let mut buffer: Vec<SliceRow<'_>> = Vec::new();
+        let mut from = 0;
+        while from < rows.len() {
+            let key = rows[from].key;
+            let to = from + rows[from..].partition_point(|p| p.key == key);
+            hand_over(&batches, &rows[from..to], &mut buffer, &mut host);
+            from = to;
+        }
+        drop(buffer);
+        self.release(slice.rows.keys());
+        Ok(())
+    }
+
+    fn release<'a>(&mut self, ids: impl Iterator<Item = &'a u64>) {
+        for id in ids {
+            let Some(held) = self.batches.get_mut(id) else { continue };
+            held.users -= 1;
+            if held.users == 0 {
+                if matches!(held.rows, Rows::Memory(_)) {
+                    self.memory_bytes -= held.bytes;
+                }
+                self.batches.remove(id);
+            }
+        }
+        if self.batches.values().all(|b| matches!(b.rows, Rows::Memory(_))) {
+            self.spill = None;
+        }
+    }
+
+    fn read_back(&self, kind: Kind, at: u64, len: usize) -> io::Result<Batch> {
+        let (file, _) = self.spill.as_ref().ok_or_else(|| io::Error::other("spill file is gone"))?;
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, at)?;
+        observation::decode(kind, &bytes).map_err(|e| io::Error::other(format!("spilled batch: {e}")))
+    }
+}
+
+struct Place {
+    key: u64,
+    time: EventTime,
+    batch: u32,
+    row: u32,
+}
+
+/// Rows of one routing key: almost always one host; two hosts whose hashes collide are told apart here.
+fn hand_over<'b>(
+    batches: &'b [(Arc<Batch>, u16, bool)],
+    places: &[Place],
+    buffer: &mut Vec<SliceRow<'b>>,
+    host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
+) {
+    let routing = |p: &Place| batches[p.batch as usize].0.routing(p.row as usize);
+    let same =
+        |a: &Routing<'_>, b: &Routing<'_>| a.tenant == b.tenant && a.host_address == b.host_address && a.host_name == b.host_name;
+    let first = routing(&places[0]);
+    let mut others: Vec<HostKey> = Vec::new();
+    let mut fill = |buffer: &mut Vec<SliceRow<'b>>, wanted: &HostKey, collided: bool| {
+        buffer.clear();
+        for place in places {
+            let (batch, input, true_equals) = &batches[place.batch as usize];
+            let here = batch.routing(place.row as usize);
+            if collided && HostKey::from_routing(&here) != *wanted {
+                continue;
+            }
+            let (offset, row) = batch.position(place.row as usize);
+            buffer.push(SliceRow {
+                at: place.time,
+                row: batch.row(place.row as usize),
+                position: Position { input: *input, offset, row },
+                primary: here.primary,
+                true_equals: *true_equals,
+            });
+        }
+        order(buffer);
+        host(wanted, places[0].key, buffer);
+    };
+    for place in places {
+        let here = routing(place);
+        if !same(&here, &first) {
+            let key = HostKey::from_routing(&here);
+            if !others.contains(&key) {
+                others.push(key);
+            }
+        }
+    }
+    if others.is_empty() {
+        fill(buffer, &HostKey::from_routing(&first), false);
+    } else {
+        others.push(HostKey::from_routing(&first));
+        others.sort();
+        others.iter().for_each(|key| fill(buffer, key, true));
+    }
+}
+
+/// Rows come sorted by time; only runs of equal time still need their content compared.
+fn order(rows: &mut [SliceRow<'_>]) {
+    let mut from = 0;
+    while from < rows.len() {
+        let to = from + rows[from..].partition_point(|r| r.at == rows[from].at);
+        if to - from > 1 {
+            rows[from..to].sort_unstable_by(SliceRow::order);
+        }
+        from = to;
+    }
+}

@@ -1,0 +1,220 @@
+//! Membership of a consumer group: which partitions are ours.
+//!
+//! The group's consumer places tasks and heartbeats; its partitions are paused as soon as they come and records are read
+//! by readers of their own. What always holds: callbacks only record; partitions are given up inside [`Membership::poll`]
+//! and nowhere else; offsets are committed with the group metadata of the moment, and only for partitions held.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::TopicPartitionList;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use super::Shared;
+use super::client::{self, About, Words, code_of, hear, hear_error, is_denied, translate};
+use super::writer::KafkaWriter;
+use crate::log::{LogError, Member, Membership, TopicPartition, Writer};
+
+/// Longest single wait inside the client, so that a long poll notices its deadline.
+const POLL_STEP: Duration = Duration::from_millis(500);
+/// How long leaving for good waits for the partitions to be handed back.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
+
+/// One member.
+pub(super) struct KafkaMembership {
+    group: Arc<Group>,
+    reported: Vec<TopicPartition>,
+}
+
+/// The group consumer, shared with this member's writers.
+pub(super) struct Group {
+    /// Its consumer. `None` only while closing.
+    consumer: Option<BaseConsumer<Callbacks>>,
+    callbacks: Callbacks,
+    /// Group name.
+    pub(super) name: String,
+    shared: Arc<Shared>,
+}
+
+/// Callbacks: record, nothing else.
+#[derive(Clone, Default)]
+pub(super) struct Callbacks {
+    words: Words,
+    held: Arc<Mutex<Held>>,
+}
+
+/// What the callbacks recorded.
+#[derive(Default)]
+struct Held {
+    partitions: BTreeSet<TopicPartition>,
+    /// Counts assignments and revocations.
+    changes: u64,
+}
+
+impl KafkaMembership {
+    /// Joins; the first assignment comes with a later poll.
+    pub(super) fn join(shared: &Arc<Shared>, group: &str, topics: &[String], member: &Member) -> Result<Self, LogError> {
+        for topic in topics {
+            shared.partitions(topic)?;
+        }
+        let callbacks = Callbacks::default();
+        let fail = |e: KafkaError| translate("join", About::Group(group), &e, &shared.config, &callbacks.words);
+        let settings = shared.config.member(group, &member.id)?;
+        let consumer: BaseConsumer<Callbacks> = settings.create_with_context(callbacks.clone()).map_err(fail)?;
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(fail)?;
+        let group = Group { consumer: Some(consumer), callbacks, name: group.to_owned(), shared: Arc::clone(shared) };
+        Ok(Self { group: Arc::new(group), reported: Vec::new() })
+    }
+}
+
+impl Membership for KafkaMembership {
+    fn poll(&mut self, timeout: Duration) -> Result<Option<Vec<TopicPartition>>, LogError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.group.consumer()?.poll(left.min(POLL_STEP)) {
+                // A record fetched before its partition was paused: readers will read it.
+                None | Some(Ok(_)) => {}
+                Some(Err(error)) => self.group.failed(&error)?,
+            }
+            let held = self.group.held();
+            if held != self.reported {
+                self.reported.clone_from(&held);
+                return Ok(Some(held));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn writer(&self, id: &str) -> Result<Box<dyn Writer>, LogError> {
+        Ok(Box::new(KafkaWriter::open(&self.group.shared, id, Some(Arc::downgrade(&self.group)))?))
+    }
+
+    fn leave(self: Box<Self>, for_good: bool) -> Result<(), LogError> {
+        // A static member that closes stays in the group until its session ends; one that unsubscribes leaves at once.
+        // (With the newer group protocol the client announces a temporary absence either way.)
+        if for_good {
+            let consumer = self.group.consumer()?;
+            consumer.unsubscribe();
+            let deadline = Instant::now() + LEAVE_WAIT;
+            while !self.group.held().is_empty() && Instant::now() < deadline {
+                drop(consumer.poll(Duration::from_millis(20)));
+            }
+            // Even without partitions the request has to get out.
+            drop(consumer.poll(Duration::from_millis(100)));
+        }
+        Ok(())
+    }
+}
+
+impl Group {
+    /// The consumer.
+    pub(super) fn consumer(&self) -> Result<&BaseConsumer<Callbacks>, LogError> {
+        self.consumer.as_ref().ok_or(LogError::Client { call: "group", reason: "the member has left".into() })
+    }
+
+    /// Partitions held, sorted.
+    pub(super) fn held(&self) -> Vec<TopicPartition> {
+        self.callbacks.lock().partitions.iter().cloned().collect()
+    }
+
+    /// True when all these partitions are held and the assignment was not lost.
+    pub(super) fn holds<'a>(&self, mut at: impl Iterator<Item = &'a TopicPartition>) -> bool {
+        let lost = self.consumer.as_ref().is_none_or(Consumer::assignment_lost);
+        let held = self.callbacks.lock();
+        !lost && at.all(|at| held.partitions.contains(at))
+    }
+
+    /// Grows with every assignment and revocation.
+    pub(super) fn changes(&self) -> u64 {
+        self.callbacks.lock().changes
+    }
+
+    /// Last complaint of the client.
+    pub(super) fn words(&self) -> &Words {
+        &self.callbacks.words
+    }
+
+    /// What an error of the group's client means. `Ok` = it heals by itself: the client rejoins, and a lost membership
+    /// shows as an assignment of nothing.
+    fn failed(&self, error: &KafkaError) -> Result<(), LogError> {
+        let config = &self.shared.config;
+        let about = About::Group(&self.name);
+        match (error, code_of(error)) {
+            (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId), _) => Err(LogError::Client {
+                call: "group membership",
+                reason: format!("another member of group {} runs under the same name", self.name),
+            }),
+            (KafkaError::MessageConsumptionFatal(_), _) => Err(translate("group membership", about, error, config, self.words())),
+            (_, Some(code)) if is_denied(code) => Err(translate("group membership", about, error, config, self.words())),
+            _ => {
+                tracing::debug!(%error, group = self.name, "kafka group");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(consumer) = self.consumer.take() {
+            client::close_member(consumer);
+        }
+    }
+}
+
+/// A writer's view of its group: gone when the member has left.
+pub(super) type GroupRef = Weak<Group>;
+
+impl Callbacks {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Callbacks {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        hear(&self.words, level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        hear_error(&self.words, &error, reason);
+    }
+}
+
+impl ConsumerContext for Callbacks {
+    // The default `rebalance` assigns and unassigns, incrementally where the protocol is; these two record.
+
+    fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
+            let mut held = self.lock();
+            for at in named(list) {
+                held.partitions.remove(&at);
+            }
+            held.changes += 1;
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            if let Err(error) = consumer.pause(list) {
+                tracing::warn!(%error, "pausing the partitions of a group member failed; records are read twice");
+            }
+            let mut held = self.lock();
+            held.partitions.extend(named(list));
+            held.changes += 1;
+        }
+    }
+}
+
+/// Partitions of a client list.
+fn named(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements().iter().filter_map(|e| Some(TopicPartition::new(e.topic(), u32::try_from(e.partition()).ok()?))).collect()
+}

@@ -1,0 +1,437 @@
+//! Normalize: one partition of one input. Decodes, checks the tenant, judges time, decides under which host a row is
+//! filed, and writes column batches into the partitions of `obs` by key group, with the partition's own marks of time.
+//!
+//! This is the door where the outside world is met, so it is not pure: its decisions (who is registered, that a partition
+//! is silent) are recorded once, in the transaction with its offsets. Knows no detection.
+
+pub mod reject;
+pub mod route;
+pub mod tenancy;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bumpalo::Bump;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidewatch_operators::key::{KEY_GROUPS, key_group};
+use tidewatch_schemas::address::Classifier;
+use tidewatch_schemas::control::{Cause, InputRef, Mark, Roster};
+use tidewatch_schemas::header::{self, RecordType};
+use tidewatch_schemas::observation::{self, Columns, Filing, Kind, ROWS_MAX, Row};
+use tidewatch_schemas::time::EventTime;
+use tidewatch_schemas::wire::{Decoded, DecodedRow, Decoder, Format, RecordMeta};
+
+use crate::detect::late_headers;
+use crate::epoch::Outputs;
+use crate::log::{Append, Record, TopicPartition};
+use crate::task::{Progress, Task, TaskError};
+use crate::time::floor;
+use crate::time::input::{Admission, InputClock, InputTime};
+use reject::{Reason, RejectedTopic};
+use route::{Hosts, Workloads};
+use tenancy::Tenancy;
+
+/// Bytes of one obs record, at most: a batch is split before it passes this (1 MiB topics, lz4 rarely grows).
+pub const OBS_RECORD_BYTES_MAX: usize = 900 << 10;
+
+/// Rows of one obs record: small enough that a batch of flows stays well below [`OBS_RECORD_BYTES_MAX`].
+const OBS_RECORD_ROWS_MAX: usize = 4096;
+
+const _: () = assert!(OBS_RECORD_ROWS_MAX <= ROWS_MAX);
+
+/// One input topic as normalize sees it.
+#[derive(Clone, Debug)]
+pub struct InputConfig {
+    /// Topic.
+    pub topic: String,
+    /// Format of its records.
+    pub format: &'static Format,
+    /// Its time.
+    pub time: InputTime,
+    /// Whose rows.
+    pub tenancy: Tenancy,
+}
+
+/// What a normalize task needs to know.
+#[derive(Clone, Debug)]
+pub struct NormalizeConfig {
+    /// The input; or, for the topic of replayed records, all inputs that a record may name.
+    pub inputs: Vec<InputConfig>,
+    /// The partition holds others back in time and stands on the roster. False for replayed records.
+    pub holds: bool,
+    /// Slice, nanoseconds.
+    pub slice_ns: i64,
+    /// Topic of observations and its partitions.
+    pub obs: (String, u32),
+    /// Topic of control records.
+    pub control: String,
+    /// Topic of late rows.
+    pub late: String,
+    /// Rejected records.
+    pub rejected: RejectedTopic,
+    /// Address classes.
+    pub classifier: Arc<Classifier>,
+    /// All inputs and their partition counts, as known at the start.
+    pub roster: Roster,
+    /// Silences recorded by an earlier run, by input offset: a backtest replays them.
+    pub recorded: VecDeque<(i64, EventTime)>,
+}
+
+/// The task.
+pub struct NormalizeTask {
+    at: TopicPartition,
+    config: NormalizeConfig,
+    decoders: Vec<Box<dyn Decoder>>,
+    clock: InputClock,
+    workloads: Workloads,
+    columns: Vec<Columns>,
+    late: Columns,
+    arena: Bump,
+    next_offset: i64,
+    marked: EventTime,
+    joined: bool,
+    ended: bool,
+    cause: Cause,
+    input_header: Bytes,
+}
+
+impl std::fmt::Debug for NormalizeTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NormalizeTask({})", self.at)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    event: EventTime,
+    watermark: EventTime,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    learned: Option<String>,
+}
+
+impl NormalizeTask {
+    /// A task that has read nothing.
+    pub fn new(at: TopicPartition, config: NormalizeConfig) -> Self {
+        let time = config.inputs.first().map_or(InputTime { lateness_ns: 0, max_future_ns: 0, idle_after_ns: 0 }, |i| i.time);
+        Self {
+            decoders: config.inputs.iter().map(|i| (i.format.decoder)()).collect(),
+            clock: InputClock::new(time),
+            workloads: Workloads::default(),
+            columns: (0..config.obs.1).map(|_| Columns::default()).collect(),
+            late: Columns::default(),
+            arena: Bump::new(),
+            next_offset: 0,
+            marked: EventTime::MIN,
+            joined: false,
+            ended: false,
+            cause: Cause::Rows,
+            input_header: header::input_header(&at.topic, at.partition).into(),
+            at,
+            config,
+        }
+    }
+
+    /// Which input a record belongs to: the topic's own, or the one a replayed record names.
+    fn input_of(&self, record: &Record) -> Option<usize> {
+        if self.config.holds {
+            return Some(0);
+        }
+        let topic = record.header(reject::TOPIC)?;
+        self.config.inputs.iter().position(|i| i.topic.as_bytes() == &topic[..])
+    }
+
+    fn take(&mut self, record: &Record, value: &Bytes, arena: &Bump, out: &mut Outputs) {
+        let Some(input) = self.input_of(record) else {
+            self.reject(record, value, None, None, &Reason::UnknownInput, out);
+            return;
+        };
+        let mut decoded = Decoded::default();
+        let meta = RecordMeta { timestamp: record.timestamp };
+        if let Err(fault) = self.decoders[input].decode(value, meta, arena, &mut decoded) {
+            self.reject(record, value, Some(input), None, &Reason::Bytes(fault), out);
+            return;
+        }
+        let format = self.config.inputs[input].format;
+        if !decoded.skipped.is_empty() {
+            let n: u32 = decoded.skipped.iter().map(|(_, n)| n).sum();
+            out.ledger.line(&self.at.topic, reject::NO_TENANT).skipped += u64::from(n);
+        }
+        if decoded.rows.is_empty() && decoded.bad.is_empty() {
+            return;
+        }
+        let verified = match self.config.inputs[input].tenancy.verify(&decoded.rows) {
+            Ok(verified) => verified,
+            Err(fault) => {
+                self.reject(record, value, Some(input), None, &Reason::Tenant(fault), out);
+                return;
+            }
+        };
+        let tenant: &str = arena.alloc_str(&verified);
+        for bad in &decoded.bad {
+            let bytes = Bytes::copy_from_slice(&bad.bytes);
+            self.reject(record, &bytes, Some(input), Some((bad.index, tenant)), &Reason::Bytes(bad.fault.clone()), out);
+        }
+        for row in &decoded.rows {
+            self.row(record, value, input, format, tenant, row, out);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn row<'a>(
+        &mut self,
+        record: &Record,
+        value: &Bytes,
+        input: usize,
+        format: &'static Format,
+        tenant: &'a str,
+        decoded: &DecodedRow<'a>,
+        out: &mut Outputs,
+    ) {
+        let mut row = decoded.row;
+        self.classify(&mut row);
+        let agent = decoded.agent.unwrap_or("");
+        self.workloads.learn(tenant, agent, &row);
+        let hosts = Hosts::of(&row, |name| self.workloads.resolve(tenant, agent, name));
+        let mut filing = Filing {
+            tenant,
+            host_address: hosts.primary.0,
+            host_name: hosts.primary.1,
+            primary: true,
+            format: format.name,
+            offset: record.offset,
+            row: decoded.index,
+        };
+        row.file(&filing);
+
+        let at = row.event_time();
+        let admission = if self.config.holds { self.clock.admit(at, record.timestamp) } else { Admission::OnTime };
+        let counts = out.ledger.line(&self.at.topic, tenant);
+        match admission {
+            _ if at == EventTime::MAX || at == EventTime::MIN => {
+                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
+                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &Reason::NoTime, out);
+            }
+            Admission::Future(ahead_ns) => {
+                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
+                let reason = Reason::Future { ahead_ns };
+                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &reason, out);
+            }
+            Admission::Late(_) => {
+                counts.rows_in += 1;
+                counts.late += 1;
+                self.late.push(&row);
+            }
+            Admission::OnTime => {
+                counts.rows_in += 1;
+                counts.normalized += 1;
+                self.columns[obs_partition(&row, self.config.obs.1)].push(&row);
+                if let Some((address, name)) = hosts.second {
+                    counts.copies += 1;
+                    filing.host_address = address;
+                    filing.host_name = name;
+                    filing.primary = false;
+                    row.file(&filing);
+                    self.columns[obs_partition(&row, self.config.obs.1)].push(&row);
+                }
+            }
+        }
+    }
+
+    fn classify(&self, row: &mut Row<'_>) {
+        if let Row::Flow(flow) = row {
+            let class = |a: Option<_>| a.map_or(0, |a| self.config.classifier.classify(a) as u8);
+            flow.source_class = class(flow.source_address);
+            flow.destination_class = class(flow.destination_address);
+        }
+    }
+
+    fn reject(
+        &mut self,
+        record: &Record,
+        value: &Bytes,
+        input: Option<usize>,
+        row: Option<(u32, &str)>,
+        reason: &Reason,
+        out: &mut Outputs,
+    ) {
+        let counts = out.ledger.line(&self.at.topic, row.map_or(reject::NO_TENANT, |(_, tenant)| tenant));
+        counts.rows_in += 1;
+        counts.rejected += 1;
+        let format = input.map(|i| self.config.inputs[i].format.name);
+        out.note(self.config.rejected.append(&self.at, record, value, format, row.map(|(index, _)| index), reason));
+    }
+
+    fn write(&self, columns: &mut Columns, to: Target<'_>, out: &mut Outputs) {
+        for (kind, batch) in columns.finish() {
+            self.write_batch(kind, &batch, to, out);
+        }
+    }
+
+    /// Halves a batch until its bytes fit a record.
+    fn write_batch(&self, kind: Kind, batch: &arrow_array::RecordBatch, to: Target<'_>, out: &mut Outputs) {
+        let value = if batch.num_rows() > OBS_RECORD_ROWS_MAX { Vec::new() } else { observation::encode(batch) };
+        if batch.num_rows() > 1 && (value.is_empty() || value.len() > OBS_RECORD_BYTES_MAX) {
+            let half = batch.num_rows() / 2;
+            self.write_batch(kind, &batch.slice(0, half), to, out);
+            self.write_batch(kind, &batch.slice(half, batch.num_rows() - half), to, out);
+            return;
+        }
+        let headers = match to {
+            Target::Obs(_) => vec![
+                (header::RECORD.to_owned(), RecordType::Observations(kind, kind.version()).to_header().into()),
+                (header::INPUT.to_owned(), self.input_header.clone()),
+            ],
+            Target::Late(_) => late_headers(kind, self.input_header.clone(), "normalize"),
+        };
+        let (topic, partition) = match to {
+            Target::Obs(partition) => (&self.config.obs.0, partition),
+            Target::Late(topic) => (topic, 0),
+        };
+        out.note(Append { topic: topic.clone(), partition, timestamp: None, key: None, value: Some(value.into()), headers });
+    }
+
+    fn mark(&self, watermark: EventTime, cause: Cause, out: &mut Outputs) {
+        let mark = Mark {
+            input: InputRef { topic: self.at.topic.clone(), partition: self.at.partition },
+            lane: self.config.inputs.first().and_then(|i| i.tenancy.lane().map(str::to_owned)),
+            watermark,
+            cause,
+            input_offset: self.next_offset,
+            roster: self.config.roster.clone(),
+        };
+        let value = Bytes::from(mark.encode().expect("a roster is bounded by the topology"));
+        let headers = vec![(header::RECORD.to_owned(), Bytes::from(RecordType::Mark.to_header()))];
+        let append = |topic: &str, partition| Append {
+            topic: topic.to_owned(),
+            partition,
+            timestamp: None,
+            key: None,
+            value: Some(value.clone()),
+            headers: headers.clone(),
+        };
+        for partition in 0..self.config.obs.1 {
+            out.note(append(&self.config.obs.0, partition));
+        }
+        out.note(append(&self.config.control, 0));
+    }
+
+    fn replay_silences(&mut self, offset: i64) {
+        while self.config.recorded.front().is_some_and(|(at, _)| *at <= offset) {
+            if let Some((_, watermark)) = self.config.recorded.pop_front() {
+                self.clock.recorded_silence(watermark);
+                self.cause = Cause::Silence;
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    Obs(u32),
+    Late(&'a String),
+}
+
+/// Partition of `obs` for a row: ranges of key groups, so that a topic can grow by splitting ranges.
+pub fn obs_partition(row: &Row<'_>, partitions: u32) -> usize {
+    let key = match row {
+        Row::Flow(r) => r.key,
+        Row::Dns(r) => r.key,
+        Row::Tls(r) => r.key,
+        Row::Http(r) => r.key,
+        Row::Edge(r) => r.key,
+        Row::Result(r) => r.key,
+    };
+    usize::from(key_group(key)) * partitions as usize / usize::from(KEY_GROUPS)
+}
+
+impl Task for NormalizeTask {
+    fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError> {
+        self.replay_silences(record.offset);
+        self.next_offset = record.offset + 1;
+        self.clock.record(record.timestamp);
+        self.cause = Cause::Rows;
+        let Some(value) = &record.value else {
+            out.ledger.line(&self.at.topic, reject::NO_TENANT).skipped += 1;
+            return Ok(());
+        };
+        let mut arena = std::mem::take(&mut self.arena);
+        self.take(record, value, &arena, out);
+        arena.reset();
+        self.arena = arena;
+        Ok(())
+    }
+
+    fn quiet(&mut self, now: EventTime, at_end: bool) {
+        if !self.config.holds || self.ended {
+            return;
+        }
+        if !at_end {
+            self.clock.busy();
+        } else if self.clock.quiet(now) {
+            self.cause = Cause::Silence;
+        }
+    }
+
+    fn end(&mut self) {
+        self.replay_silences(i64::MAX);
+        self.ended = true;
+    }
+
+    fn flush(&mut self, out: &mut Outputs) {
+        let mut columns = std::mem::take(&mut self.columns);
+        for (partition, columns) in columns.iter_mut().enumerate() {
+            self.write(columns, Target::Obs(partition as u32), out);
+        }
+        self.columns = columns;
+        let mut late = std::mem::take(&mut self.late);
+        self.write(&mut late, Target::Late(&self.config.late.clone()), out);
+        self.late = late;
+        if !self.config.holds {
+            return;
+        }
+        if !self.joined {
+            self.joined = true;
+            self.mark(EventTime::MIN, Cause::Join, out);
+        }
+        if self.ended {
+            if self.cause != Cause::End {
+                self.cause = Cause::End;
+                self.mark(self.clock.highest_event(), Cause::End, out);
+            }
+            return;
+        }
+        let watermark = self.clock.watermark();
+        if floor(watermark, self.config.slice_ns) > floor(self.marked, self.config.slice_ns) {
+            self.marked = watermark;
+            self.mark(watermark, self.cause, out);
+        }
+    }
+
+    fn note(&self) -> Option<String> {
+        let note = Note {
+            event: self.clock.highest_event(),
+            watermark: self.clock.watermark(),
+            learned: self.decoders.first().filter(|_| self.config.holds).and_then(|d| d.learned()),
+        };
+        serde_json::to_string(&note).ok()
+    }
+
+    fn resume(&mut self, note: &str) {
+        if let Ok(note) = serde_json::from_str::<Note>(note) {
+            self.clock.resume(note.event, note.watermark);
+            if let (Some(learned), Some(decoder)) = (&note.learned, self.decoders.first_mut()) {
+                decoder.resume(learned);
+            }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let watermark = self.clock.watermark();
+        Progress {
+            watermark: (watermark != EventTime::MIN).then_some(watermark),
+            done: self.ended && (self.cause == Cause::End || !self.config.holds),
+            ..Progress::default()
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! A topology at work: makes its topics, builds the workers of each stage, and drives them, either on threads until
+//! somebody says stop, or in lock step on one thread until the inputs have ended (backtests, scenarios).
+//!
+//! Both ways run the same workers over the same log door; what differs is who calls [`Worker::step`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tidewatch_operators::rule::Rule;
+use tidewatch_schemas::address::Classifier;
+use tidewatch_schemas::control::{Roster, RosterInput};
+use tidewatch_schemas::time::EventTime;
+use tidewatch_schemas::wire::FORMATS;
+
+use crate::correlate::{CorrelateConfig, CorrelateTask};
+use crate::detect::slices::SliceLimits;
+use crate::detect::{DetectConfig, DetectTask};
+use crate::epoch::Ledger;
+use crate::log::{Log, LogError, Member, PollLimit, TopicPartition, TopicSpec};
+use crate::normalize::reject::RejectedTopic;
+use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
+use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
+use crate::snapshot::SnapshotStore;
+use crate::task::Progress;
+use crate::time::input::InputTime;
+use crate::topology::{self, Registry, Stage, Topology};
+use crate::worker::{Bound, Clock, MakeTask, Pace, Recovery, Step, Worker, WorkerConfig, WorkerError};
+
+/// Marks read back from the control topic at a start, at most: enough to know where everybody is.
+const CONTROL_TAIL: i64 = 10_000;
+
+/// An idle worker looks again after so long.
+const IDLE_WAIT: Duration = Duration::from_millis(20);
+
+/// What can stop a run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A worker.
+    #[error("{stage}: {source}")]
+    Worker {
+        /// Stage.
+        stage: &'static str,
+        /// What happened.
+        source: WorkerError,
+    },
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A worker thread died of a bug.
+    #[error("a {stage} thread panicked; this is a bug")]
+    Panic {
+        /// Stage.
+        stage: &'static str,
+    },
+}
+
+/// What the workers of one run share, for people and for each other.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Counts of committed epochs.
+    pub ledger: Arc<Mutex<Ledger>>,
+    /// Progress by `stage:topic/partition`.
+    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// Per stage: it has finished.
+    done: [Arc<AtomicBool>; 3],
+    pace: Arc<Pace>,
+}
+
+/// How a topology is run.
+pub struct Run {
+    /// What is connected to what.
+    pub topology: Topology,
+    /// Enabled rules.
+    pub rules: Vec<Rule>,
+    /// Where inputs are read.
+    pub source: Arc<dyn Log>,
+    /// Where everything else lives.
+    pub log: Arc<dyn Log>,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Where inputs are read from and to; empty = from their start (or what is committed) for ever.
+    pub bounds: BTreeMap<TopicPartition, Bound>,
+    /// Silences recorded by an earlier run.
+    pub recorded: BTreeMap<TopicPartition, VecDeque<(i64, EventTime)>>,
+    /// Where snapshots go.
+    pub snapshots: Option<SnapshotStore>,
+    /// One poll.
+    pub poll: PollLimit,
+    /// Remove what the next stage has read, inputs excepted.
+    pub trim: bool,
+    /// Number of this process among its peers: part of its writers' ids.
+    pub ordinal: u32,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("source", &self.source).field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+impl Run {
+    /// A run for ever on one log, with its rules.
+    pub fn new(topology: Topology, rules: Vec<Rule>, log: Arc<dyn Log>, clock: Clock) -> Self {
+        Self {
+            topology,
+            rules,
+            source: log.clone(),
+            log,
+            clock,
+            bounds: BTreeMap::new(),
+            recorded: BTreeMap::new(),
+            snapshots: None,
+            poll: PollLimit::default(),
+            trim: false,
+            ordinal: 0,
+        }
+    }
+
+    /// Makes the topics that are ours to make.
+    pub fn create_topics(&self) -> Result<(), LogError> {
+        let inputs = self.topology.input_topics();
+        for spec in inputs.iter().chain(&self.topology.internal_topics()) {
+            self.log.create_topic(spec)?;
+        }
+        Ok(())
+    }
+
+    /// Names the topics of a source that is another log than the run's own, so that positions in them can be committed.
+    pub fn mirror_inputs(&self) -> Result<(), RunError> {
+        for input in &self.topology.inputs {
+            let partitions = self.source.partitions(&input.topic)?;
+            self.log.create_topic(&TopicSpec::new(input.topic.clone(), partitions))?;
+        }
+        for spec in self.topology.internal_topics() {
+            self.log.create_topic(&spec)?;
+        }
+        Ok(())
+    }
+
+    /// Fresh shared state. `bounded` inputs have an end, which passes down the stages.
+    pub fn shared(&self) -> Shared {
+        let bounded = !self.bounds.is_empty();
+        Shared {
+            ledger: Arc::default(),
+            board: Arc::default(),
+            done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
+            pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64)),
+        }
+    }
+
+    /// One worker of a stage: number `index` of `of`.
+    pub fn worker(&self, stage: Stage, index: u32, of: u32, shared: &Shared) -> Result<Worker, RunError> {
+        let names = &self.topology.names;
+        let group = names.group(stage);
+        let writer_id = names.writer_id(stage, self.ordinal, index);
+        let member = Member { id: writer_id.clone(), index, of };
+        let at = |source: WorkerError| RunError::Worker { stage: stage.name(), source };
+        let replay = || Recovery::Replay { snapshots: self.snapshots.clone(), every: self.topology.snapshots.every };
+        let (topics, make, recovery): (Vec<String>, MakeTask, Recovery) = match stage {
+            Stage::Normalize => (self.input_names(), self.make_normalize()?, Recovery::Note),
+            Stage::Detect => (vec![names.obs()], self.make_detect(), replay()),
+            _ => (vec![names.findings()], self.make_correlate(), replay()),
+        };
+        let normalize = stage == Stage::Normalize;
+        let control = if normalize { Some(self.control_tail()?) } else { None };
+        let place = match stage {
+            Stage::Normalize => 0,
+            Stage::Detect => 1,
+            _ => 2,
+        };
+        let membership = self.log.join(&group, &topics, &member)?;
+        Worker::new(WorkerConfig {
+            stage: stage.name(),
+            source: if normalize { self.source.clone() } else { self.log.clone() },
+            sink: self.log.clone(),
+            membership,
+            writer_id,
+            group,
+            make,
+            recovery,
+            epoch: self.topology.epoch,
+            poll: self.poll,
+            clock: self.clock.clone(),
+            bounds: if normalize { self.bounds.clone() } else { BTreeMap::new() },
+            pace: normalize.then(|| shared.pace.clone()),
+            control,
+            upstream_done: shared.done[place].clone(),
+            ledger: shared.ledger.clone(),
+            board: shared.board.clone(),
+            eager: !self.bounds.is_empty(),
+            trim: self.trim && !normalize,
+        })
+        .map_err(at)
+    }
+
+    fn input_names(&self) -> Vec<String> {
+        let mut topics: Vec<String> = self.topology.inputs.iter().map(|i| i.topic.clone()).collect();
+        if self.bounds.is_empty() {
+            topics.push(self.topology.names.replayed());
+        }
+        topics
+    }
+
+    fn control_tail(&self) -> Result<Box<dyn crate::log::Reader>, RunError> {
+        let at = TopicPartition::new(self.topology.names.control(), 0);
+        let range = self.log.offsets(&at)?;
+        Ok(self.log.reader(&at, range.start.max(range.end - CONTROL_TAIL))?)
+    }
+
+    fn make_normalize(&self) -> Result<MakeTask, RunError> {
+        let topology = &self.topology;
+        let names = &topology.names;
+        let mut inputs = Vec::new();
+        let mut roster = Vec::new();
+        for input in &topology.inputs {
+            let lane = input.lane.as_ref().map(|l| l.tenant.clone());
+            let tenancy = match &input.tenancy {
+                topology::Tenancy::Static(tenant) => Tenancy::Static(tenant.as_str().into()),
+                topology::Tenancy::Verified { registry, strict } => Tenancy::Verified {
+                    registry: match registry {
+                        Registry::Open => None,
+                        Registry::File(path) => Some(Arc::new(FileRegistry::open(path)?)),
+                    },
+                    strict: *strict,
+                    lane: lane.as_deref().map(Arc::from),
+                },
+            };
+            roster.push(RosterInput { topic: input.topic.clone(), partitions: self.source.partitions(&input.topic)?, lane });
+            inputs.push(InputConfig {
+                topic: input.topic.clone(),
+                format: FORMATS.iter().find(|f| f.name == input.format.name).unwrap_or(&FORMATS[0]),
+                time: InputTime {
+                    lateness_ns: input.lateness.as_nanos() as i64,
+                    max_future_ns: topology.time.max_future.as_nanos() as i64,
+                    idle_after_ns: topology.time.idle_after.as_nanos() as i64,
+                },
+                tenancy,
+            });
+        }
+        let rejected = RejectedTopic {
+            topic: names.rejected(),
+            partitions: self.log.partitions(&names.rejected())?,
+            record_bytes_max: topology
+                .internal_topics()
+                .into_iter()
+                .find(|t| t.name == names.rejected())
+                .map_or(1 << 20, |t| t.record_bytes_max),
+        };
+        let epoch = roster.iter().map(|r| u64::from(r.partitions)).sum();
+        let all = inputs.clone();
+        let base = NormalizeConfig {
+            inputs: Vec::new(),
+            holds: true,
+            slice_ns: topology.time.slice.as_nanos() as i64,
+            obs: (names.obs(), topology.obs.partitions),
+            control: names.control(),
+            late: names.late(),
+            rejected,
+            classifier: Arc::new(Classifier::new(topology.internal.clone())),
+            roster: Roster::new(epoch, roster),
+            recorded: VecDeque::new(),
+        };
+        let recorded = self.recorded.clone();
+        Ok(Box::new(move |at| {
+            let own = all.iter().find(|i| i.topic == at.topic).cloned();
+            let mut config = base.clone();
+            config.holds = own.is_some();
+            config.inputs = own.map_or_else(|| all.clone(), |i| vec![i]);
+            config.recorded = recorded.get(at).cloned().unwrap_or_default();
+            Box::new(NormalizeTask::new(at.clone(), config))
+        }))
+    }
+
+    fn make_detect(&self) -> MakeTask {
+        let topology = &self.topology;
+        let config = DetectConfig {
+            slice_ns: topology.time.slice.as_nanos() as i64,
+            findings: (topology.names.findings(), topology.findings.partitions),
+            late: topology.names.late(),
+            obs_partitions: topology.obs.partitions,
+            true_equals: FORMATS.iter().filter(|f| f.true_equals).map(|f| f.name).collect(),
+            slices: SliceLimits {
+                bytes_max: usize::try_from(topology.limits.slice_bytes).unwrap_or(usize::MAX),
+                spill_dir: topology.limits.spill_dir.clone(),
+            },
+            rules: self.rules.clone(),
+        };
+        Box::new(move |at| Box::new(DetectTask::new(at.clone(), config.clone())))
+    }
+
+    fn make_correlate(&self) -> MakeTask {
+        let config = CorrelateConfig {
+            slice_ns: self.topology.time.slice.as_nanos() as i64,
+            signals: (self.topology.names.signals(), self.topology.signals.partitions),
+            source: self.topology.names.deployment().unwrap_or("tidewatch").to_owned(),
+        };
+        Box::new(move |at| Box::new(CorrelateTask::new(at.clone(), config.clone())))
+    }
+
+    fn threads(&self, stage: Stage) -> u32 {
+        match stage {
+            Stage::Normalize => self.topology.workers.normalize,
+            Stage::Detect => self.topology.workers.detect,
+            _ => self.topology.workers.correlate,
+        }
+    }
+
+    /// Runs bounded inputs to their end on this thread. `after` is called between rounds, for progress and for reading
+    /// signals as they come.
+    pub fn lockstep(&self, shared: &Shared, mut after: impl FnMut() -> Result<(), LogError>) -> Result<(), RunError> {
+        let mut stages = Vec::new();
+        for (place, stage) in [Stage::Normalize, Stage::Detect, Stage::Correlate].into_iter().enumerate() {
+            let of = self.threads(stage);
+            let workers: Result<Vec<Worker>, RunError> = (0..of).map(|i| self.worker(stage, i, of, shared)).collect();
+            stages.push((place, stage, workers?));
+        }
+        loop {
+            let mut all_done = true;
+            for (place, stage, workers) in &mut stages {
+                let mut done = true;
+                for worker in workers.iter_mut() {
+                    let step = worker.step(Duration::ZERO).map_err(|source| RunError::Worker { stage: stage.name(), source })?;
+                    done &= step == Step::Done;
+                }
+                if done && *place < 2 {
+                    shared.done[*place + 1].store(true, Ordering::Release);
+                }
+                all_done &= done;
+            }
+            after()?;
+            if all_done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Runs stages on threads until `stop`, or until bounded inputs have ended. Each stage's workers leave their group for
+    /// good when `for_good`.
+    pub fn threaded(&self, stages: &[Stage], shared: &Shared, stop: &AtomicBool, for_good: bool) -> Result<(), RunError> {
+        let left: [Mutex<u32>; 3] = std::array::from_fn(|_| Mutex::new(0));
+        let mut jobs = Vec::new();
+        for (place, stage) in [Stage::Normalize, Stage::Detect, Stage::Correlate].into_iter().enumerate() {
+            if !stages.contains(&stage) {
+                continue;
+            }
+            let of = self.threads(stage);
+            *left[place].lock().unwrap_or_else(PoisonError::into_inner) = of;
+            for index in 0..of {
+                jobs.push((place, stage, index, of));
+            }
+        }
+        let left = &left;
+        std::thread::scope(|scope| {
+            let running: Vec<_> = jobs
+                .into_iter()
+                .map(|(place, stage, index, of)| {
+                    let job = move || -> Result<(), RunError> {
+                        // Whoever fails, fails for all: the others stop at their next step.
+                        let result = self.drive(stage, index, of, shared, stop, for_good);
+                        if result.is_err() {
+                            stop.store(true, Ordering::Release);
+                        }
+                        let mut left = left[place].lock().unwrap_or_else(PoisonError::into_inner);
+                        *left -= 1;
+                        if *left == 0 && place < 2 {
+                            shared.done[place + 1].store(true, Ordering::Release);
+                        }
+                        result
+                    };
+                    let thread = std::thread::Builder::new().name(format!("{}-{index}", stage.name()));
+                    (stage, thread.spawn_scoped(scope, job))
+                })
+                .collect();
+            let mut outcome = Ok(());
+            for (stage, thread) in running {
+                let joined = match thread {
+                    Ok(thread) => thread.join().unwrap_or(Err(RunError::Panic { stage: stage.name() })),
+                    Err(_) => Err(RunError::Panic { stage: stage.name() }),
+                };
+                if outcome.is_ok() {
+                    outcome = joined;
+                }
+            }
+            outcome
+        })
+    }
+
+    fn drive(
+        &self,
+        stage: Stage,
+        index: u32,
+        of: u32,
+        shared: &Shared,
+        stop: &AtomicBool,
+        for_good: bool,
+    ) -> Result<(), RunError> {
+        let at = |source| RunError::Worker { stage: stage.name(), source };
+        let mut worker = self.worker(stage, index, of, shared)?;
+        while !stop.load(Ordering::Acquire) {
+            if worker.step(IDLE_WAIT).map_err(at)? == Step::Done {
+                break;
+            }
+        }
+        worker.stop(for_good).map_err(at)
+    }
+}

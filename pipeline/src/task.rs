@@ -1,0 +1,127 @@
+//! A task: a stage's work on one partition. Reads records in order, writes into an epoch, can be noted down at any
+//! record boundary and taken up again. The worker drives it and owns reading, committing and restarting.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidewatch_schemas::time::EventTime;
+
+use crate::epoch::Outputs;
+use crate::log::Record;
+
+/// A reason to stop that a retry cannot heal. Names what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A record of an internal topic that this binary cannot read: somebody else writes there, or a newer version did.
+    #[error("{topic}/{partition} offset {offset}: {reason}; was the topic written by a newer tidewatch, or by hand?")]
+    Foreign {
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: u32,
+        /// Offset.
+        offset: i64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Local disk.
+    #[error("spilling to local disk failed: {0}")]
+    Spill(#[from] std::io::Error),
+    /// A snapshot that cannot be taken up.
+    #[error("snapshot of {task} cannot be restored: {reason}")]
+    Restore {
+        /// Task.
+        task: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// State of a task in parts, to be written at a slice boundary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Everything small: watermarks, roster, versions, list of inputs.
+    pub head: Vec<u8>,
+    /// State groups: changed ones, or all.
+    pub parts: BTreeMap<(String, u16), Vec<u8>>,
+    /// Whether `parts` are all there are.
+    pub full: bool,
+    /// Lowest offset that holds a row of an open slice; `None` = no row waits.
+    pub replay_offset: Option<i64>,
+}
+
+/// What the pace-maker and the people need to know of a task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Watermark, or the bound up to which slices are closed.
+    pub watermark: Option<EventTime>,
+    /// What holds it up, in words.
+    pub held_by: Option<String>,
+    /// Rows waiting in open slices.
+    pub waiting_rows: u64,
+    /// Rows spilled to disk so far.
+    pub spilled_rows: u64,
+    /// Keys with state.
+    pub keys: u64,
+    /// Bytes of state.
+    pub state_bytes: u64,
+    /// Keys evicted at a limit.
+    pub evicted: u64,
+    /// Nothing will follow.
+    pub done: bool,
+}
+
+/// A stage's work on one partition.
+pub trait Task: Send {
+    /// One record, in order. Outputs are a function of the records alone.
+    fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError>;
+
+    /// The partition had nothing to give at wall-clock time `now`; `at_end` says that a successful fetch showed it.
+    fn quiet(&mut self, now: EventTime, at_end: bool) {
+        let _ = (now, at_end);
+    }
+
+    /// The input has ended: no record will come (files, bounded ranges).
+    fn end(&mut self) {}
+
+    /// The epoch is about to commit: write what is pending.
+    fn flush(&mut self, out: &mut Outputs) {
+        let _ = out;
+    }
+
+    /// What must survive a restart beside a snapshot, at most 3 KiB.
+    fn note(&self) -> Option<String> {
+        None
+    }
+
+    /// Takes up what [`Task::note`] gave.
+    fn resume(&mut self, note: &str) {
+        let _ = note;
+    }
+
+    /// Whether a slice boundary was just passed, so that a snapshot is worth taking.
+    fn at_boundary(&self) -> bool {
+        false
+    }
+
+    /// State to write; `None` = this task keeps none.
+    fn state(&mut self, full: bool) -> Option<State> {
+        let _ = full;
+        None
+    }
+
+    /// Takes up a state. Until `position`, [`Task::replay`] is called instead of [`Task::record`].
+    fn restore(&mut self, state: &State) -> Result<(), TaskError> {
+        let _ = state;
+        Ok(())
+    }
+
+    /// A record between a snapshot's replay offset and its position: only rows of slices open then are taken.
+    fn replay(&mut self, record: &Record) -> Result<(), TaskError> {
+        let _ = record;
+        Ok(())
+    }
+
+    /// How far it is.
+    fn progress(&self) -> Progress;
+}

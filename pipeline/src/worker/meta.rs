@@ -1,0 +1,42 @@
+//! What travels in the offsets' metadata: the output hash, the current snapshot, a stage's note. JSON, so that any Kafka
+//! tool shows it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::METADATA_BYTES_MAX;
+
+/// Metadata of one partition's committed offset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Meta {
+    /// Layout.
+    pub(super) v: u32,
+    /// Output hash, hex.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) hash: String,
+    /// Offset at which the hash began.
+    #[serde(default)]
+    pub(super) from: i64,
+    /// Current snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) snapshot: Option<String>,
+    /// The task's note.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
+}
+
+impl Meta {
+    /// As committed. A note that would not fit is left out: the task then learns again.
+    pub(super) fn encode(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        if text.len() <= METADATA_BYTES_MAX {
+            return text;
+        }
+        tracing::warn!(bytes = text.len(), "note too long for an offset's metadata: left out");
+        serde_json::to_string(&Self { note: None, ..self.clone() }).unwrap_or_default()
+    }
+
+    /// As read back; anything else is as if there were none.
+    pub(super) fn decode(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|m: &Self| m.v == 1)
+    }
+}

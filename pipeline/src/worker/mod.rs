@@ -1,0 +1,347 @@
+//! A worker: one thread's tasks of one stage. Reads their partitions, gathers their outputs into an epoch, commits it
+//! with their offsets, and brings tasks up: newest committed snapshot, muted re-processing, live.
+//!
+//! What always holds: the group is served only between epochs, so no partition is taken away inside one; a task that is
+//! still being restored does not join the epoch; after an epoch that did not commit every task starts again from what is
+//! committed. Knows no detection and no wire format.
+
+mod meta;
+mod pace;
+mod slot;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tidewatch_schemas::control::Mark;
+use tidewatch_schemas::time::EventTime;
+
+use crate::epoch::Ledger;
+use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, Reader, TopicPartition, Writer};
+use crate::snapshot::{SnapshotError, SnapshotStore};
+use crate::task::{Progress, Task, TaskError};
+
+pub use pace::Pace;
+use slot::Slot;
+pub use slot::{Bound, Phase};
+
+/// Wall clock, for silence and for the length of epochs; simulated in tests.
+pub type Clock = Arc<dyn Fn() -> EventTime + Send + Sync>;
+
+/// The machine's clock.
+#[allow(clippy::disallowed_methods)] // The one place where the pipeline asks for the time.
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        EventTime(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    })
+}
+
+/// Bytes of outputs after which an epoch ends early: well below what a transaction should hold.
+const EPOCH_BYTES_MAX: usize = 16 << 20;
+
+/// A full log is asked again after so long.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Aborted epochs in a row after which a worker gives up.
+const ABORTS_MAX: u32 = 20;
+
+/// Makes a task for a partition.
+pub type MakeTask = Box<dyn Fn(&TopicPartition) -> Box<dyn Task> + Send>;
+
+/// How a stage's tasks come back after a restart.
+#[derive(Clone, Debug)]
+pub enum Recovery {
+    /// From the committed offset and note (normalize: its decisions are recorded, never taken again).
+    Note,
+    /// By re-processing, from the newest snapshot or from the start of the log.
+    Replay {
+        /// Where snapshots are; `None` = none are taken.
+        snapshots: Option<SnapshotStore>,
+        /// Time between two.
+        every: Duration,
+    },
+}
+
+/// What a worker needs to know.
+pub struct WorkerConfig {
+    /// Stage name, for messages and snapshot paths.
+    pub stage: &'static str,
+    /// Where the stage reads.
+    pub source: Arc<dyn Log>,
+    /// Where it writes and commits.
+    pub sink: Arc<dyn Log>,
+    /// Membership of the stage's group, in `sink`.
+    pub membership: Box<dyn Membership>,
+    /// Writer id.
+    pub writer_id: String,
+    /// Group.
+    pub group: String,
+    /// Makes tasks.
+    pub make: MakeTask,
+    /// How they come back.
+    pub recovery: Recovery,
+    /// Length of an epoch.
+    pub epoch: Duration,
+    /// One poll.
+    pub poll: PollLimit,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Where a partition is read from and to, when not from its start for ever.
+    pub bounds: BTreeMap<TopicPartition, Bound>,
+    /// Pace of normalize tasks; `None` = run free.
+    pub pace: Option<Arc<Pace>>,
+    /// The control topic, where other processes' marks are heard; only with a pace.
+    pub control: Option<Box<dyn Reader>>,
+    /// The stage before has finished; what is there now is all.
+    pub upstream_done: Arc<AtomicBool>,
+    /// Counts of committed epochs.
+    pub ledger: Arc<Mutex<Ledger>>,
+    /// Progress per partition, for people.
+    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// An epoch ends as soon as nothing more is there to read.
+    pub eager: bool,
+    /// Records below the committed offset are removed (backtests keep their memory small).
+    pub trim: bool,
+}
+
+/// What stops a worker.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A task.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log, at a commit.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// A snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Re-processing gave other outputs than those that are committed.
+    #[error(
+        "{task}: re-processing up to offset {offset} does not reproduce what was committed (expected {expected}, got {got}); \
+         keep the topic, the snapshot {snapshot} and both binaries, and start from a snapshot at the committed offset"
+    )]
+    Diverged {
+        /// Task.
+        task: String,
+        /// Committed offset.
+        offset: i64,
+        /// Committed hash.
+        expected: String,
+        /// Hash now.
+        got: String,
+        /// Snapshot it started from.
+        snapshot: String,
+    },
+    /// The log no longer holds what a restart needs.
+    #[error("{task}: offsets {from}..{to} are needed to restore its state and the log begins at {to}")]
+    Lost {
+        /// Task.
+        task: String,
+        /// First needed.
+        from: i64,
+        /// First kept.
+        to: i64,
+    },
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something was read or written.
+    Busy,
+    /// Nothing to do for now.
+    Idle,
+    /// Nothing will come any more.
+    Done,
+}
+
+/// A worker.
+pub struct Worker {
+    config: WorkerConfig,
+    writer: Box<dyn Writer>,
+    slots: BTreeMap<TopicPartition, Slot>,
+    /// What the group gave us; `None` = it has not answered yet.
+    assigned: Option<Vec<TopicPartition>>,
+    epoch_began: EventTime,
+    aborts: u32,
+    finished: bool,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("stage", &self.config.stage).field("slots", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A worker that has not looked for its tasks yet. Opening the writer settles what an earlier one of the same id left.
+    pub fn new(config: WorkerConfig) -> Result<Self, WorkerError> {
+        let writer = config.membership.writer(&config.writer_id)?;
+        let epoch_began = (config.clock)();
+        Ok(Self { config, writer, slots: BTreeMap::new(), assigned: None, epoch_began, aborts: 0, finished: false })
+    }
+
+    /// One round: tasks, records, and the epoch's end when it is due. `wait` is spent only when there is nothing to do.
+    pub fn step(&mut self, wait: Duration) -> Result<Step, WorkerError> {
+        if self.finished {
+            return Ok(Step::Done);
+        }
+        let upstream_done = self.config.upstream_done.load(Ordering::Acquire);
+        let between = self.slots.values().all(|s| s.out.appends().is_empty() && !s.moved());
+        if (between || self.assigned.is_none()) && self.assign(wait)? {
+            return Ok(Step::Busy);
+        }
+        let now = (self.config.clock)();
+        let mut busy = false;
+        let mut urgent = false;
+        for (at, slot) in &mut self.slots {
+            if slot.finished || self.config.pace.as_ref().is_some_and(|p| !p.may_go(at)) {
+                continue;
+            }
+            busy |= slot.read(&self.config, now)?;
+            urgent |= slot.out.urgent || slot.out.bytes() > EPOCH_BYTES_MAX;
+        }
+        let due = now.since(self.epoch_began) >= self.config.epoch.as_nanos() as i64;
+        let all_quiet = !busy && upstream_done && self.slots.values().all(|s| s.finished || s.at_end());
+        // In lock step nobody waits for more: what is there is handed on.
+        let eager = self.config.eager && !busy;
+        if urgent || due || all_quiet || eager {
+            busy |= self.commit(now)?;
+            self.epoch_began = now;
+        }
+        if all_quiet && !busy && self.assigned.is_some() {
+            self.finished = true;
+            return Ok(Step::Done);
+        }
+        if !busy && !wait.is_zero() {
+            let longest = Duration::from_nanos((self.config.epoch.as_nanos() as i64 - now.since(self.epoch_began)).max(0) as u64);
+            std::thread::sleep(wait.min(longest));
+        }
+        Ok(if busy { Step::Busy } else { Step::Idle })
+    }
+
+    /// Takes up the group's decision. True when the tasks changed.
+    fn assign(&mut self, wait: Duration) -> Result<bool, WorkerError> {
+        let wait = if self.assigned.is_some() { Duration::ZERO } else { wait };
+        let Some(partitions) = self.config.membership.poll(wait)? else { return Ok(false) };
+        self.slots.retain(|at, _| partitions.contains(at));
+        self.assigned = Some(partitions);
+        self.start_missing()?;
+        Ok(true)
+    }
+
+    fn start_missing(&mut self) -> Result<(), WorkerError> {
+        for at in self.assigned.iter().flatten() {
+            if !self.slots.contains_key(at) {
+                let slot = Slot::start(&self.config, at)?;
+                tracing::info!(stage = self.config.stage, task = %at, from = slot.position(), "task started");
+                self.slots.insert(at.clone(), slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the epoch. True when something was committed.
+    fn commit(&mut self, now: EventTime) -> Result<bool, WorkerError> {
+        let mut appends: Vec<Append> = Vec::new();
+        let mut offsets: Vec<(TopicPartition, Committed)> = Vec::new();
+        for (at, slot) in self.slots.iter_mut().filter(|(_, s)| s.is_live()) {
+            slot.snapshot_ready();
+            slot.task.flush(&mut slot.out);
+            if slot.out.appends().is_empty() && !slot.moved() && !slot.has_news() {
+                continue;
+            }
+            appends.extend_from_slice(slot.out.appends());
+            offsets.push((at.clone(), slot.committed_form()));
+        }
+        if offsets.is_empty() {
+            self.pace()?;
+            self.publish();
+            return Ok(false);
+        }
+        loop {
+            match self.writer.commit(&appends, &offsets) {
+                Ok(()) => break,
+                Err(CommitError::Full { at, limit_bytes }) => {
+                    tracing::debug!(%at, limit_bytes, "full: waiting for readers");
+                    std::thread::sleep(FULL_PAUSE);
+                }
+                Err(e @ (CommitError::Aborted { .. } | CommitError::Fenced { .. })) => return self.restart(e),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.aborts = 0;
+        let mut ledger = Ledger::default();
+        for (at, _) in &offsets {
+            if let Some(slot) = self.slots.get_mut(at) {
+                ledger.add(&slot.out.committed());
+                slot.committed(&self.config, now)?;
+            }
+        }
+        self.config.ledger.lock().unwrap_or_else(PoisonError::into_inner).add(&ledger);
+        self.pace()?;
+        self.publish();
+        if self.config.trim {
+            for (at, committed) in &offsets {
+                self.config.sink.delete_before(at, committed.offset)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The epoch is lost: every task starts again from what is committed, behind a fresh writer.
+    fn restart(&mut self, reason: CommitError) -> Result<bool, WorkerError> {
+        self.aborts += 1;
+        if self.aborts > ABORTS_MAX {
+            return Err(reason.into());
+        }
+        tracing::warn!(stage = self.config.stage, %reason, "epoch lost: tasks restart from what is committed");
+        self.slots.clear();
+        self.writer = self.config.membership.writer(&self.config.writer_id)?;
+        if let Some(partitions) = self.config.membership.poll(Duration::ZERO)? {
+            self.assigned = Some(partitions);
+        }
+        self.start_missing()?;
+        Ok(true)
+    }
+
+    fn pace(&mut self) -> Result<(), WorkerError> {
+        let Some(pace) = &self.config.pace else { return Ok(()) };
+        if let Some(control) = &mut self.config.control {
+            for record in control.poll(self.config.poll, Duration::ZERO)? {
+                if let Some(Ok(mark)) = record.value.as_deref().map(Mark::decode) {
+                    pace.heard(&mark);
+                }
+            }
+        }
+        for (at, slot) in &self.slots {
+            pace.publish(at, slot.task.progress());
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let mut board = self.config.board.lock().unwrap_or_else(PoisonError::into_inner);
+        for (at, slot) in &self.slots {
+            board.insert(format!("{}:{at}", self.config.stage), slot.task.progress());
+        }
+    }
+
+    /// Commits what is there, takes a last snapshot where one is due, and leaves the group.
+    pub fn stop(mut self, for_good: bool) -> Result<(), WorkerError> {
+        let now = (self.config.clock)();
+        self.commit(now)?;
+        for slot in self.slots.values_mut() {
+            slot.settle();
+        }
+        self.commit(now)?;
+        self.config.membership.leave(for_good)?;
+        Ok(())
+    }
+}
