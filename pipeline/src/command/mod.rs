@@ -9,7 +9,9 @@ pub mod output;
 
 mod backtest;
 mod completion;
+mod demo;
 mod graph;
+mod run;
 mod validate;
 mod open;
 mod version;
@@ -70,6 +72,8 @@ pub enum Level {
 /// The subcommands, in the order of the manual.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Args),
+    Run(run::Args),
     Backtest(backtest::Args),
     Validate(validate::Args),
     Graph(graph::Args),
@@ -79,6 +83,8 @@ enum Command {
 
 fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
     match command {
+        Command::Demo(args) => demo::run(args, out),
+        Command::Run(args) => run::run(args, out),
         Command::Backtest(args) => backtest::run(args, out),
         Command::Validate(args) => validate::run(args, out),
         Command::Graph(args) => graph::run(args, out),
