@@ -38,9 +38,9 @@ fn kafka_config(choice: &crate::topology::KafkaLog) -> KafkaConfig {
         }),
         sasl: choice.sasl.as_ref().map(|sasl| kafka::KafkaSasl {
             mechanism: match sasl.mechanism {
-                SaslMechanism::Plain => kafka::SaslMechanism::Plain,
-                SaslMechanism::ScramSha256 => kafka::SaslMechanism::ScramSha256,
-                SaslMechanism::ScramSha512 => kafka::SaslMechanism::ScramSha512,
+                SaslMechanism::Plain => SaslMechanism::Plain,
+                SaslMechanism::ScramSha256 => SaslMechanism::ScramSha256,
+                SaslMechanism::ScramSha512 => SaslMechanism::ScramSha512,
             },
             user: sasl.user.clone(),
             password: secret(&sasl.password),
@@ -48,8 +48,8 @@ fn kafka_config(choice: &crate::topology::KafkaLog) -> KafkaConfig {
         allow_plaintext: choice.allow_plaintext,
         replicas: u16::try_from(choice.replication).ok(),
         group_protocol: match choice.group_protocol {
-            GroupProtocol::Classic => kafka::GroupProtocol::Classic,
-            GroupProtocol::Consumer => kafka::GroupProtocol::Consumer,
+            GroupProtocol::Classic => GroupProtocol::Classic,
+            GroupProtocol::Consumer => GroupProtocol::Consumer,
         },
         ..KafkaConfig::new(choice.brokers.join(","))
     }
