@@ -11,9 +11,9 @@ mod backtest;
 mod completion;
 mod demo;
 mod graph;
+mod open;
 mod run;
 mod validate;
-mod open;
 mod version;
 
 use std::process::ExitCode;

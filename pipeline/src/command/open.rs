@@ -19,7 +19,6 @@ pub fn log(topology: &Topology) -> Result<Arc<dyn Log>, Failure> {
 }
 
 fn open_embedded(choice: &crate::topology::EmbeddedLog) -> Result<EmbeddedLog, LogError> {
-
     let settings = crate::log::embedded::Settings { partition_bytes_max: choice.limit_bytes, ..Default::default() };
     let options = crate::log::embedded::Options { settings, ..Default::default() };
     EmbeddedLog::open(&choice.dir, options)
