@@ -11,10 +11,11 @@ pub use set::{RuleSet, Source};
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tidewatch_schemas::signal::Severity;
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     /// Unique id.
     pub id: String,
