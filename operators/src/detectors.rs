@@ -1,11 +1,11 @@
 //! The list of detectors, in the order of the manual. Adding one: its file, its line here, its default rule in `rules/`,
 //! its scenarios in `tests/`.
 
-use crate::beaconing;
 use crate::operator::Detector;
+use crate::{beaconing, egress_volume, lateral};
 
 /// All detectors.
-pub static ALL: &[&Detector] = &[&beaconing::DETECTOR];
+pub static ALL: &[&Detector] = &[&beaconing::DETECTOR, &egress_volume::DETECTOR, &lateral::DETECTOR];
 
 /// The detector of a rule kind.
 pub fn by_rule_kind(kind: &str) -> Option<&'static Detector> {

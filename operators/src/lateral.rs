@@ -1,1 +1,245 @@
-//! (skeleton)
+//! Lateral movement fan-out: a host that reaches for administration ports of many internal hosts.
+//!
+//! # What it finds
+//! One internal host that opens connections to `fanout` or more other internal hosts within `window_s`, on ports by which
+//! a machine is administered. Whether they are answered does not matter: a sweep over known open ports fails nowhere.
+//!
+//! # Why it matters
+//! Somebody who holds one machine needs a second one. Looking for it (T1046) and logging on to it (T1021) both leave the
+//! same trace: one source, many new destinations, few ports. It is the last moment before a foothold becomes an outbreak.
+//!
+//! # Rows and key
+//! Flows that open a connection, begun by the host, both ends internal and different, the peer's port in `ports`. Answers
+//! of a server never count. Destinations that the host has known for 12 hours or more through a connection that did
+//! not fail are neighbours and left out; nothing that happens inside the window can make one. The window slides over
+//! event time. A candidate comes when the count reaches `fanout`, at each doubling, and again after a whole window, at
+//! most one per slice; a slice that crosses several doublings tells of the highest.
+//!
+//! # State
+//! Per host at most 1,024 destinations, 72 bytes each, and as many entries of the window, 24 bytes each: 88 KB for
+//! a scanner, 1 KB for a host with seven, nothing for a host that opens none of the ports. At the limit a quarter of the
+//! destinations goes at once, strangers before neighbours, least recently touched first; the count then stops at 1,024 and
+//! says so (`at_least`). A destination not touched for eight days is forgotten.
+//!
+//! # Thresholds
+//! `fanout` 10 destinations in `window_s` 300: probectl's rule, between Slips (more than 5 failed in an hour) and Elastic
+//! (100 addresses). `ports`: SSH, telnet, RPC, NetBIOS, SMB, RDP, VNC, WinRM. Confidence is the base, 10 per doubling of
+//! the count up to 20, up to 15 for failed connections, up to 10 for destinations never seen before, 3 for several ports.
+//!
+//! # False positives
+//! Vulnerability scanners, monitoring and management stations: list them in `scanners` (addresses, networks or names);
+//! a station that goes about the same hosts every day falls silent by itself, for they are its neighbours. A service that
+//! goes down is many hosts to one, not one to many, and raises nothing.
+//!
+//! # Blind spots
+//! Fewer than `fanout` hosts per window, however long it lasts; movement over ports not listed; many ports of one host;
+//! movement along connections the host has had for long; pairs that no sensor between the two hosts sees.
+//!
+//! # ATT&CK
+//! T1046 Network Service Discovery, T1021 Remote Services.
+//!
+//! # Sources
+//! probectl's default rule; Zeek's simple-scan and Slips for what counts as failed; thresholds of Elastic's sweep rule.
+
+mod state;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use libm::{log2, round};
+use tidewatch_schemas::observation::Kind;
+use tidewatch_schemas::signal::{Endpoint, Evidence, Value};
+use tidewatch_schemas::time::SECOND_NS;
+
+pub use self::state::HostState;
+use self::state::{Reach, Touch};
+use crate::ends::{host_class, peer_class, peer_hash};
+use crate::key::{Host, HostKey};
+use crate::operator::{Context, Detector, Draft, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Threshold};
+use crate::rule::Rule;
+use crate::runtime::Store;
+
+/// The detector.
+pub static DETECTOR: Detector = Detector {
+    kind: "ndr.lateral",
+    rule_kind: "lateral",
+    title: "Lateral movement fan-out",
+    page: include_str!("lateral.rs"),
+    reads: &[Kind::Flow],
+    attack: &["T1046", "T1021"],
+    thresholds: &[
+        Threshold {
+            name: "fanout",
+            default: 10.0,
+            min: 2.0,
+            max: 512.0,
+            meaning: "distinct destinations within window_s, neighbours left out; few people log on to ten machines in five minutes",
+        },
+        Threshold {
+            name: "window_s",
+            default: 300.0,
+            min: 1.0,
+            max: 21_600.0,
+            meaning: "length of the sliding window; half the age at which a destination becomes a neighbour is the most",
+        },
+    ],
+    lists: &[
+        ListField {
+            name: "ports",
+            default: &["22", "23", "135", "139", "445", "3389", "5900", "5985", "5986"],
+            entry: ListEntry::Port,
+            meaning: "ports by which machines are administered; clients open few of them, and to few servers",
+        },
+        ListField {
+            name: "scanners",
+            default: &[],
+            entry: ListEntry::Text,
+            meaning: "hosts that may: addresses, networks (10.0.9.0/24) or workload names",
+        },
+    ],
+    build: |rule| Store::boxed(&DETECTOR, rule, Lateral::new),
+    judge: |finding, _| Some(finding),
+};
+
+/// The operator of one rule.
+#[derive(Clone, Debug)]
+pub struct Lateral {
+    fanout: usize,
+    window_ns: i64,
+    base_confidence: f64,
+    ports: Vec<u16>,
+    networks: Vec<IpNet>,
+    names: Vec<String>,
+}
+
+impl Lateral {
+    /// For a rule whose thresholds and lists are filled in.
+    pub fn new(rule: &Rule) -> Self {
+        let mut ports: Vec<u16> = rule.list("ports").iter().filter_map(|p| p.parse().ok()).collect();
+        ports.sort_unstable();
+        let network = |text: &str| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        let scanners = rule.list("scanners");
+        Self {
+            fanout: (rule.threshold("fanout") as usize).max(1),
+            window_ns: (rule.threshold("window_s") * SECOND_NS as f64) as i64,
+            base_confidence: f64::from(rule.base_confidence),
+            ports,
+            networks: scanners.iter().filter_map(|s| network(s)).collect(),
+            names: scanners.iter().filter(|s| network(s).is_none()).cloned().collect(),
+        }
+    }
+
+    fn may(&self, key: &HostKey) -> bool {
+        match &key.host {
+            Host::Address(address) => {
+                let ip = address.to_ip();
+                self.networks.iter().any(|n| n.contains(&ip))
+            }
+            Host::Name(name) => self.names.iter().any(|n| **n == **name),
+        }
+    }
+
+    /// The destination and port, when the flow is one of those that count.
+    fn reach(&self, key: &HostKey, flow: &Flow<'_>) -> Option<(u64, u16)> {
+        let port = flow.peer_port?;
+        let counts = flow.opens
+            && flow.initiator == Initiator::Host
+            && self.ports.binary_search(&port).is_ok()
+            && peer_class(flow).is_internal()
+            && host_class(key, flow).is_internal();
+        let same = matches!((&key.host, flow.peer.address), (Host::Address(a), Some(b)) if *a == b)
+            || matches!((&key.host, flow.peer.address, flow.peer.name), (Host::Name(a), None, Some(b)) if **a == *b);
+        if !counts || same {
+            return None;
+        }
+        Some((peer_hash(flow)?, port))
+    }
+
+    /// 0 to 100.
+    fn confidence(&self, reach: &Reach) -> f64 {
+        let count = reach.fanout as f64;
+        let wide = (10.0 * log2(count / self.fanout as f64)).clamp(0.0, 20.0);
+        let failed = 15.0 * reach.failed as f64 / count;
+        let strange = 10.0 * reach.fresh as f64 / count;
+        let several = if reach.ports.len() > 1 { 3.0 } else { 0.0 };
+        (self.base_confidence + wide + failed + strange + several).clamp(1.0, 99.0)
+    }
+
+    fn draft(&self, reach: &Reach, peer: Endpoint, ctx: &Context<'_>) -> Draft {
+        let ratio = round(reach.failed as f64 / reach.fanout as f64 * 1000.0) / 1000.0;
+        let ports: Vec<String> = reach.ports.iter().map(u16::to_string).collect();
+        let span_s = round(reach.last.since(reach.first) as f64 / 1e9);
+        let failed = if reach.failed > 0 { format!(", {} failed", reach.failed) } else { String::new() };
+        let known = if reach.excluded > 0 { format!("; {} known neighbours left out", reach.excluded) } else { String::new() };
+        let why = format!(
+            "{} opened {} {} on {} internal hosts within {span_s} s{failed}{known}",
+            ctx.key.host,
+            if ports.len() == 1 { "port" } else { "ports" },
+            ports.join(", "),
+            reach.fanout,
+        );
+        let mut evidence = Evidence::new();
+        let mut put = |name: &str, value: Value| evidence.insert(name.to_owned(), value);
+        put("fanout", Value::Long(reach.fanout as i64));
+        put("at_least", Value::Flag(reach.at_least));
+        put("ports", Value::List(reach.ports.iter().map(|p| Value::Long(i64::from(*p))).collect()));
+        put("failed_ratio", Value::Double(ratio));
+        put("first_seen", Value::Long(reach.fresh as i64));
+        put("excluded", Value::Long(reach.excluded as i64));
+        put("targets", Value::List(reach.targets.iter().map(|t| Value::Text(t.clone())).collect()));
+        put("window_s", Value::Double(self.window_ns as f64 / 1e9));
+        Draft {
+            why,
+            confidence: self.confidence(reach) as u8,
+            subject: "lateral".to_owned(),
+            destination: Some(peer),
+            first_seen: reach.first,
+            last_seen: reach.last,
+            decided_at: reach.last,
+            evidence,
+            raw: reach.raw.clone(),
+            ..Draft::default()
+        }
+    }
+}
+
+fn endpoint(flow: &Flow<'_>) -> Endpoint {
+    Endpoint {
+        ip: flow.peer.address.map(|a| a.to_string()),
+        name: flow.peer.name.filter(|_| flow.peer.address.is_none()).map(str::to_owned),
+        port: flow.peer_port,
+        ..Endpoint::default()
+    }
+}
+
+impl Operator for Lateral {
+    type State = HostState;
+
+    fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
+        let mut found: Option<Draft> = None;
+        if !self.may(ctx.key) {
+            for seen in rows {
+                let Observation::Flow(flow) = &seen.what else { continue };
+                let Some((peer, port)) = self.reach(ctx.key, flow) else { continue };
+                let touch = Touch { peer, port, failed: flow.failed, at: seen.at, position: seen.position };
+                let count = state.touch(&touch, self.window_ns, || match flow.peer.address {
+                    Some(address) => address.to_string(),
+                    None => flow.peer.name.unwrap_or("").to_owned(),
+                });
+                if state.says(count, self.fanout, seen.at, self.window_ns) {
+                    let reach = state.reach(seen.at, self.window_ns);
+                    found = Some(self.draft(&reach, endpoint(flow), ctx));
+                }
+            }
+        }
+        if let Some(draft) = found {
+            ctx.emit(draft);
+        }
+        if state.is_empty() {
+            ctx.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

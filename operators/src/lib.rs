@@ -5,11 +5,14 @@
 //! [`states`]; then, in the tenant's view, [`correlate`].
 
 pub mod beaconing;
+#[cfg(test)]
+mod conformance;
 pub mod correlate;
 pub mod detection;
 pub mod detectors;
 pub mod door;
 pub mod egress_volume;
+mod ends;
 pub mod key;
 pub mod lateral;
 pub mod operator;

@@ -9,7 +9,6 @@
 //!
 //! A new kind of destination is one file here that implements [`Destination`].
 
-pub mod configured;
 mod destination;
 mod event;
 pub mod http;

@@ -29,7 +29,7 @@ fn config(destination: &Destination) -> DestinationConfig {
             let headers = authorization.map(|a| ("Authorization".to_owned(), a)).into_iter().collect();
             // The URL is the operator's own word, so it may name a private address.
             let http = HttpConfig { url: server.url, timeout: webhook::TIMEOUT, ca_file: server.ca_file, private_allowed: true };
-            WebhookConfig { http, signing, headers }.opener()
+            WebhookConfig { http, signing, bearer: None, headers }.opener()
         }
         DestinationKind::SplunkHec { server, token, index } => {
             let mut splunk = SplunkHecConfig { index, ..SplunkHecConfig::new(server.url, token) };

@@ -50,40 +50,32 @@ fn digit(c: u8) -> Option<u8> {
 /// Four decimal parts of one to three digits; a leading zero is refused, some readers take it for octal.
 #[inline]
 fn v4(text: &[u8]) -> Option<[u8; 4]> {
-    // "0.0.0.0" .. "255.255.255.255"
+    // "0.0.0.0" .. "255.255.255.255", then a dot behind the last part too, so that all parts read alike.
     if !(7..=15).contains(&text.len()) {
         return None;
     }
+    let mut padded = [b'.'; 16];
+    padded[..text.len()].copy_from_slice(text);
+    let digit = |at: usize| u32::from(padded[at & 15].wrapping_sub(b'0'));
     let mut octets = [0u8; 4];
-    let mut part = 0usize;
-    let mut value = 0u32;
-    let mut digits = 0u32;
-    for &c in text {
-        let d = c.wrapping_sub(b'0');
-        if d < 10 {
-            if digits > 0 && value == 0 {
-                return None;
-            }
-            value = value * 10 + u32::from(d);
-            digits += 1;
-            if value > 255 {
-                return None;
-            }
-        } else {
-            if c != b'.' || digits == 0 || part == 3 {
-                return None;
-            }
-            octets[part] = value as u8;
-            part += 1;
-            value = 0;
-            digits = 0;
+    let mut at = 0;
+    for octet in &mut octets {
+        // A part begins at 12 at the latest, so the mask never takes effect.
+        let (a, b, c) = (digit(at), digit(at + 1), digit(at + 2));
+        let (value, digits) = match (a < 10, b < 10, c < 10) {
+            (true, false, _) => (a, 1),
+            (true, true, false) if a > 0 => (a * 10 + b, 2),
+            (true, true, true) if a > 0 => (a * 100 + b * 10 + c, 3),
+            _ => return None,
+        };
+        at += digits;
+        if value > 255 || padded[at & 15] != b'.' {
+            return None;
         }
+        *octet = value as u8;
+        at += 1;
     }
-    if part != 3 || digits == 0 {
-        return None;
-    }
-    octets[3] = value as u8;
-    Some(octets)
+    (at == text.len() + 1).then_some(octets)
 }
 
 /// RFC 4291 §2.2: up to eight groups of one to four hex digits, one `::`, an IPv4 tail in place of the last two.
@@ -264,6 +256,11 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_std(text in "[0-9a-fA-F:.]{0,46}") {
+            prop_assert_eq!(address(text.as_bytes()), std_parse(&text));
+        }
+
+        #[test]
+        fn agrees_with_std_on_ipv4(text in "[0-9]{1,4}(\\.[0-9]{0,4}){2,4}\\.?") {
             prop_assert_eq!(address(text.as_bytes()), std_parse(&text));
         }
 

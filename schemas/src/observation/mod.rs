@@ -294,11 +294,11 @@ pub fn encode(batch: &RecordBatch) -> Vec<u8> {
     out
 }
 
-/// Reason of a batch that [`guard`] let through and that Arrow panicked on: a gap in the guard. Fuzzing looks for it.
+/// Reason of a batch that the guard let through and that Arrow panicked on: a gap in the guard. Fuzzing looks for it.
 pub(crate) const ARROW_PANICKED: &str = "arrow's reader panicked";
 
 /// Reads one batch. Never panics on hostile bytes; memory is bounded by 128 MiB of unpacked buffers beside the stream's
-/// own length. Every length is checked before Arrow takes it at its word ([`guard`]); a panic inside Arrow would still be
+/// own length. Every length is checked before Arrow takes it at its word (`guard.rs`); a panic inside Arrow would still be
 /// an error, not the end of the task.
 pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Batch, BatchError> {
     guard::check(bytes).map_err(|reason| BatchError::Ipc { reason: reason.into() })?;

@@ -53,16 +53,21 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field; `None` at the end.
-    #[inline]
+    // Forced inline: called some twenty times a flow, and its result is wide because of the fault.
+    #[inline(always)]
     pub(super) fn tag(&mut self) -> Result<Option<Tag>, Fault> {
-        if self.at == self.data.len() {
-            return Ok(None);
-        }
-        let raw = self.varint("tag")?;
-        let number = raw >> 3;
-        if number == 0 || raw > u64::from(u32::MAX) {
-            return Err(self.malformed("field number"));
-        }
+        let raw = match self.data[self.at..] {
+            [] => return Ok(None),
+            [a, ..] if a < 0x80 => {
+                self.at += 1;
+                u32::from(a)
+            }
+            [a, b, ..] if b < 0x80 => {
+                self.at += 2;
+                u32::from(a & 0x7f) | u32::from(b) << 7
+            }
+            _ => self.tag_long()?,
+        };
         let wire = match raw & 7 {
             0 => Wire::Varint,
             1 => Wire::Fixed64,
@@ -71,10 +76,19 @@ impl<'a> Reader<'a> {
             // 3 and 4 are groups: proto3 has none; 6 and 7 do not exist.
             _ => return Err(self.malformed("wire type")),
         };
-        Ok(Some(Tag { number: number as u32, wire }))
+        let number = raw >> 3;
+        if number == 0 {
+            return Err(self.malformed("field number"));
+        }
+        Ok(Some(Tag { number, wire }))
     }
 
-    #[inline]
+    fn tag_long(&mut self) -> Result<u32, Fault> {
+        let raw = self.varint("tag")?;
+        u32::try_from(raw).map_err(|_| self.malformed("field number"))
+    }
+
+    #[inline(always)]
     fn varint(&mut self, what: &'static str) -> Result<u64, Fault> {
         let rest = &self.data[self.at..];
         match *rest {
@@ -107,7 +121,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a length-delimited field, and where they start in the record.
-    #[inline]
+    #[inline(always)]
     fn delimited(&mut self, what: &'static str) -> Result<&'a [u8], Fault> {
         let len = self.varint(what)?;
         let rest = &self.data[self.at..];
@@ -120,7 +134,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Value of a number field.
-    #[inline]
+    #[inline(always)]
     pub(super) fn u64(&mut self, tag: Tag, field: &'static str) -> Result<u64, Fault> {
         self.expect(tag, Wire::Varint, field)?;
         self.varint(field)
@@ -146,7 +160,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Value of a `bytes` field, or of text that is validated later.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bytes(&mut self, tag: Tag, field: &'static str) -> Result<&'a [u8], Fault> {
         self.expect(tag, Wire::Bytes, field)?;
         self.delimited(field)
@@ -199,7 +213,7 @@ impl<'a> Reader<'a> {
         self.data
     }
 
-    #[inline]
+    #[inline(always)]
     fn expect(&self, tag: Tag, wire: Wire, field: &'static str) -> Result<(), Fault> {
         if tag.wire == wire { Ok(()) } else { Err(mismatch(tag, wire, field)) }
     }

@@ -3,7 +3,7 @@
 //! One [`KafkaLog`] per process and cluster; readers, members and writers each own a client. What always holds: only
 //! blocking calls, each bounded (never on an async worker thread); readers see committed records only and skip nothing
 //! silently; records and offsets of an epoch share one transaction; a commit whose outcome is unknown is settled by a new
-//! producer with the same id before anything else happens ([`writer`]).
+//! producer with the same id before anything else happens (file `settle.rs`).
 //!
 //! Costs to know: a reader is a client of its own (a connection per broker and a few threads), its queue holds at most
 //! [`config::READER_QUEUE_KIB_MAX`]; opening a writer asks the transaction coordinator.

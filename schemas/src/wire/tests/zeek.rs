@@ -107,13 +107,13 @@ fn conn_json_forms() {
 #[test]
 fn other_logs_of_a_topic() {
     let header = "#separator \\x09\n#path\tdns\n#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\ttrans_id\trtt\tquery\tqtype\tqtype_name\trcode\trcode_name\tanswers\n";
-    let rows = "1780574400.1\tC1\t192.0.2.10\t40001\t192.0.2.53\t53\tudp\t6699\t0.012\tWWW.Example.com\t1\tA\t0\tNOERROR\tc.example.com,192.0.2.80\n\
+    let rows = "1780574400.1\tC1\t192.0.2.10\t40001\t192.0.2.53\t53\tudp\t6699\t0.012\tWWW.Example.com\t1\tA\t0\tNOERROR\tTXT 3 a\\x2cb,c.example.com,192.0.2.80\n\
 1780574401.1\tC2\t192.0.2.10\t40001\t192.0.2.53\t53\tudp\t1\t-\tp\\xc3\\xa4ul\\x09.example\t28\tAAAA\t-\t-\t-\n\
 1780574402.1\tC3\t192.0.2.10\t5353\t224.0.0.251\t5353\tudp\t0\t-\t\\xff\\xfe.local\t-\tHTTPS\t-\t-\t-\n\
 1780574403.1\tC4\t192.0.2.10\t40001\t192.0.2.53\t53\tudp\t2\t-\t-\t-\t-\t-\t-\t-\n";
     expect![[r#"
         0 dns tenant="" agent=None
-          answer_count=2 answers="c.example.com,192.0.2.80" client_address="192.0.2.10" event_time="2026-06-04T12:00:00.112Z" latency_s=0.012 query="www.example.com" query_type=1 response_code=0 server_address="192.0.2.53" server_port=53 synthetic=false transport=17 uid="C1"
+          answer_count=3 answers="TXT 3 a\\x2cb,c.example.com,192.0.2.80" client_address="192.0.2.10" event_time="2026-06-04T12:00:00.112Z" latency_s=0.012 query="www.example.com" query_type=1 response_code=0 server_address="192.0.2.53" server_port=53 synthetic=false transport=17 uid="C1"
         1 dns tenant="" agent=None
           client_address="192.0.2.10" event_time="2026-06-04T12:00:01.1Z" query="päul\t.example" query_type=28 server_address="192.0.2.53" server_port=53 synthetic=false transport=17 uid="C2"
         2 dns tenant="" agent=None
@@ -121,10 +121,10 @@ fn other_logs_of_a_topic() {
         skipped 3: zeek header line
         skipped 1: zeek dns line without a query
     "#]].assert_eq(&show_fresh("zeek", format!("{header}{rows}").as_bytes()));
-    let json = r#"{"dns":{"ts":1780574400.1,"uid":"Cqd1","id.orig_h":"192.0.2.10","id.orig_p":40001,"id.resp_h":"192.0.2.53","id.resp_p":53,"proto":"udp","trans_id":6699,"rtt":0.012,"query":"www.example.com","qtype":1,"qtype_name":"A","rcode":0,"rcode_name":"NOERROR","AA":false,"answers":["192.0.2.80","TXT 3 a\"b"],"TTLs":[300.0],"rejected":false}}"#;
+    let json = r#"{"dns":{"ts":1780574400.1,"uid":"Cqd1","id.orig_h":"192.0.2.10","id.orig_p":40001,"id.resp_h":"192.0.2.53","id.resp_p":53,"proto":"udp","trans_id":6699,"rtt":0.012,"query":"www.example.com","qtype":1,"qtype_name":"A","rcode":0,"rcode_name":"NOERROR","AA":false,"answers":["192.0.2.80","TXT 3 a,\"b"],"TTLs":[300.0],"rejected":false}}"#;
     expect![[r#"
         0 dns tenant="" agent=None
-          answer_count=2 answers="192.0.2.80,TXT 3 a\"b" client_address="192.0.2.10" event_time="2026-06-04T12:00:00.112Z" latency_s=0.012 query="www.example.com" query_type=1 response_code=0 server_address="192.0.2.53" server_port=53 synthetic=false transport=17 uid="Cqd1"
+          answer_count=2 answers="192.0.2.80,TXT 3 a\\x2c\"b" client_address="192.0.2.10" event_time="2026-06-04T12:00:00.112Z" latency_s=0.012 query="www.example.com" query_type=1 response_code=0 server_address="192.0.2.53" server_port=53 synthetic=false transport=17 uid="Cqd1"
     "#]].assert_eq(&show_fresh("zeek", json.as_bytes()));
 }
 

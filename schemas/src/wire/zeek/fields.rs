@@ -25,6 +25,11 @@ macro_rules! fields {
                 }
             }
 
+            /// Holds several values: a separator inside one of them stays escaped.
+            pub(super) const fn is_set(self) -> bool {
+                matches!(self, Self::Answers | Self::CertChainFps)
+            }
+
             /// Zeek's own name.
             pub(super) const fn name(self) -> &'static str {
                 match self { $(Self::$field => $name,)* }

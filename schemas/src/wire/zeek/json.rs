@@ -166,7 +166,8 @@ impl<'a> Visitor<'a> for Join<'_> {
                 self.0.push(',');
             }
             match raw.get() {
-                text if text.starts_with('"') => self.0.push_str(&unquote(text)),
+                // As the text log writes it.
+                text if text.starts_with('"') => self.0.push_str(&unquote(text).replace(',', "\\x2c")),
                 text => self.0.push_str(text),
             }
         }

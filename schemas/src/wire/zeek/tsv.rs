@@ -134,7 +134,7 @@ impl Header {
             let value = if value == self.unset || value == self.empty {
                 None
             } else if escaped && value.contains('\\') {
-                Some(unescape(value, scratch)?)
+                Some(unescape(value, field.is_set().then_some(self.set_separator), scratch)?)
             } else {
                 Some(value)
             };
@@ -197,8 +197,8 @@ fn word(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// Undoes `\xHH` and `\\`. What would not be UTF-8 stays as it was written, as Zeek's JSON writer leaves it.
-fn unescape<'a>(text: &'a str, scratch: &Scratch<'a>) -> Result<&'a str, Fault> {
+/// Undoes `\xHH` and `\\`, but for `keep`, the separator inside a member of a set. What would not be UTF-8 stays as it was written, as Zeek's JSON writer leaves it.
+fn unescape<'a>(text: &'a str, keep: Option<u8>, scratch: &Scratch<'a>) -> Result<&'a str, Fault> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
@@ -206,7 +206,12 @@ fn unescape<'a>(text: &'a str, scratch: &Scratch<'a>) -> Result<&'a str, Fault> 
         match bytes[i..] {
             [b'\\', b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 let digit = |c: u8| char::from(c).to_digit(16).unwrap_or(0) as u8;
-                out.push(digit(high) << 4 | digit(low));
+                let byte = digit(high) << 4 | digit(low);
+                if keep == Some(byte) {
+                    out.extend_from_slice(&bytes[i..i + 4]);
+                } else {
+                    out.push(byte);
+                }
                 i += 4;
             }
             [b'\\', b'\\', ..] => {

@@ -1,0 +1,315 @@
+//! What is kept per host: the running minute, hour and eight hours, their histories, known destinations, habits.
+//!
+//! Always holds: fixed space; what is over the bar never raises the bar; time only moves forward (an older row counts to
+//! the running window).
+
+use serde::{Deserialize, Serialize};
+use tidewatch_schemas::address::Address;
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
+
+use super::Limits;
+use super::habit::Habits;
+use super::known::Known;
+use super::window::{Bucket, CONVERSATION, History, Place};
+use crate::operator::{Footprint, Position, RawRows};
+
+/// Lengths of windows that are judged.
+pub(super) const SCALES: usize = 3;
+
+const MINUTE_NS: i64 = 60 * SECOND_NS;
+const HOUR_NS: i64 = 3600 * SECOND_NS;
+const SHIFT_HOURS: usize = 8;
+
+/// A length of windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scale {
+    /// From minute to minute.
+    Minute,
+    /// From hour to hour.
+    Hour,
+    /// The running hour and the seven before: a working day, the slow way out.
+    Shift,
+}
+
+impl Scale {
+    const ALL: [Self; SCALES] = [Self::Minute, Self::Hour, Self::Shift];
+
+    pub fn length_s(self) -> i64 {
+        match self {
+            Self::Minute => 60,
+            Self::Hour => 3600,
+            Self::Shift => 3600 * SHIFT_HOURS as i64,
+        }
+    }
+
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Shift => "8 hours",
+        }
+    }
+
+    /// Share of the rule's factor: sums over longer windows vary less.
+    fn factor(self, limits: &Limits) -> f64 {
+        let share = match self {
+            Self::Minute => return limits.factor,
+            Self::Hour => 0.6,
+            Self::Shift => 0.4,
+        };
+        (share * limits.factor).max(2.0)
+    }
+}
+
+/// A flow to the outside.
+pub(super) struct Sent<'a> {
+    pub peer: u64,
+    pub address: Option<Address>,
+    pub name: Option<&'a str>,
+    pub port: Option<u16>,
+    pub asn: Option<u32>,
+    pub out: f64,
+    pub back: f64,
+    pub lasting_s: f64,
+    pub at: EventTime,
+    pub position: Position,
+}
+
+/// Something over the bar.
+#[derive(Clone, Debug)]
+pub(super) struct Spike {
+    pub scale: Scale,
+    pub bytes: f64,
+    pub baseline: f64,
+    pub ratio: f64,
+    /// Ratio over what the scale asks for: compares scales.
+    excess: f64,
+    pub top: Place,
+    pub top_port: Option<u16>,
+    pub top_bytes: f64,
+    pub destinations: u64,
+    pub new_share: f64,
+    /// Days of history.
+    pub days: u32,
+    pub first: EventTime,
+    pub last: EventTime,
+    pub raw: RawRows,
+}
+
+impl Spike {
+    /// The greater of two.
+    pub fn greater(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        match (a, b) {
+            (Some(a), Some(b)) => Some(if b.excess > a.excess { b } else { a }),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// State per host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostState(Option<Box<Volumes>>);
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Volumes {
+    minute: Bucket,
+    hour: Bucket,
+    /// Octets of the hours before, newest first.
+    hours: [f64; SHIFT_HOURS - 1],
+    /// One bit per hour of `hours`, newest lowest: holds something over the bar.
+    tainted: u8,
+    history: [History; SCALES],
+    /// When each scale was last told, and what it came to.
+    told: [Option<(EventTime, f64)>; SCALES],
+    known: Known,
+    habits: Habits,
+}
+
+impl HostState {
+    /// Nothing kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether a row of this time begins another minute.
+    pub(super) fn turns(&self, at: EventTime) -> bool {
+        self.0.as_ref().is_some_and(|v| v.minute.used && at.0.div_euclid(MINUTE_NS) > v.minute.index)
+    }
+
+    /// Adds a flow.
+    pub(super) fn add(&mut self, sent: &Sent<'_>, limits: &Limits) {
+        let volumes = self.0.get_or_insert_with(Box::default);
+        volumes.advance(sent.at, limits);
+        let new = !volumes.known.holds(sent.peer);
+        let share = |length_s: f64| if sent.lasting_s > length_s { length_s / sent.lasting_s } else { 1.0 };
+        volumes.minute.add(sent, share(60.0), new);
+        volumes.hour.add(sent, share(3600.0), new);
+        volumes.spread(sent);
+        if sent.out > 0.0 {
+            volumes.known.note(sent.peer);
+        }
+    }
+
+    /// What is over the bar now and was not told.
+    pub(super) fn judge(&mut self, limits: &Limits) -> Option<Spike> {
+        self.0.as_mut()?.judge(limits)
+    }
+}
+
+impl Volumes {
+    /// Closes the windows that have ended at `at`.
+    fn advance(&mut self, at: EventTime, limits: &Limits) {
+        let minute = at.0.div_euclid(MINUTE_NS);
+        if minute > self.minute.index || !self.minute.used {
+            if self.minute.used {
+                self.close_minute(limits);
+            }
+            self.minute.start(minute);
+        }
+        let hour = at.0.div_euclid(HOUR_NS);
+        if hour > self.hour.index || !self.hour.used {
+            let before = self.hour.index;
+            if self.hour.used {
+                self.close_hour(limits);
+                let empty = hour.saturating_sub(before).saturating_sub(1).clamp(0, SHIFT_HOURS as i64);
+                for _ in 0..empty {
+                    self.shift(0.0, false);
+                }
+            }
+            self.hour.start(hour);
+        }
+    }
+
+    fn close_minute(&mut self, limits: &Limits) {
+        let value = self.minute.counted();
+        if self.over(Scale::Minute, value, limits).is_some() {
+            self.minute.tainted = true;
+            self.hour.tainted = true;
+        } else {
+            self.history[0].learn(value, self.minute.last, floor(limits));
+        }
+        self.known.turn();
+    }
+
+    fn close_hour(&mut self, limits: &Limits) {
+        let value = self.hour.counted();
+        let (last, shift) = (self.hour.last, self.sum(Scale::Shift));
+        let over = self.over(Scale::Hour, value, limits).is_some();
+        let tainted = over || self.hour.tainted;
+        if !tainted {
+            self.history[1].learn(value, last, floor(limits));
+            if self.over(Scale::Shift, shift, limits).is_none() {
+                self.history[2].learn(shift, last, floor(limits));
+            }
+        }
+        self.shift(value, tainted);
+    }
+
+    /// Adds to the hours before the part of a long flow that lies there.
+    fn spread(&mut self, sent: &Sent<'_>) {
+        if sent.back >= CONVERSATION * sent.out {
+            return;
+        }
+        for (i, hour) in self.hours.iter_mut().enumerate() {
+            let part_s = (sent.lasting_s - 3600.0 * (i + 1) as f64).min(3600.0);
+            if part_s <= 0.0 {
+                break;
+            }
+            *hour += sent.out * part_s / sent.lasting_s;
+        }
+    }
+
+    fn shift(&mut self, value: f64, tainted: bool) {
+        self.hours.rotate_right(1);
+        self.hours[0] = value;
+        // Seven hours are kept.
+        self.tainted = (self.tainted << 1 | u8::from(tainted)) & 0x7f;
+    }
+
+    fn sum(&self, scale: Scale) -> f64 {
+        match scale {
+            Scale::Minute => self.minute.counted(),
+            Scale::Hour => self.hour.counted(),
+            // What a shorter window has told of, or knows as a habit, is not told of again.
+            Scale::Shift => {
+                let clean = self.hours.iter().enumerate().filter(|(i, _)| self.tainted >> i & 1 == 0);
+                self.hour.counted() + clean.map(|(_, bytes)| bytes).sum::<f64>()
+            }
+        }
+    }
+
+    /// Baseline and ratio, when `bytes` is over the bar of a scale.
+    fn over(&self, scale: Scale, bytes: f64, limits: &Limits) -> Option<(f64, f64)> {
+        let history = &self.history[scale as usize];
+        // A day's history for the longer ones: their first hours say nothing about a day.
+        let known = match scale {
+            Scale::Minute => history.samples >= limits.samples_min,
+            Scale::Hour | Scale::Shift => history.samples >= limits.samples_min.min(24) && history.days() > 0,
+        };
+        let baseline = history.busy(floor(limits));
+        let ratio = bytes / baseline.max(floor(limits));
+        (known && bytes >= limits.bytes_min && ratio >= scale.factor(limits)).then_some((baseline, ratio))
+    }
+
+    fn judge(&mut self, limits: &Limits) -> Option<Spike> {
+        let mut best: Option<Spike> = None;
+        let mut shorter = self.hour.tainted;
+        for scale in Scale::ALL {
+            let bytes = self.sum(scale);
+            let Some((baseline, ratio)) = self.over(scale, bytes, limits) else { continue };
+            if scale == Scale::Shift && shorter {
+                continue;
+            }
+            shorter = true;
+            let bucket = if scale == Scale::Minute { &self.minute } else { &self.hour };
+            let Some(top) = bucket.top() else { continue };
+            let at = bucket.last;
+            if self.habits.is_usual(top, scale as usize, bytes, at) || self.is_told(scale, bytes, at) {
+                continue;
+            }
+            let spike = Spike {
+                scale,
+                bytes,
+                baseline,
+                ratio,
+                excess: ratio / scale.factor(limits),
+                top: top.place.clone(),
+                top_port: top.port,
+                top_bytes: top.out,
+                destinations: bucket.destinations(),
+                new_share: if bucket.out > 0.0 { (bucket.new_out / bucket.out).min(1.0) } else { 0.0 },
+                days: self.history[0].days(),
+                first: bucket.first,
+                last: at,
+                raw: bucket.raw.clone(),
+            };
+            best = Spike::greater(best, Some(spike));
+        }
+        if let Some(spike) = &best {
+            // A spike of a minute is also one of its hour: said once.
+            self.told = Scale::ALL.map(|scale| Some((spike.last, self.sum(scale))));
+        }
+        best
+    }
+
+    /// Whether it was told already: the same minute; an hour or eight hours within eight hours, unless it has doubled.
+    fn is_told(&self, scale: Scale, bytes: f64, at: EventTime) -> bool {
+        let Some((told, what)) = self.told[scale as usize] else { return false };
+        match scale {
+            Scale::Minute => told.0.div_euclid(MINUTE_NS) == at.0.div_euclid(MINUTE_NS),
+            Scale::Hour if told.0.div_euclid(HOUR_NS) == at.0.div_euclid(HOUR_NS) => true,
+            Scale::Hour | Scale::Shift => at.since(told) < HOUR_NS * SHIFT_HOURS as i64 && bytes < 2.0 * what,
+        }
+    }
+}
+
+/// The least that a busy window is taken for: below it `bytes_min` decides alone.
+fn floor(limits: &Limits) -> f64 {
+    limits.bytes_min / limits.factor
+}
+
+impl Footprint for HostState {
+    fn heap_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |v| size_of::<Volumes>() + v.minute.heap_bytes() + v.hour.heap_bytes() + v.habits.heap_bytes())
+    }
+}

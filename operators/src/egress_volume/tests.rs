@@ -1,0 +1,206 @@
+//! Scenarios of volume.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use tidewatch_schemas::address::Address;
+use tidewatch_schemas::finding::Finding;
+use tidewatch_schemas::observation::FlowRow;
+use tidewatch_schemas::signal::Value;
+
+use crate::conformance::{Drive, MIDNIGHT_S, default_rule, findings, flow, host};
+use crate::rule::Rule;
+
+const NOON_S: i64 = MIDNIGHT_S + 43_200;
+const MIB: u64 = 1 << 20;
+const DAY_S: i64 = 86_400;
+
+fn rule() -> Rule {
+    default_rule("egress_volume")
+}
+
+fn peer(last: u8) -> Address {
+    Address::v4([198, 51, 100, last])
+}
+
+fn sent(at_s: f64, bytes: u64) -> FlowRow<'static> {
+    flow(at_s, host(0, 8), peer(20), 443, bytes, 0)
+}
+
+/// 15 times 1 MiB, each minute.
+fn usual(from_s: i64) -> Vec<FlowRow<'static>> {
+    (0..15).map(|i| sent((from_s + i * 60) as f64, MIB)).collect()
+}
+
+fn spike(from_s: i64, flows: u64, peers: u64) -> Vec<FlowRow<'static>> {
+    let bytes = 64 * MIB / flows;
+    (0..flows)
+        .map(|i| {
+            let at_s = from_s as f64 + i as f64 * 0.005;
+            flow(at_s, host(0, 8), peer(20 + (i % peers) as u8), 443, bytes, 0)
+        })
+        .collect()
+}
+
+fn of(found: &[Finding], name: &str) -> f64 {
+    match found[0].evidence[name] {
+        Value::Long(v) => v as f64,
+        Value::Double(v) => v,
+        ref other => panic!("{name}: {other:?}"),
+    }
+}
+
+#[test]
+fn sixty_four_times_the_usual_minute_is_told_once() {
+    let mut rows = usual(NOON_S);
+    rows.extend(spike(NOON_S + 1200, 1, 1));
+    let found = findings(&[rule()], &rows);
+    assert_eq!(found.len(), 1);
+    assert_eq!((of(&found, "ratio"), of(&found, "baseline_bytes"), of(&found, "bytes")), (64.0, MIB as f64, 64.0 * MIB as f64));
+    assert_eq!(found[0].subject, "egress");
+    assert!(found[0].confidence >= 65, "{}", found[0].confidence);
+}
+
+#[test]
+fn one_flow_or_a_thousand_to_one_peer_or_thirty_give_the_same_verdict() {
+    let verdicts: Vec<(f64, f64, u8)> = [(1, 1), (1000, 1), (1000, 5)]
+        .into_iter()
+        .map(|(flows, peers)| {
+            let mut rows = usual(NOON_S);
+            rows.extend(spike(NOON_S + 1200, flows, peers));
+            let found = findings(&[rule()], &rows);
+            assert_eq!(found.len(), 1, "{flows} flows, {peers} peers: {found:?}");
+            (of(&found, "window_s"), of(&found, "ratio"), found[0].confidence)
+        })
+        .collect();
+    assert_eq!(verdicts[0], verdicts[1]);
+    assert_eq!(verdicts[0].1, verdicts[2].1);
+    assert!(verdicts[2].2 > verdicts[0].2, "new destinations raise confidence");
+}
+
+#[test]
+fn without_history_nothing_is_unusual() {
+    assert!(findings(&[rule()], &[sent(NOON_S as f64, 1024 * MIB)]).is_empty());
+    let mut rows = usual(NOON_S);
+    rows.truncate(10);
+    rows.extend(spike(NOON_S + 1200, 1, 1));
+    assert!(findings(&[rule()], &rows).is_empty());
+}
+
+#[test]
+fn a_spike_does_not_raise_its_own_bar() {
+    let mut rows = usual(NOON_S);
+    for k in 0..5 {
+        rows.extend(spike(NOON_S + 1200 + k * 2400, 1, 1));
+    }
+    let found = findings(&[rule()], &rows);
+    assert_eq!(found.len(), 5);
+    assert!(found.iter().all(|f| f.evidence["ratio"] == Value::Double(64.0)));
+}
+
+#[test]
+fn records_without_octets_teach_nothing() {
+    let mut rows: Vec<FlowRow<'_>> = (0..200).map(|i| sent((NOON_S + i * 60) as f64, 0)).collect();
+    rows.iter_mut().for_each(|r| r.bytes_reverse = None);
+    rows.extend(spike(NOON_S + 200 * 60, 1, 1));
+    let mut drive = Drive::new(&[rule()]);
+    drive.run(&rows);
+    assert!(drive.findings.is_empty());
+}
+
+#[test]
+fn internal_peers_external_hosts_and_answers_do_not_count() {
+    let turned = |mut r: FlowRow<'static>, to: Address| {
+        r.destination_address = Some(to);
+        r.destination_class = 1;
+        r
+    };
+    let mut rows = usual(NOON_S);
+    rows.extend(spike(NOON_S + 1200, 1, 1));
+    let inside: Vec<FlowRow<'_>> = rows.iter().map(|r| turned(*r, host(3, 3))).collect();
+    assert!(findings(&[rule()], &inside).is_empty());
+    let asked: Vec<FlowRow<'_>> = rows
+        .iter()
+        .map(|r| FlowRow {
+            source_address: r.destination_address,
+            source_class: r.destination_class,
+            destination_address: r.source_address,
+            destination_class: r.source_class,
+            bytes_forward: r.bytes_reverse,
+            bytes_reverse: r.bytes_forward,
+            ..*r
+        })
+        .collect();
+    assert!(findings(&[rule()], &asked).is_empty());
+}
+
+/// A working day of small uploads, 8 hours from 9, a flow a minute.
+fn working_day(day: i64) -> Vec<FlowRow<'static>> {
+    (0..480)
+        .map(|i| {
+            let at_s = MIDNIGHT_S + day * DAY_S + 9 * 3600 + i * 60 + (i * 7) % 50;
+            flow(
+                at_s as f64,
+                host(0, 8),
+                peer(100 + (i % 20) as u8),
+                443,
+                20_000 + (i * i % 977) as u64 * 150,
+                200_000 * u64::from(i % 3 > 0),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_call_is_a_conversation() {
+    let mut rows: Vec<FlowRow<'_>> = (0..3).flat_map(working_day).collect();
+    let call_s = MIDNIGHT_S + 2 * DAY_S + 15 * 3600;
+    rows.extend((0..60).map(|m| flow((call_s + m * 60 + 3) as f64, host(0, 8), peer(200), 3478, 15 * MIB, 18 * MIB)));
+    rows.sort_by_key(|r| r.event_time);
+    assert!(findings(&[rule()], &rows).is_empty());
+    // The same octets one way are an upload.
+    rows.iter_mut().filter(|r| r.destination_port == Some(3478)).for_each(|r| r.bytes_reverse = Some(9000));
+    assert!(!findings(&[rule()], &rows).is_empty());
+}
+
+#[test]
+fn a_nightly_backup_falls_silent_at_its_third_night() {
+    let night = |day: i64, off_s: i64| {
+        let from_s = MIDNIGHT_S + day * DAY_S + 22 * 3600 + off_s;
+        (0..30).map(move |m| flow((from_s + m * 60) as f64, host(0, 8), peer(7), 443, 200 * MIB, MIB))
+    };
+    let mut rows: Vec<FlowRow<'_>> = (0..8).flat_map(working_day).collect();
+    for day in 1..8 {
+        rows.extend(night(day, (day * 977) % 1500));
+    }
+    rows.sort_by_key(|r| r.event_time);
+    let found = findings(&[rule()], &rows);
+    let nights: std::collections::BTreeSet<i64> =
+        found.iter().map(|f| (f.decided_at.0 / 1_000_000_000 - MIDNIGHT_S).div_euclid(DAY_S)).collect();
+    assert_eq!(nights.into_iter().collect::<Vec<_>>(), [1, 2]);
+    // Ten times as much on the last night is no habit.
+    for r in rows.iter_mut().filter(|r| r.event_time.0 / 1_000_000_000 > MIDNIGHT_S + 7 * DAY_S + 22 * 3600) {
+        r.bytes_forward = r.bytes_forward.map(|b| b * 10);
+    }
+    assert!(findings(&[rule()], &rows).len() > found.len());
+}
+
+#[test]
+fn a_slow_leak_over_eight_hours_is_told_by_the_longer_windows() {
+    let mut rows: Vec<FlowRow<'_>> = (0..4).flat_map(working_day).collect();
+    // Five days' worth over one working day, in small flows to many places.
+    let total: u64 = working_day(0).iter().filter_map(|r| r.bytes_forward).sum::<u64>() * 5;
+    let from_s = MIDNIGHT_S + 3 * DAY_S + 9 * 3600;
+    rows.extend((0..960).map(|i| flow((from_s + i * 30 + 1) as f64, host(0, 8), peer((i % 5) as u8), 443, total / 960, 500)));
+    rows.sort_by_key(|r| r.event_time);
+    let found = findings(&[rule()], &rows);
+    assert!((1..=3).contains(&found.len()), "{}", found.len());
+    assert!(of(&found, "window_s") > 60.0, "{found:?}");
+}
+
+#[test]
+fn a_flow_told_at_its_end_counts_by_the_part_that_lies_in_the_window() {
+    let mut rows = usual(NOON_S);
+    let mut long = sent((NOON_S + 1200 + 3600) as f64, 64 * MIB);
+    long.start_time = Some(long.event_time.minus(3600 * 1_000_000_000));
+    rows.push(long);
+    assert!(findings(&[rule()], &rows).is_empty(), "about 1 MiB a minute");
+}

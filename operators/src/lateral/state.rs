@@ -1,0 +1,229 @@
+//! What is kept per host: whom it has reached for, since when, and which of them within the window. Decides nothing about
+//! threats.
+//!
+//! Always holds: at most [`PEERS_MAX`] destinations, whatever is scanned; the cost per row does not grow with the length
+//! of a scan; a destination becomes a neighbour by age alone, never by a contact inside the window.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
+
+use crate::operator::{Footprint, Position, RawRows};
+
+/// Destinations per host. At the limit a quarter goes, strangers first, then least recently touched.
+pub(super) const PEERS_MAX: usize = 1024;
+
+/// Destinations within the window; at the limit the one touched longest ago leaves and the count says "at least".
+pub(super) const RECENT_MAX: usize = 1024;
+
+/// First destinations named in the evidence.
+pub(super) const TARGETS_MAX: usize = 8;
+
+/// Ports kept per destination; further ones are not named.
+const PORTS_MAX: usize = 4;
+
+/// From this age on, and after a connection that did not fail, a destination is a neighbour: twice the longest window,
+/// and long enough that an intruder would have to wait for half a day between looking and coming.
+pub(super) const NEIGHBOUR_AGE_NS: i64 = 12 * 3600 * SECOND_NS;
+
+/// A destination not touched for so long is forgotten: a week and a day, so that weekly work stays known.
+const LIFETIME_NS: i64 = 8 * 86_400 * SECOND_NS;
+
+/// One destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Peer {
+    first: EventTime,
+    last: EventTime,
+    /// First connection that did not fail; `EventTime::MAX` while there is none.
+    met: EventTime,
+    /// The latest connection failed.
+    failed: bool,
+    /// Ports reached for since it last came into the window, 0 = none.
+    ports: [u16; PORTS_MAX],
+}
+
+impl Peer {
+    fn is_neighbour(&self, at: EventTime) -> bool {
+        self.met != EventTime::MAX && at.since(self.met) >= NEIGHBOUR_AGE_NS
+    }
+}
+
+/// State per host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostState {
+    peers: BTreeMap<u64, Peer>,
+    /// Destinations within the window that are no neighbours, by latest contact.
+    recent: BTreeSet<(EventTime, u64)>,
+    /// Neighbours touched within the window, by latest contact.
+    near: BTreeSet<(EventTime, u64)>,
+    /// Destinations left the window's list at its limit; until the window is empty again the count is a lower bound.
+    overflowed: bool,
+    /// First of the window, as they came since it was last empty.
+    targets: Vec<String>,
+    raw: RawRows,
+    /// Count last told, and when.
+    told: u64,
+    told_at: EventTime,
+}
+
+/// One connection that counts.
+pub(super) struct Touch {
+    pub peer: u64,
+    pub port: u16,
+    pub failed: bool,
+    pub at: EventTime,
+    pub position: Position,
+}
+
+/// What the window holds.
+pub(super) struct Reach {
+    pub fanout: usize,
+    pub at_least: bool,
+    pub ports: BTreeSet<u16>,
+    pub failed: usize,
+    /// Never seen before the window.
+    pub fresh: usize,
+    /// Neighbours touched within the window.
+    pub excluded: usize,
+    pub targets: Vec<String>,
+    pub first: EventTime,
+    pub last: EventTime,
+    pub raw: RawRows,
+}
+
+impl HostState {
+    /// Nothing kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Files a connection; returns the number of destinations within the window, neighbours left out.
+    pub(super) fn touch(&mut self, touch: &Touch, window_ns: i64, name: impl FnOnce() -> String) -> usize {
+        let at = touch.at;
+        self.leave(at.minus(window_ns));
+        let peer = self.peers.entry(touch.peer).or_insert(Peer {
+            first: at,
+            last: EventTime::MIN,
+            met: EventTime::MAX,
+            failed: false,
+            ports: [0; PORTS_MAX],
+        });
+        if at.since(peer.last) > LIFETIME_NS && peer.last != EventTime::MIN {
+            (peer.first, peer.met) = (at, EventTime::MAX);
+        }
+        let neighbour = peer.is_neighbour(at);
+        let within = self.recent.remove(&(peer.last, touch.peer)) | self.near.remove(&(peer.last, touch.peer));
+        if !within {
+            peer.ports = [0; PORTS_MAX];
+        }
+        if let Some(free) = peer.ports.iter().position(|p| *p == touch.port || *p == 0) {
+            peer.ports[free] = touch.port;
+        }
+        peer.last = peer.last.max(at);
+        peer.failed = touch.failed;
+        if !touch.failed {
+            peer.met = peer.met.min(at);
+        }
+        let last = peer.last;
+        let list = if neighbour { &mut self.near } else { &mut self.recent };
+        list.insert((last, touch.peer));
+        if list.len() > RECENT_MAX {
+            list.pop_first();
+            self.overflowed |= !neighbour;
+        }
+        if !neighbour {
+            if !within && self.targets.len() < TARGETS_MAX {
+                self.targets.push(name());
+            }
+            self.raw.add(touch.position);
+        }
+        if self.peers.len() > PEERS_MAX {
+            self.evict(at);
+        }
+        self.recent.len()
+    }
+
+    /// Whether a count is to be told: the first that reaches `fanout`, each doubling of what was told, and again when
+    /// nothing was told for a whole window.
+    pub(super) fn says(&mut self, count: usize, fanout: usize, at: EventTime, window_ns: i64) -> bool {
+        let count = count as u64;
+        let told_lately = self.told > 0 && at.since(self.told_at) < window_ns;
+        let bar = if told_lately { self.told.saturating_mul(2) } else { fanout as u64 };
+        if count < bar {
+            return false;
+        }
+        (self.told, self.told_at) = (count, at);
+        true
+    }
+
+    /// What the window holds. Walks the window: for what is told, not for every row.
+    pub(super) fn reach(&self, at: EventTime, window_ns: i64) -> Reach {
+        let mut reach = Reach {
+            fanout: self.recent.len(),
+            at_least: self.overflowed,
+            ports: BTreeSet::new(),
+            failed: 0,
+            fresh: 0,
+            excluded: self.near.len(),
+            targets: self.targets.clone(),
+            first: at,
+            last: at,
+            raw: self.raw.clone(),
+        };
+        for (last, key) in &self.recent {
+            reach.first = reach.first.min(*last);
+            // An evicted destination is a stranger whose rest is forgotten.
+            let Some(peer) = self.peers.get(key) else {
+                reach.fresh += 1;
+                continue;
+            };
+            reach.failed += usize::from(peer.failed);
+            reach.fresh += usize::from(at.since(peer.first) < window_ns);
+            reach.ports.extend(peer.ports.iter().filter(|p| **p != 0));
+        }
+        reach
+    }
+
+    /// What was last touched before `bound` leaves the window.
+    fn leave(&mut self, bound: EventTime) {
+        for list in [&mut self.recent, &mut self.near] {
+            while list.first().is_some_and(|(last, _)| *last <= bound) {
+                list.pop_first();
+            }
+        }
+        if self.recent.is_empty() {
+            self.overflowed = false;
+            self.targets.clear();
+            self.raw = RawRows::default();
+        }
+    }
+
+    fn evict(&mut self, at: EventTime) {
+        let mut order: Vec<(bool, EventTime, u64)> =
+            self.peers.iter().map(|(k, p)| (p.is_neighbour(at) && at.since(p.last) <= LIFETIME_NS, p.last, *k)).collect();
+        let gone = order.len() - PEERS_MAX / 4 * 3;
+        order.select_nth_unstable(gone);
+        for (_, last, key) in &order[..gone] {
+            self.peers.remove(key);
+            // Out of the window as well: the two lists agree, and the count says that it is a lower bound.
+            self.overflowed |= self.recent.remove(&(*last, *key));
+            self.near.remove(&(*last, *key));
+        }
+    }
+}
+
+/// Bytes of a B-tree's entries, nodes filled to two thirds.
+fn entries(len: usize, entry_bytes: usize) -> usize {
+    len * (entry_bytes + entry_bytes / 2)
+}
+
+impl Footprint for HostState {
+    fn heap_bytes(&self) -> usize {
+        // A target's text counts as 40 bytes, an IPv6 address.
+        entries(self.peers.len(), size_of::<(u64, Peer)>())
+            + entries(self.recent.len() + self.near.len(), size_of::<(EventTime, u64)>())
+            + self.targets.capacity() * (size_of::<String>() + 40)
+            + self.raw.heap_bytes()
+    }
+}
