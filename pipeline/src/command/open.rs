@@ -12,7 +12,7 @@ use crate::log::kafka::{self, KafkaConfig};
 use crate::log::memory::MemoryLog;
 use crate::log::socket::SocketLog;
 use crate::log::{Log, LogError};
-use crate::topology::{GroupProtocol, LogChoice, SaslMechanism, Secret, Topology};
+use crate::topology::{LogChoice, Secret, Topology};
 
 /// How often a tool tries a directory that is owned by a process whose socket does not answer: it may be starting, or be
 /// another tool that is done in a moment.
@@ -109,20 +109,13 @@ fn kafka_config(choice: &crate::topology::KafkaLog) -> KafkaConfig {
             key_file: tls.key_file.clone(),
         }),
         sasl: choice.sasl.as_ref().map(|sasl| kafka::KafkaSasl {
-            mechanism: match sasl.mechanism {
-                SaslMechanism::Plain => kafka::SaslMechanism::Plain,
-                SaslMechanism::ScramSha256 => kafka::SaslMechanism::ScramSha256,
-                SaslMechanism::ScramSha512 => kafka::SaslMechanism::ScramSha512,
-            },
+            mechanism: sasl.mechanism,
             user: sasl.user.clone(),
             password: secret(&sasl.password),
         }),
         allow_plaintext: choice.allow_plaintext,
         replicas: u16::try_from(choice.replication).ok(),
-        group_protocol: match choice.group_protocol {
-            GroupProtocol::Classic => kafka::GroupProtocol::Classic,
-            GroupProtocol::Consumer => kafka::GroupProtocol::Consumer,
-        },
+        group_protocol: choice.group_protocol,
         ..KafkaConfig::new(choice.brokers.join(","))
     }
 }

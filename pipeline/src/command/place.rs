@@ -37,10 +37,17 @@ pub fn topic(topology: &Topology, log: &dyn Log, name: &str) -> Result<(String, 
         Err(LogError::UnknownTopic { .. }) => {}
         Err(e) => return Err(e.into()),
     }
-    let ours = internal.iter().any(|(_, topic)| topic == full) || topology.inputs.iter().any(|i| i.topic == full);
-    if ours {
-        let what = format!("topic {full} is not there yet: `tidewatch run` makes it, and for inputs `tidewatch produce` does");
-        return Err(Failure::Usage(what));
+    let by_whom = if internal.iter().any(|(_, topic)| topic == full) {
+        Some("`tidewatch run` makes it when it starts")
+    } else if topology.input_topics().iter().any(|spec| spec.name == full) {
+        Some("`tidewatch run` or `tidewatch produce` makes it")
+    } else if topology.inputs.iter().any(|i| i.topic == full) {
+        Some("the topology gives it no `partitions`, so it is for others to make")
+    } else {
+        None
+    };
+    if let Some(by_whom) = by_whom {
+        return Err(Failure::Usage(format!("topic {full} is not there yet: {by_whom}")));
     }
     let there = log.topics()?;
     let known: Vec<&str> = internal

@@ -39,13 +39,14 @@ const ABORTS_MAX: u32 = 5;
 #[command(after_help = "Examples:\n  tidewatch produce topologies/quickstart.yaml --input zeek:/logs/2026-03-11\n  \
                         tidewatch produce topologies/kafka.yaml --input probectl-flow:flows/probectl.flow.events.records --rate 1000/s\n  \
                         tidewatch produce topologies/quickstart.yaml --generate 7 --preset small --format probectl\n\
-                        Records with a key go where the Java client puts that key, others round and round; header lines of text\n\
+                        Records with a key go where the Java client puts that key, others round and round; header lines of text \
                         logs go to every partition.")]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["inputs", "generate"]))]
 pub struct Args {
     /// The topology file
     topology: PathBuf,
     /// FORMAT:PATH (file, folder or glob, .gz and .records too); may be given several times
-    #[arg(long = "input", value_name = "FORMAT:PATH", required_unless_present = "generate")]
+    #[arg(long = "input", value_name = "FORMAT:PATH")]
     inputs: Vec<String>,
     /// The topic, where several inputs of the topology have the format
     #[arg(long, value_name = "TOPIC", conflicts_with = "generate")]

@@ -21,8 +21,8 @@ const STALLED_POLLS: u32 = 30;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidewatch tap topologies/quickstart.yaml signals --follow\n  \
                         tidewatch tap topologies/kafka.yaml obs --kind dns --tenant acme --from 2026-03-11T09:00:00Z --json\n\
-                        It ends at the end of the topic unless --follow is given. Without tenant verification: rows of input\n\
-                        topics are shown with the tenant that they claim.")]
+                        It ends at the end of the topic unless --follow is given. Rows of input topics are shown with the tenant \
+                        that they claim: nobody has verified it.")]
 pub struct Args {
     /// The topology file
     topology: PathBuf,

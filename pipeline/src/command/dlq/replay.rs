@@ -25,7 +25,7 @@ const KEPT: &[&str] = &[reject::TOPIC, reject::PARTITION, reject::OFFSET, reject
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidewatch dlq replay topologies/quickstart.yaml --reason tenant\n  \
                         tidewatch dlq replay topologies/quickstart.yaml --offset 17 --value repaired.bin\n\
-                        They go to the topic of replayed records, which normalize reads as if they came on their own input; the\n\
+                        They go to the topic of replayed records, which normalize reads as if they came on their own input; the \
                         original topic stays as it is. --all and --reason pass over what was replayed before.")]
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(false))]
 pub struct Args {

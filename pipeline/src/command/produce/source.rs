@@ -103,12 +103,12 @@ pub(super) struct Source<'t> {
 }
 
 enum Kind<'t> {
-    Files(Vec<Log1>),
+    Files(Vec<OneLog>),
     Generated { items: Box<dyn Iterator<Item = (EventTime, &'static str, Item)> + 't>, start: EventTime, now: EventTime },
 }
 
 /// One log of several that are merged.
-struct Log1 {
+struct OneLog {
     topic: String,
     reader: Box<dyn Reader>,
     ahead: VecDeque<Record>,
@@ -145,7 +145,7 @@ pub(super) fn files<'t>(topology: &'t Topology, specs: &[String], topic: Option<
             topics.push(input);
         }
         total += set.bytes;
-        logs.push(Log1 {
+        logs.push(OneLog {
             topic: input.topic.clone(),
             reader: sources.reader(&TopicPartition::new(name, 0), 0)?,
             ahead: VecDeque::new(),
@@ -230,7 +230,13 @@ fn inputs_of<'t>(topology: &'t Topology, format: &str) -> Vec<&'t Input> {
 
 fn input_of<'t>(topology: &'t Topology, format: &str, topic: Option<&str>) -> Result<&'t Input, Failure> {
     if let Some(topic) = topic {
-        return place::input(topology, topic);
+        let input = place::input(topology, topic)?;
+        let fits = input.format.name == format || input.format.name == "zeek" && format.starts_with("zeek");
+        if !fits {
+            let what = format!("input {topic} has the format {}; the files were called {format}", input.format.name);
+            return Err(Failure::Usage(what));
+        }
+        return Ok(input);
     }
     match inputs_of(topology, format).as_slice() {
         [one] => Ok(one),
@@ -274,7 +280,7 @@ impl Source<'_> {
 }
 
 /// The record of the log that is furthest behind in time: topics that are read together stay together.
-fn earliest(logs: &mut [Log1]) -> Result<Option<Item>, Failure> {
+fn earliest(logs: &mut [OneLog]) -> Result<Option<Item>, Failure> {
     let mut first: Option<(EventTime, usize)> = None;
     for (i, log) in logs.iter_mut().enumerate() {
         if let Some(time) = log.next_time()?
@@ -286,7 +292,7 @@ fn earliest(logs: &mut [Log1]) -> Result<Option<Item>, Failure> {
     Ok(first.and_then(|(time, i)| logs.get_mut(i)?.take(time)))
 }
 
-impl Log1 {
+impl OneLog {
     fn next_time(&mut self) -> Result<Option<EventTime>, Failure> {
         if self.ahead.is_empty() {
             let limit = PollLimit { records: AHEAD_RECORDS, ..PollLimit::default() };
