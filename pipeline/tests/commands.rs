@@ -215,7 +215,7 @@ fn generated_records_are_where_they_belong_and_decode() {
     let last = place.json(&["tap", "t.yaml", "probectl.flow.events", "--limit", "1", "--json"]);
     let at = format!("probectl.flow.events@{}:{}", last[0]["partition"], last[0]["offset"]);
     let decoded = place.json(&["decode", "probectl-flow", "--topic", &at, "--topology", "t.yaml"]);
-    assert_eq!(decoded[0]["rows"][0]["source_address"], "10.0.0.53");
+    assert_eq!(decoded[0]["rows"][0]["source_address"], "10.0.0.60");
     let lag = place.json(&["lag", "t.yaml", "--json"]);
     assert_eq!(lag[0]["lag"], 4880);
 }
@@ -327,7 +327,7 @@ fn what_is_wrong_is_said_once_and_nothing_is_done() {
     "#]]);
     assert!(!place.path("log").exists(), "a command that failed made a log");
 
-    place.write("memory.yaml", b"log: memory\ninputs:\n- {topic: a, format: zeek-conn, tenant: {static: t}}\n");
+    place.write("memory.yaml", b"log: {memory: {}}\ninputs:\n- {topic: a, format: zeek-conn, tenant: {static: t}}\n");
     place.wrong(&["tap", "memory.yaml", "signals"], expect![[r#"
         memory.yaml:1:6: expected a map, got memory
         error: 1 mistake; nothing was done
@@ -336,9 +336,10 @@ fn what_is_wrong_is_said_once_and_nothing_is_done() {
         "kafka.yaml",
         b"log: {kafka: {brokers: ['127.0.0.1:1'], allow_plaintext: true}}\ninputs:\n- {topic: a, format: zeek-conn, tenant: {static: t}}\n",
     );
-    place.wrong(&["tap", "kafka.yaml", "signals"], expect![[r#"
-        error: cannot reach Kafka at 127.0.0.1:1: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT, 1 identical error(s) suppressed)
-    "#]]);
+    // The client's own words differ from time to time.
+    let unreachable = place.run(&["tap", "kafka.yaml", "signals"]);
+    assert_eq!(unreachable.code, 2);
+    assert!(unreachable.err.starts_with("error: cannot reach Kafka at 127.0.0.1:1: "), "{}", unreachable.err);
 
     place.records("f.records", &[&hex::decode(GOLDEN[0].2).unwrap()]);
     place.good(&["produce", "t.yaml", "--input", "probectl-flow:f.records"]);

@@ -14,10 +14,12 @@ mod shown;
 mod backtest;
 mod completion;
 mod decode;
+mod demo;
 mod dlq;
 mod graph;
 mod lag;
 mod produce;
+mod run;
 mod tap;
 mod validate;
 mod version;
@@ -82,6 +84,8 @@ pub enum Level {
 /// The subcommands, in the order of the manual.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Args),
+    Run(run::Args),
     Backtest(backtest::Args),
     Produce(produce::Args),
     Validate(validate::Args),
@@ -96,6 +100,8 @@ enum Command {
 
 fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
     match command {
+        Command::Demo(args) => demo::run(args, out),
+        Command::Run(args) => run::run(args, out),
         Command::Backtest(args) => backtest::run(args, out),
         Command::Produce(args) => produce::run(args, out),
         Command::Validate(args) => validate::run(args, out),

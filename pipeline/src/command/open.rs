@@ -72,8 +72,8 @@ pub fn writing(topology: &Topology) -> Result<Reached, Failure> {
                 left -= 1;
                 if left == 0 {
                     return Err(Failure::Usage(format!(
-                        "{dir} is in use by process {pid}, and it is not to be reached: {refused}. Has it been started with \
-                         another `control` than this topology names?"
+                        "{dir} is in use by process {pid}, which is not to be reached: {refused}; a run that was started with \
+                         another `control` than this topology names cannot be found"
                     )));
                 }
                 std::thread::sleep(TRY_AGAIN);

@@ -150,10 +150,18 @@ impl InputSpec {
             let records = paths.iter().all(|p| p.extension().is_some_and(|e| e == recordfile::EXTENSION));
             let kind = if records { FileInput::Records } else { FileInput::Lines };
             let set = FileSet::new(paths, kind).map_err(|e| SpecError::Read { path: label.clone(), reason: e.to_string() })?;
-            out.push((label, format, set));
+            out.push((topic_of(&label), format, set));
         }
         Ok(out)
     }
+}
+
+/// A topic name for files: the path in the letters a topic may have, its end where it is long.
+fn topic_of(label: &str) -> String {
+    const BYTES_MAX: usize = 200;
+    let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
+    let name: String = label.trim_matches('/').chars().map(legal).collect();
+    name[name.len().saturating_sub(BYTES_MAX)..].to_owned()
 }
 
 fn zeek_log(file: &Path) -> Option<&'static str> {

@@ -1,0 +1,209 @@
+//! `tidewatch run`: a topology at work, on threads, until SIGTERM or SIGINT.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde_json::json;
+use tidewatch_operators::detectors;
+
+use super::{Exit, Failure, Output};
+use crate::deliver::{Deliver, DeliverHandle};
+use crate::log::{Log, Member, TopicPartition, socket};
+use crate::run::{Run, RunError, Shared};
+use crate::snapshot::SnapshotStore;
+use crate::topology::{LogChoice, Stage, Topology};
+use crate::worker::{Bound, system_clock};
+
+/// The embedded log drops what retention no longer keeps this often.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
+
+/// The main thread looks this often whether it should stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Run a topology until it is told to stop
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tidewatch run topologies/quickstart.yaml\n  tidewatch run topologies/kafka.yaml --stage detect --ordinal 1\n\n\
+                        SIGTERM or Ctrl-C ends the running epoch and stops; what is committed is never done again.")]
+pub struct Args {
+    /// The topology file
+    topology: PathBuf,
+    /// Only this stage; may be given several times (default: all)
+    #[arg(long = "stage", value_enum, value_name = "STAGE")]
+    stages: Vec<StageName>,
+    /// Number of this process among those that run the same stages: keep it stable over restarts
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    ordinal: u32,
+    /// Stop when everything that is in the inputs now has been worked off; the end of the inputs closes every slice
+    #[arg(long)]
+    until_end: bool,
+    /// Leave the consumer groups for good on stopping, instead of keeping the places for a restart
+    #[arg(long)]
+    for_good: bool,
+    /// Directory with rules to lay over the built-in ones (overrides the topology's)
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
+    /// Print one JSON object with the figures at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// Stages as arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StageName {
+    /// Inputs to observations.
+    Normalize,
+    /// Observations to findings.
+    Detect,
+    /// Findings to signals.
+    Correlate,
+    /// Signals to destinations.
+    Deliver,
+}
+
+impl From<StageName> for Stage {
+    fn from(name: StageName) -> Self {
+        match name {
+            StageName::Normalize => Self::Normalize,
+            StageName::Detect => Self::Detect,
+            StageName::Correlate => Self::Correlate,
+            StageName::Deliver => Self::Deliver,
+        }
+    }
+}
+
+/// Runs it.
+pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
+    let topology = Topology::read(&args.topology)?;
+    let rules_dir = args.rules.clone().or_else(|| topology.rules.clone());
+    let rules = crate::rules::load(rules_dir.as_deref(), detectors::ALL).map_err(Failure::Config)?;
+    let stages: Vec<Stage> = match args.stages.as_slice() {
+        [] => Stage::ALL.to_vec(),
+        some => some.iter().map(|s| Stage::from(*s)).collect(),
+    };
+    let stop = stop_flag()?;
+    let log = super::open::log(&topology)?;
+    let mut run = Run::new(topology, rules.rules, log.clone(), system_clock());
+    run.ordinal = args.ordinal;
+    run.create_topics()?;
+    if args.until_end {
+        bound_by_what_is_there(&mut run)?;
+    }
+    let store = SnapshotStore::open(&run.topology.snapshots.url).map_err(|e| Failure::Usage(e.to_string()))?;
+    run.snapshots = Some(match run.topology.names.deployment() {
+        Some(deployment) => store.of(deployment),
+        None => store,
+    });
+    let socket = match run.topology.log {
+        LogChoice::Embedded(_) => Some(serve(log.clone(), &run.topology)?),
+        _ => None,
+    };
+    let shared = run.shared();
+    let delivery = deliver(&run, &stages)?;
+    tracing::info!(stages = ?stages, ordinal = args.ordinal, "running");
+    let result = work(&run, &stages, &shared, &stop, args.for_good, &delivery);
+    if let Some(delivery) = delivery {
+        if args.until_end && result.is_ok() {
+            delivery.wait_idle(Duration::from_secs(60));
+        }
+        delivery.stop();
+    }
+    drop(socket);
+    result.map_err(failure)?;
+    let total = shared.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).total();
+    if args.json {
+        out.json(&json!({"stages": stages.iter().map(|s| s.name()).collect::<Vec<_>>(), "counts": total}))?;
+    }
+    Ok(Exit::Good)
+}
+
+fn failure(e: RunError) -> Failure {
+    match e {
+        RunError::Log(e) => Failure::Log(e),
+        RunError::Registry(e) => Failure::Usage(e.to_string()),
+        e => Failure::Failed(e.to_string()),
+    }
+}
+
+/// A flag that SIGTERM and SIGINT raise; a second signal ends the process at once.
+fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let registered = signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()));
+        registered.map_err(|e| Failure::Failed(format!("cannot listen for signals: {e}")))?;
+    }
+    Ok(stop)
+}
+
+/// Every input ends where it ends now.
+pub(super) fn bound_by_what_is_there(run: &mut Run) -> Result<(), Failure> {
+    for input in &run.topology.inputs {
+        for partition in 0..run.log.partitions(&input.topic)? {
+            let at = TopicPartition::new(input.topic.clone(), partition);
+            let end = run.log.offsets(&at)?.end;
+            run.bounds.insert(at, Bound { from: None, until: Some(end), ends: true });
+        }
+    }
+    Ok(())
+}
+
+fn serve(log: Arc<dyn Log>, topology: &Topology) -> Result<socket::Handle, Failure> {
+    let path = &topology.control;
+    let failed = |reason: String| Failure::File { verb: "serve", path: path.display().to_string(), reason };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
+    }
+    socket::serve(log, path).map_err(|e| failed(e.to_string()))
+}
+
+fn deliver(run: &Run, stages: &[Stage]) -> Result<Option<DeliverHandle>, Failure> {
+    if !stages.contains(&Stage::Deliver) || run.topology.destinations.is_empty() {
+        return Ok(None);
+    }
+    let id = run.topology.names.writer_id(Stage::Deliver, run.ordinal, 0);
+    let config = run.topology.deliver(Member { id, index: 0, of: 1 });
+    Deliver::start(run.log.clone(), config).map(Some).map_err(|e| Failure::Failed(e.to_string()))
+}
+
+fn work(
+    run: &Run,
+    stages: &[Stage],
+    shared: &Shared,
+    stop: &Arc<AtomicBool>,
+    for_good: bool,
+    delivery: &Option<DeliverHandle>,
+) -> Result<(), RunError> {
+    let working = stages.iter().any(|s| *s != Stage::Deliver);
+    let finished = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| house_keeping(run, stop, &finished));
+        let result = if working {
+            run.threaded(stages, shared, stop, for_good)
+        } else {
+            while !stop.load(Ordering::Acquire) && delivery.is_some() {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            Ok(())
+        };
+        finished.store(true, Ordering::Release);
+        result
+    })
+}
+
+/// Retention of a log that does not keep it by itself.
+fn house_keeping(run: &Run, stop: &AtomicBool, finished: &AtomicBool) {
+    let mut waited = Duration::ZERO;
+    while !stop.load(Ordering::Acquire) && !finished.load(Ordering::Acquire) {
+        std::thread::sleep(LOOK_EVERY);
+        waited += LOOK_EVERY;
+        if waited >= RETENTION_EVERY {
+            waited = Duration::ZERO;
+            if let Err(error) = run.log.enforce_retention((run.clock)()) {
+                tracing::warn!(%error, "retention not kept this time");
+            }
+        }
+    }
+}
