@@ -329,8 +329,7 @@ fn what_is_wrong_is_said_once_and_nothing_is_done() {
 
     place.write("memory.yaml", b"log: {memory: {}}\ninputs:\n- {topic: a, format: zeek-conn, tenant: {static: t}}\n");
     place.wrong(&["tap", "memory.yaml", "signals"], expect![[r#"
-        memory.yaml:1:6: expected a map, got memory
-        error: 1 mistake; nothing was done
+        error: the topology's log is memory: it lives and ends inside `tidewatch run`, no other command can reach it; use an embedded or a kafka log
     "#]]);
     place.write(
         "kafka.yaml",
@@ -365,6 +364,6 @@ fn what_is_wrong_is_said_once_and_nothing_is_done() {
     let done = place.run(&["tap", "t.yaml", "probectl.flow.events"]);
     assert_eq!(done.code, 2);
     expect![[r#"
-        error: log is in use by process PID, and it is not to be reached: cannot reach control.sock: no process serves this directory; is `tidewatch run` running?. Has it been started with another `control` than this topology names?
+        error: log is in use by process PID, which is not to be reached: cannot reach control.sock: no process serves this directory; is `tidewatch run` running?; a run that was started with another `control` than this topology names cannot be found
     "#]].assert_eq(&done.err.replace(&std::process::id().to_string(), "PID"));
 }
