@@ -4,19 +4,13 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use expect_test::{Expect, expect};
 use serde_json::Value;
 use tempfile::TempDir;
-use tidewatch::log::embedded::{Durability, EmbeddedLog, Options};
-use tidewatch::log::{Log, socket};
-use tidewatch::run::Run;
-use tidewatch::topology::{Stage, Topology};
-use tidewatch::worker::system_clock;
+use tidewatch::log::embedded::{EmbeddedLog, Options};
 use tidewatch_generator::recordfile::{Header, write_record};
 use tidewatch_schemas::time::EventTime;
 
@@ -26,7 +20,15 @@ const GOLDEN: &[(&str, &str, &str, &[&str])] = &[
         "V0a",
         "probectl-flow",
         "0a480a0274311201612a0569706669784080809e81badff7da184a0831302e302e302e355a0c3230332e302e3131332e363660bb036a03746370a8018004b8010ac0018028e801f0f703",
-        &["\"tenant\":\"t1\"", "\"agent\":\"a\"", "2026-06-04T12:00:00Z", "\"source_address\":\"10.0.0.5\"", "\"destination_port\":443", "\"bytes_forward\":5120", "\"destination_asn\":64496"],
+        &[
+            "\"tenant\":\"t1\"",
+            "\"agent\":\"a\"",
+            "2026-06-04T12:00:00Z",
+            "\"source_address\":\"10.0.0.5\"",
+            "\"destination_port\":443",
+            "\"bytes_forward\":5120",
+            "\"destination_asn\":64496",
+        ],
     ),
     (
         "V0b",
@@ -92,20 +94,19 @@ impl Place {
         self.write(name, &bytes);
     }
 
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidewatch"));
+        command.args(words).current_dir(self.dir.path()).env("NO_COLOR", "1");
+        command
+    }
+
     fn run(&self, words: &[&str]) -> Done {
         self.run_with(words, b"")
     }
 
     fn run_with(&self, words: &[&str], input: &[u8]) -> Done {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
-            .args(words)
-            .current_dir(self.dir.path())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = self.command(words);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // A command that fails at once does not read its input.
         let _ = child.stdin.take().unwrap().write_all(input);
         let done = child.wait_with_output().unwrap();
@@ -144,33 +145,41 @@ impl Place {
     }
 }
 
-/// Runs the topology in this process, with its control socket, while `body` runs.
-fn beside_a_run(place: &Place, body: impl FnOnce()) {
-    // The topology's paths are relative to the command's directory; this process has another.
-    let mut topology = Topology::read(&place.path("t.yaml")).unwrap();
-    topology.limits.spill_dir = place.path("spill");
-    let options = Options { durability: Durability::Process, ..Options::default() };
-    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(place.path("log"), options).unwrap());
-    let served = socket::serve(log.clone(), &place.path("control.sock")).unwrap();
-    let run = Run::new(topology, Vec::new(), log, system_clock());
-    run.create_topics().unwrap();
-    let shared = run.shared();
-    let stop = AtomicBool::new(false);
-    /// Ends the run even when the body fails, so that the scope ends.
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Release);
+/// A running topology; SIGTERM when it goes.
+struct Running(Child);
+
+impl Running {
+    fn start(place: &Place) -> Self {
+        let child = place.command(&["run", "t.yaml"]).stdin(Stdio::null()).spawn().unwrap();
+        let running = Self(child);
+        let began = Instant::now();
+        // Whoever opens the directory before the run has it would keep it from starting.
+        while !place.path("control.sock").exists() {
+            assert!(began.elapsed() < Duration::from_secs(60), "the run never opened its socket");
+            std::thread::yield_now();
+        }
+        running
+    }
+
+    /// Stops it, and says whether it ended well.
+    fn stop(mut self) -> bool {
+        self.terminate();
+        self.0.wait().unwrap().success()
+    }
+
+    fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
         }
     }
-    std::thread::scope(|scope| {
-        let running = scope.spawn(|| run.threaded(&[Stage::Normalize, Stage::Detect, Stage::Correlate], &shared, &stop, false));
-        let guard = Stop(&stop);
-        body();
-        drop(guard);
-        running.join().unwrap().unwrap();
-    });
-    drop(served);
 }
 
 #[test]
@@ -218,6 +227,16 @@ fn generated_records_are_where_they_belong_and_decode() {
     assert_eq!(decoded[0]["rows"][0]["source_address"], "10.0.0.60");
     let lag = place.json(&["lag", "t.yaml", "--json"]);
     assert_eq!(lag[0]["lag"], 4880);
+
+    let counts = &place.json(&["run", "t.yaml", "--until-end", "--json"])[0]["counts"];
+    assert_eq!((&counts["rows_in"], &counts["rejected"]), (&60_512.into(), &0.into()), "{counts}");
+    assert_eq!(place.json(&["lag", "t.yaml", "--stage", "normalize", "--json"])[0]["lag"], 0);
+    let signals = place.json(&["tap", "t.yaml", "signals", "--json", "--kind", "ndr.beaconing"]);
+    assert!(signals.iter().any(|s| s["tenant"] == "acme" && s["value"]["entity"]["type"] == "host"), "{signals:?}");
+    let findings = place.json(&["tap", "t.yaml", "findings", "--json", "--kind", "finding"]);
+    assert!(findings.len() >= signals.len() && findings[0]["value"]["evidence"].is_object());
+    let contacts = place.good(&["tap", "t.yaml", "findings", "--kind", "contact", "--limit", "3"]);
+    assert_eq!(contacts.lines().count(), 3);
 }
 
 #[test]
@@ -225,13 +244,15 @@ fn lines_of_a_folder_go_round_and_headers_everywhere() {
     let place = Place::new();
     std::fs::create_dir(place.path("logs")).unwrap();
     let line = |n: u32| format!("{}.5\tC{n}\t10.0.0.1\t{}\t10.0.0.2\t80\ttcp\tSF\n", 1_773_216_000 + n, 1024 + n);
-    let header = "#separator \\x09\n#path\tconn\n#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tconn_state\n";
+    let header =
+        "#separator \\x09\n#path\tconn\n#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tconn_state\n";
     place.write("logs/conn.log", (header.to_owned() + &line(1) + &line(2) + &line(3)).as_bytes());
     let out = place.good(&["produce", "t.yaml", "--input", "zeek:logs"]);
     expect![[r#"
         topic      partitions  records  rows  bytes  undecodable
         zeek.conn  2           6        3     240    0
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
     let partition = |n| place.good(&["tap", "t.yaml", "zeek.conn", "--partition", n, "--kind", "flow"]);
     expect![[r#"
         2026-03-11T08:00:01.5Z  local  flow  10.0.0.1:1025 -> 10.0.0.2:80 connection_state=SF direction_known=true sampling_rate=1 start_time=2026-03-11T08:00:01.5Z transport=6 uid=C1
@@ -251,7 +272,8 @@ fn rejected_records_are_mended_and_replayed_through_the_control_socket() {
     let whole = hex::decode(GOLDEN[0].2).unwrap();
     place.records("f.records", &[&whole, &whole[..20], b"\xff\xff"]);
     place.good(&["produce", "t.yaml", "--input", "probectl-flow:f.records"]);
-    beside_a_run(&place, || {
+    let running = Running::start(&place);
+    {
         let counted = |out: &str| serde_json::from_str::<Value>(out).unwrap()["records"] == 2;
         let list = place.until(&["dlq", "list", "t.yaml", "--json"], counted);
         expect![[r#"
@@ -276,12 +298,15 @@ fn rejected_records_are_mended_and_replayed_through_the_control_socket() {
         let rows = place.until(&["tap", "t.yaml", "obs", "--kind", "flow"], |out| out.lines().count() == 3);
         assert!(rows.lines().all(|l| l.starts_with("2026-06-04T12:00:00Z  t1  flow  10.0.0.5 -> 203.0.113.66:443 ")), "{rows}");
         assert_eq!(place.good(&["tap", "t.yaml", "probectl.flow.events"]).lines().count(), 6);
-        place.until(&["lag", "t.yaml", "--stage", "normalize", "--json"], |out| serde_json::from_str::<Value>(out).unwrap()["lag"] == 0);
+        place.until(&["lag", "t.yaml", "--stage", "normalize", "--json"], |out| {
+            serde_json::from_str::<Value>(out).unwrap()["lag"] == 0
+        });
         let lag = place.good(&["lag", "t.yaml"]);
         assert!(lag.contains("watermark is held by "), "{lag}");
         let marks = place.json(&["tap", "t.yaml", "control", "--kind", "mark", "--json", "--limit", "1"]);
         assert_eq!(marks[0]["value"]["cause"], "join");
-    });
+    }
+    assert!(running.stop());
     // The same without a run.
     assert_eq!(place.good(&["tap", "t.yaml", "rejected"]).lines().count(), 7);
 }
@@ -289,18 +314,27 @@ fn rejected_records_are_mended_and_replayed_through_the_control_socket() {
 #[test]
 fn what_is_wrong_is_said_once_and_nothing_is_done() {
     let place = Place::new();
-    place.wrong(&["produce", "no.yaml", "--generate", "1"], expect![[r#"
+    place.wrong(
+        &["produce", "no.yaml", "--generate", "1"],
+        expect![[r#"
         error: cannot read no.yaml: No such file or directory (os error 2)
-    "#]]);
+    "#]],
+    );
     place.write("broken.yaml", b"log: {embedded: {dir: log}}\ninputs:\n- {topic: a, formt: zeek-conn, tenant: {static: t}}\n");
-    place.wrong(&["tap", "broken.yaml", "obs"], expect![[r#"
+    place.wrong(
+        &["tap", "broken.yaml", "obs"],
+        expect![[r#"
         broken.yaml:3:3: format is missing
         broken.yaml:3:14: unknown name formt; did you mean "format"?
         error: 2 mistakes; nothing was done
-    "#]]);
-    place.wrong(&["produce", "t.yaml", "--input", "zeek:nowhere"], expect![[r#"
+    "#]],
+    );
+    place.wrong(
+        &["produce", "t.yaml", "--input", "zeek:nowhere"],
+        expect![[r#"
         error: no file matches nowhere; give a file, a folder or a glob that names at least one
-    "#]]);
+    "#]],
+    );
     place.wrong(&["produce", "t.yaml", "--input", "zek:logs"], expect![[r#"
         error: unknown format "zek"; formats are probectl-flow, probectl-ebpf, probectl-result, probectl-bgp, zeek, zeek-conn, zeek-dns, zeek-ssl, zeek-http
     "#]]);
@@ -310,21 +344,33 @@ fn what_is_wrong_is_said_once_and_nothing_is_done() {
     place.wrong(&["produce", "t.yaml", "--input", "zeek-conn:t.yaml", "--topic", "zeek.con"], expect![[r#"
         error: unknown input topic "zeek.con"; did you mean zeek.conn? known are probectl.flow.events, probectl.ebpf.flows, zeek.conn
     "#]]);
-    place.wrong(&["produce", "t.yaml", "--input", "zeek-conn:t.yaml", "--topic", "probectl.flow.events"], expect![[r#"
+    place.wrong(
+        &["produce", "t.yaml", "--input", "zeek-conn:t.yaml", "--topic", "probectl.flow.events"],
+        expect![[r#"
         error: input probectl.flow.events has the format probectl-flow; the files were called zeek-conn
-    "#]]);
-    place.wrong(&["tap", "t.yaml", "obs"], expect![[r#"
+    "#]],
+    );
+    place.wrong(
+        &["tap", "t.yaml", "obs"],
+        expect![[r#"
         error: there is no log in log yet: `tidewatch run` or `tidewatch produce` with this topology makes it
-    "#]]);
-    place.wrong(&["lag", "t.yaml"], expect![[r#"
+    "#]],
+    );
+    place.wrong(
+        &["lag", "t.yaml"],
+        expect![[r#"
         error: there is no log in log yet: `tidewatch run` or `tidewatch produce` with this topology makes it
-    "#]]);
+    "#]],
+    );
     place.wrong(&["decode", "zeek-con"], expect![[r#"
         error: unknown format "zeek-con"; did you mean zeek-conn? known are probectl-flow, probectl-ebpf, probectl-result, probectl-bgp, zeek, zeek-conn, zeek-dns, zeek-ssl, zeek-http
     "#]]);
-    place.wrong(&["dlq", "replay", "t.yaml", "--offset", "1", "--offset", "2", "--hex", "00"], expect![[r#"
+    place.wrong(
+        &["dlq", "replay", "t.yaml", "--offset", "1", "--offset", "2", "--hex", "00"],
+        expect![[r#"
         error: a repaired record replaces one: give exactly one --offset
-    "#]]);
+    "#]],
+    );
     assert!(!place.path("log").exists(), "a command that failed made a log");
 
     place.write("memory.yaml", b"log: {memory: {}}\ninputs:\n- {topic: a, format: zeek-conn, tenant: {static: t}}\n");
@@ -345,20 +391,32 @@ fn what_is_wrong_is_said_once_and_nothing_is_done() {
     place.wrong(&["tap", "t.yaml", "sgnals"], expect![[r#"
         error: unknown topic "sgnals"; did you mean signals? known are obs, findings, signals, rejected, late, replayed, control, probectl.flow.events
     "#]]);
-    place.wrong(&["tap", "t.yaml", "signals"], expect![[r#"
+    place.wrong(
+        &["tap", "t.yaml", "signals"],
+        expect![[r#"
         error: topic tidewatch.signals is not there yet: `tidewatch run` makes it when it starts
-    "#]]);
-    place.wrong(&["tap", "t.yaml", "probectl.flow.events", "--partition", "7"], expect![[r#"
+    "#]],
+    );
+    place.wrong(
+        &["tap", "t.yaml", "probectl.flow.events", "--partition", "7"],
+        expect![[r#"
         error: topic probectl.flow.events has 2 partitions, 0 to 1
-    "#]]);
-    place.wrong(&["decode", "probectl-flow", "--topic", "probectl.flow.events@1:44", "--topology", "t.yaml"], expect![[r#"
+    "#]],
+    );
+    place.wrong(
+        &["decode", "probectl-flow", "--topic", "probectl.flow.events@1:44", "--topology", "t.yaml"],
+        expect![[r#"
         error: offset 44 of probectl.flow.events/1 is outside 0..1
-    "#]]);
+    "#]],
+    );
     place.write("file", b"");
     place.write("dir.yaml", b"log: {embedded: {dir: file/log}}\ninputs:\n- {topic: a, format: zeek-conn, tenant: {static: t}}\n");
-    place.wrong(&["produce", "dir.yaml", "--generate", "1", "--format", "zeek", "--hours", "1"], expect![[r#"
+    place.wrong(
+        &["produce", "dir.yaml", "--generate", "1", "--format", "zeek", "--hours", "1"],
+        expect![[r#"
         error: storage of file/log failed: Not a directory (os error 20)
-    "#]]);
+    "#]],
+    );
     // Another process has the directory and does not serve it.
     let _held = EmbeddedLog::open(place.path("log"), Options::default()).unwrap();
     let done = place.run(&["tap", "t.yaml", "probectl.flow.events"]);

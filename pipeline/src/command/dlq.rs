@@ -2,7 +2,7 @@
 //! replayed records, never to the topic it came from: no other reader of that topic gets it twice.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::{Exit, Failure, Output, open, place, shown};
 use crate::log::{Log, LogError, PollLimit, Record, TopicPartition};
@@ -55,7 +55,7 @@ struct Rejected {
 }
 
 impl Rejected {
-    fn open(topology: &PathBuf) -> Result<Self, Failure> {
+    fn open(topology: &Path) -> Result<Self, Failure> {
         let topology = Topology::read(topology)?;
         let log = open::reading(&topology)?.log;
         let (topic, partitions) = place::topic(&topology, log.as_ref(), "rejected")?;
@@ -76,10 +76,9 @@ impl Rejected {
         let at = TopicPartition::new(self.topic.clone(), partition);
         let mut reader = self.log.reader(&at, offset)?;
         let found = reader.poll(PollLimit { records: 1, ..PollLimit::default() }, super::POLL_WAIT)?;
-        found
-            .into_iter()
-            .find(|r| r.offset == offset)
-            .ok_or_else(|| Failure::Usage(format!("no rejected record at offset {offset} of {at}; `tidewatch dlq list` shows them")))
+        found.into_iter().find(|r| r.offset == offset).ok_or_else(|| {
+            Failure::Usage(format!("no rejected record at offset {offset} of {at}; `tidewatch dlq list` shows them"))
+        })
     }
 
     /// Places that have been replayed.

@@ -130,8 +130,7 @@ fn groups(topology: &Topology) -> Vec<(Stage, String, Vec<String>)> {
         (Stage::Correlate, names.group(Stage::Correlate), vec![names.findings()]),
     ];
     for destination in &topology.destinations {
-        let group = format!("{}-{}", names.group(Stage::Deliver), destination.name);
-        groups.push((Stage::Deliver, group, vec![names.signals()]));
+        groups.push((Stage::Deliver, names.destination_group(&destination.name), vec![names.signals()]));
     }
     groups
 }
@@ -289,11 +288,8 @@ mod tests {
         let topology = Topology::of(LogChoice::Memory, Vec::new());
         let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
         log.create_topic(&TopicSpec::new("tidewatch.control", 1)).unwrap();
-        let input = |topic: &str, lane: Option<&str>| RosterInput {
-            topic: topic.into(),
-            partitions: 2,
-            lane: lane.map(str::to_owned),
-        };
+        let input =
+            |topic: &str, lane: Option<&str>| RosterInput { topic: topic.into(), partitions: 2, lane: lane.map(str::to_owned) };
         let roster = Roster::new(1, vec![input("a", None), input("b", Some("acme"))]);
         let mut writer = log.writer("w").unwrap();
         for (topic, partition, watermark) in [("a", 0, 10), ("a", 1, 20), ("a", 0, 30), ("b", 1, 5)] {

@@ -166,7 +166,10 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
-        assert_eq!(unknown("topic", "signal", &["obs", "signals"]), "unknown topic \"signal\"; did you mean signals? known are obs, signals");
+        assert_eq!(
+            unknown("topic", "signal", &["obs", "signals"]),
+            "unknown topic \"signal\"; did you mean signals? known are obs, signals"
+        );
         assert!(unknown("topic", "x", &["t"; 30]).ends_with("t, t and 10 more"));
     }
 }

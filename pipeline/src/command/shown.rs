@@ -9,21 +9,24 @@ use tidewatch_schemas::header::{self, RecordType};
 use tidewatch_schemas::observation::{self, Kind, Row};
 use tidewatch_schemas::signal::{self, from_json};
 use tidewatch_schemas::time::EventTime;
-use tidewatch_schemas::wire::{Decoded, Decoder, Fault, Format, RecordMeta};
+use tidewatch_schemas::wire::{Decoded, Decoder, Format, RecordMeta};
 
 use super::place;
 use crate::log::{Log, LogError, PollLimit, Record, TopicPartition};
 use crate::normalize::reject;
 use crate::topology::{Tenancy, Topology};
 
+mod rows;
+
+use rows::{row_json, row_text};
+
+pub use rows::attempt;
+
 /// Bytes of a value that cannot be decoded that are shown as hex in a line.
 const HEX_BYTES: usize = 24;
 
 /// First records of a partition that are looked through for the header of a text log.
 const HEADER_RECORDS: usize = 64;
-
-/// Columns that a line for people leaves out: shown in front, or of use to the engine alone.
-const QUIET: &[&str] = &["tenant", "key", "host_address", "host_name", "primary", "event_time", "format", "observer", "offset", "row"];
 
 /// One thing in a record.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +55,10 @@ enum Role {
     Internal,
     Signals,
     Rejected(Vec<(String, &'static Format)>),
-    Input { tenant: Option<String>, decoder: Box<dyn Decoder> },
+    Input {
+        tenant: Option<String>,
+        decoder: Box<dyn Decoder>,
+    },
     /// Of an input each: the record names it.
     Replayed(Vec<(String, &'static Format)>),
     Foreign,
@@ -62,7 +68,8 @@ impl Shower {
     /// For a partition of the topology's log.
     pub fn new(topology: &Topology, log: &dyn Log, at: &TopicPartition) -> Result<Self, LogError> {
         let names = &topology.names;
-        let formats = || topology.inputs.iter().filter_map(|i| Some((i.topic.clone(), place::format(i.format.name).ok()?))).collect();
+        let formats =
+            || topology.inputs.iter().filter_map(|i| Some((i.topic.clone(), place::format(i.format.name).ok()?))).collect();
         let input = topology.inputs.iter().find(|i| i.topic == at.topic);
         let role = if at.topic == names.signals() {
             Role::Signals
@@ -120,21 +127,6 @@ pub fn decoder(format: &Format, log: &dyn Log, at: &TopicPartition) -> Result<Bo
         }
     }
     Ok(decoder)
-}
-
-/// What a record in a format holds, as one JSON object: rows, bad rows, skipped elements.
-pub fn attempt(decoder: &mut dyn Decoder, value: &[u8], timestamp: EventTime) -> Result<Value, Fault> {
-    let arena = Bump::new();
-    let mut out = Decoded::default();
-    decoder.decode(value, RecordMeta { timestamp }, &arena, &mut out)?;
-    let rows: Vec<Value> = out.rows.iter().map(|r| row_json(&r.row, Some(r.tenant), r.agent, Some(r.index))).collect();
-    let bad: Vec<Value> = out
-        .bad
-        .iter()
-        .map(|b| json!({"index": b.index, "fault": b.fault.to_string(), "bytes_hex": hex::encode(&b.bytes)}))
-        .collect();
-    let skipped: Map<String, Value> = out.skipped.iter().map(|(reason, n)| ((*reason).to_owned(), json!(n))).collect();
-    Ok(json!({"rows": rows, "bad": bad, "skipped": skipped}))
 }
 
 /// The format of the input that a rejected or replayed record names.
@@ -316,65 +308,6 @@ fn decoded(record: &Record, value: &[u8], tenant: Option<&str>, decoder: &mut dy
         shown.push(Shown { tenant: tenant.map(str::to_owned), ..plain(record, "skipped", &format!("{n} x {reason}"), json) });
     }
     shown
-}
-
-fn row_json(row: &Row<'_>, tenant: Option<&str>, agent: Option<&str>, index: Option<u32>) -> Value {
-    let mut out = row.describe();
-    if index.is_some() {
-        // Not filed yet: these are decided by normalize.
-        for column in QUIET.iter().filter(|c| !matches!(**c, "event_time" | "observer")) {
-            out.remove(*column);
-        }
-        for column in ["source_class", "destination_class", "client_class", "server_class"] {
-            out.remove(column);
-        }
-    }
-    out.insert("kind".to_owned(), json!(row.kind().name()));
-    if let Some(tenant) = tenant.filter(|t| !t.is_empty()) {
-        out.insert("tenant".to_owned(), json!(tenant));
-    }
-    if let Some(agent) = agent {
-        out.insert("agent".to_owned(), json!(agent));
-    }
-    if let Some(index) = index {
-        out.insert("index".to_owned(), json!(index));
-    }
-    Value::Object(out)
-}
-
-/// Who to whom, then what else there is.
-fn row_text(row: &Row<'_>) -> String {
-    let mut columns = row.describe();
-    let mut take = |name: &str| columns.remove(name).map(|v| bare(&v));
-    let mut end = |side: &str| {
-        let address = take(&format!("{side}_address"));
-        let name = take(&format!("{side}_name"));
-        let port = take(&format!("{side}_port"));
-        take(&format!("{side}_class"));
-        address.or(name).map(|who| if let Some(port) = port { format!("{who}:{port}") } else { who })
-    };
-    let ends = match (end("source").or_else(|| end("client")), end("destination").or_else(|| end("server"))) {
-        (Some(from), Some(to)) => format!("{from} -> {to}"),
-        (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => String::new(),
-    };
-    let mut out = ends;
-    for (name, value) in columns.iter().filter(|(name, _)| !QUIET.contains(&name.as_str())) {
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        out.push_str(&format!("{name}={}", bare(value)));
-    }
-    out
-}
-
-fn bare(value: &Value) -> String {
-    match value {
-        // A control character would reach the terminal.
-        Value::String(text) if text.chars().any(|c| c.is_control() || c == ' ') => value.to_string(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 fn undecodable(record: &Record, value: &[u8], why: &str) -> Shown {

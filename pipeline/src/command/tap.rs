@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::place::Begin;
-use super::shown::{Shown, Shower};
+use super::shown::{Shower, Shown};
 use super::{Exit, Failure, Output, open, place};
 use crate::log::{Log, PollLimit, Reader, Record, TopicPartition};
 use crate::topology::Topology;

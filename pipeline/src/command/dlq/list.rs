@@ -58,7 +58,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
             return Ok(());
         }
         let place = (partition, record.offset);
-        let group = groups.entry(key).or_insert(Group { records: 0, replayed: 0, first: place, last: place, example: String::new() });
+        let group =
+            groups.entry(key).or_insert(Group { records: 0, replayed: 0, first: place, last: place, example: String::new() });
         group.records += 1;
         group.replayed += u64::from(replayed.contains(&place));
         group.last = place;

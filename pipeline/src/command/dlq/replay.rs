@@ -138,11 +138,12 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
 
 fn repaired(args: &Args) -> Result<Option<Bytes>, Failure> {
     let value = match (&args.value, &args.hex) {
-        (Some(path), _) => std::fs::read(path)
-            .map_err(|e| Failure::File { verb: "read", path: path.display().to_string(), reason: e.to_string() })?,
-        (None, Some(text)) => {
-            from_hex(text.as_bytes()).map_err(|e| Failure::Usage(format!("--hex is not hexadecimal: {e}")))?
-        }
+        (Some(path), _) => std::fs::read(path).map_err(|e| Failure::File {
+            verb: "read",
+            path: path.display().to_string(),
+            reason: e.to_string(),
+        })?,
+        (None, Some(text)) => from_hex(text.as_bytes()).map_err(|e| Failure::Usage(format!("--hex is not hexadecimal: {e}")))?,
         (None, None) => return Ok(None),
     };
     if args.offsets.len() != 1 {
@@ -162,7 +163,8 @@ fn replay(topology: &Topology, partition: u32, record: &Record, repaired: Option
         None if record.header(reject::LENGTH).is_some() => return Err(Stays::Cut),
         None => record.value.clone().ok_or(Stays::Empty)?,
     };
-    let mut headers: Vec<(String, Bytes)> = record.headers.iter().filter(|(name, _)| KEPT.contains(&name.as_str())).cloned().collect();
+    let mut headers: Vec<(String, Bytes)> =
+        record.headers.iter().filter(|(name, _)| KEPT.contains(&name.as_str())).cloned().collect();
     headers.push((REPLAYED_FROM.to_owned(), format!("{partition}:{}", record.offset).into()));
     Ok(Append {
         topic: topology.names.replayed(),
