@@ -64,7 +64,9 @@ pub enum BacktestError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// A topic that the topology does not know.
-    #[error("topic {topic} is no input of the topology; its format and tenant are taken from there: add it under inputs, or give --topology")]
+    #[error(
+        "topic {topic} is no input of the topology; its format and tenant are taken from there: add it under inputs, or give --topology"
+    )]
     UnknownTopic {
         /// Topic.
         topic: String,
@@ -192,7 +194,14 @@ impl Plan {
                 Tenancy::Static(config.tenant.clone().ok_or(BacktestError::NoTenant { format: format.name })?)
             };
             let lateness = Duration::from_secs(u64::from(format.lateness_s));
-            self.topology.inputs.push(Input { topic: topic.clone(), format: *format, lateness, tenancy, lane: None, partitions: Some(1) });
+            self.topology.inputs.push(Input {
+                topic: topic.clone(),
+                format: *format,
+                lateness,
+                tenancy,
+                lane: None,
+                partitions: Some(1),
+            });
             let bound = Bound { from: None, until: None, ends: config.flush.unwrap_or(true) };
             self.bounds.insert(TopicPartition::new(topic.clone(), 0), bound);
             self.files.push(files.clone());

@@ -147,7 +147,13 @@ fn signals(outcome: &Outcome, out: &mut Output) -> Result<(), Failure> {
         .signals
         .iter()
         .map(|(_, s)| {
-            vec![s.decided_at.to_rfc3339(), s.tenant.clone(), s.severity.name().to_owned(), s.confidence.to_string(), s.why.clone()]
+            vec![
+                s.decided_at.to_rfc3339(),
+                s.tenant.clone(),
+                s.severity.name().to_owned(),
+                s.confidence.to_string(),
+                s.why.clone(),
+            ]
         })
         .collect();
     if rows.is_empty() {

@@ -256,20 +256,21 @@ struct Figures {
     first_after: Option<Duration>,
 }
 
-fn tell(
-    injected: &[Truth],
-    score: &Score,
-    signals: &[Signal],
-    figures: &Figures,
-    out: &mut Output,
-) -> Result<(), Failure> {
+fn tell(injected: &[Truth], score: &Score, signals: &[Signal], figures: &Figures, out: &mut Output) -> Result<(), Failure> {
     out.line("")?;
     let rows: Vec<Vec<String>> = injected
         .iter()
         .zip(&score.found)
         .map(|(t, found)| {
             let to = t.destination.clone().unwrap_or_default();
-            vec![if *found { "found" } else { "MISSED" }.to_owned(), t.kind.clone(), t.tenant.clone(), t.host.clone(), to, t.note.clone()]
+            vec![
+                if *found { "found" } else { "MISSED" }.to_owned(),
+                t.kind.clone(),
+                t.tenant.clone(),
+                t.host.clone(),
+                to,
+                t.note.clone(),
+            ]
         })
         .collect();
     out.table(&["", "injected", "tenant", "host", "destination", "what"], &rows)?;
@@ -286,12 +287,18 @@ fn tell(
     let accounted = c.normalized + c.rejected + c.late;
     let lines = [
         vec!["rows in".to_owned(), n(c.rows_in)],
-        vec!["accounted for".to_owned(), format!("{accounted} ({} normalized, {} rejected, {} late)", c.normalized, c.rejected, c.late)],
+        vec![
+            "accounted for".to_owned(),
+            format!("{accounted} ({} normalized, {} rejected, {} late)", c.normalized, c.rejected, c.late),
+        ],
         vec!["injected".to_owned(), n(injected.len() as u64)],
         vec!["found".to_owned(), n(score.found.iter().filter(|f| **f).count() as u64)],
         vec!["false alarms".to_owned(), n(score.false_alarms.len() as u64)],
         vec!["CPU per row".to_owned(), format!("{:.2} µs (all stages and the log)", figures.cpu * 1e6 / c.rows_in.max(1) as f64)],
-        vec!["first signal after".to_owned(), figures.first_after.map_or("-".to_owned(), |d| format!("{:.1} s", d.as_secs_f64()))],
+        vec![
+            "first signal after".to_owned(),
+            figures.first_after.map_or("-".to_owned(), |d| format!("{:.1} s", d.as_secs_f64())),
+        ],
         vec![
             "seconds".to_owned(),
             format!("{:.1} (producing {:.1})", figures.seconds.as_secs_f64(), figures.produced.as_secs_f64()),

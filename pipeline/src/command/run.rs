@@ -25,8 +25,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Run a topology until it is told to stop
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch run topologies/quickstart.yaml\n  tidewatch run topologies/kafka.yaml --stage detect --ordinal 1\n\n\
-                        SIGTERM or Ctrl-C ends the running epoch and stops; what is committed is never done again.")]
+#[command(
+    after_help = "Examples:\n  tidewatch run topologies/quickstart.yaml\n  tidewatch run topologies/kafka.yaml --stage detect --ordinal 1\n\n\
+                        SIGTERM or Ctrl-C ends the running epoch and stops; what is committed is never done again."
+)]
 pub struct Args {
     /// The topology file
     topology: PathBuf,

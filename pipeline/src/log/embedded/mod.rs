@@ -11,8 +11,8 @@
 use std::path::Path;
 
 use super::LogError;
-pub use super::local::Settings;
 use super::local::LocalLog;
+pub use super::local::Settings;
 
 mod block;
 mod form;
