@@ -3,6 +3,7 @@
 //! is what `schemas/fuzz` with cargo-fuzz is for.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, reason = "reads the fuzz folder's manifest and how often to run")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
