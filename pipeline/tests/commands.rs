@@ -294,7 +294,8 @@ fn rejected_records_are_mended_and_replayed_through_the_control_socket() {
     expect![[r#"
         records  replayed  reason  topic                 format         tenant  offsets  newest
         7        4         bytes   probectl.flow.events  probectl-flow  t1      0..6     bytes: cut off: tag needs more bytes at 0
-    "#]].assert_eq(&list);
+    "#]]
+    .assert_eq(&list);
     // Three good rows: two as they came, one mended; the original topic has what was produced.
     let rows = place.until(&["tap", "t.yaml", "obs", "--kind", "flow"], |out| out.lines().count() == 3);
     assert!(rows.lines().all(|l| l.starts_with("2026-06-04T12:00:00Z  t1  flow  10.0.0.5 -> 203.0.113.66:443 ")), "{rows}");
