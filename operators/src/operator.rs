@@ -259,7 +259,7 @@ impl RawRows {
 
     /// Heap bytes.
     pub fn heap_bytes(&self) -> usize {
-        self.0.capacity() * std::mem::size_of::<(u16, i64, i64, u32)>()
+        self.0.capacity() * size_of::<(u16, i64, i64, u32)>()
     }
 }
 

@@ -18,4 +18,5 @@ pub mod snapshot;
 pub mod task;
 pub mod time;
 pub mod topology;
+pub mod versions;
 pub mod worker;

@@ -69,6 +69,7 @@ pub struct Shared {
     /// Per stage: it has finished.
     done: [Arc<AtomicBool>; 3],
     pace: Arc<Pace>,
+    roster: Arc<Mutex<Roster>>,
 }
 
 /// How a topology is run.
@@ -87,6 +88,8 @@ pub struct Run {
     pub bounds: BTreeMap<TopicPartition, Bound>,
     /// Silences recorded by an earlier run.
     pub recorded: BTreeMap<TopicPartition, VecDeque<(i64, EventTime)>>,
+    /// Rule versions known beforehand.
+    pub versions: BTreeMap<EventTime, Vec<Rule>>,
     /// Where snapshots go.
     pub snapshots: Option<SnapshotStore>,
     /// One poll.
@@ -114,6 +117,7 @@ impl Run {
             clock,
             bounds: BTreeMap::new(),
             recorded: BTreeMap::new(),
+            versions: BTreeMap::new(),
             snapshots: None,
             poll: PollLimit::default(),
             trim: false,
@@ -150,6 +154,7 @@ impl Run {
             board: Arc::default(),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
             pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64)),
+            roster: Arc::default(),
         }
     }
 
@@ -162,7 +167,7 @@ impl Run {
         let at = |source: WorkerError| RunError::Worker { stage: stage.name(), source };
         let replay = || Recovery::Replay { snapshots: self.snapshots.clone(), every: self.topology.snapshots.every };
         let (topics, make, recovery): (Vec<String>, MakeTask, Recovery) = match stage {
-            Stage::Normalize => (self.input_names(), self.make_normalize()?, Recovery::Note),
+            Stage::Normalize => (self.input_names(), self.make_normalize(shared)?, Recovery::Note),
             Stage::Detect => (vec![names.obs()], self.make_detect(), replay()),
             _ => (vec![names.findings()], self.make_correlate(), replay()),
         };
@@ -198,6 +203,20 @@ impl Run {
         .map_err(at)
     }
 
+    /// Looks how many partitions the inputs have now. A partition that was added holds slices as soon as anybody's next
+    /// mark names it.
+    pub fn refresh_roster(&self, shared: &Shared) -> Result<(), LogError> {
+        let mut inputs = Vec::new();
+        for input in &self.topology.inputs {
+            let lane = input.lane.as_ref().map(|l| l.tenant.clone());
+            let partitions = self.source.partitions(&input.topic)?;
+            inputs.push(RosterInput { topic: input.topic.clone(), partitions, lane });
+        }
+        let epoch = inputs.iter().map(|r| u64::from(r.partitions)).sum();
+        *shared.roster.lock().unwrap_or_else(PoisonError::into_inner) = Roster::new(epoch, inputs);
+        Ok(())
+    }
+
     fn input_names(&self) -> Vec<String> {
         let mut topics: Vec<String> = self.topology.inputs.iter().map(|i| i.topic.clone()).collect();
         if self.bounds.is_empty() {
@@ -212,11 +231,10 @@ impl Run {
         Ok(self.log.reader(&at, range.start.max(range.end - CONTROL_TAIL))?)
     }
 
-    fn make_normalize(&self) -> Result<MakeTask, RunError> {
+    fn make_normalize(&self, shared: &Shared) -> Result<MakeTask, RunError> {
         let topology = &self.topology;
         let names = &topology.names;
         let mut inputs = Vec::new();
-        let mut roster = Vec::new();
         for input in &topology.inputs {
             let lane = input.lane.as_ref().map(|l| l.tenant.clone());
             let tenancy = match &input.tenancy {
@@ -230,7 +248,6 @@ impl Run {
                     lane: lane.as_deref().map(Arc::from),
                 },
             };
-            roster.push(RosterInput { topic: input.topic.clone(), partitions: self.source.partitions(&input.topic)?, lane });
             inputs.push(InputConfig {
                 topic: input.topic.clone(),
                 format: FORMATS.iter().find(|f| f.name == input.format.name).unwrap_or(&FORMATS[0]),
@@ -251,7 +268,7 @@ impl Run {
                 .find(|t| t.name == names.rejected())
                 .map_or(1 << 20, |t| t.record_bytes_max),
         };
-        let epoch = roster.iter().map(|r| u64::from(r.partitions)).sum();
+        self.refresh_roster(shared)?;
         let all = inputs.clone();
         let base = NormalizeConfig {
             inputs: Vec::new(),
@@ -262,7 +279,7 @@ impl Run {
             late: names.late(),
             rejected,
             classifier: Arc::new(Classifier::new(topology.internal.clone())),
-            roster: Roster::new(epoch, roster),
+            roster: shared.roster.clone(),
             recorded: VecDeque::new(),
         };
         let recorded = self.recorded.clone();
@@ -288,6 +305,7 @@ impl Run {
                 spill_dir: topology.limits.spill_dir.clone(),
             },
             rules: self.rules.clone(),
+            versions: self.versions.clone(),
         };
         Box::new(move |at| Box::new(DetectTask::new(at.clone(), config.clone())))
     }

@@ -56,7 +56,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let began = Instant::now();
     let dir = Directory::new(args.dir.clone())?;
     let options = Options { durability: Durability::Process, ..Options::default() };
-    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&dir.path.join("log"), options)?);
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.path.join("log"), options)?);
     let plan = Plan::demo(args.seed);
     let injected = truths(&plan);
     let mut topology = Topology::parse("the demo's topology", TOPOLOGY).map_err(Failure::Config)?;

@@ -205,7 +205,7 @@ impl OpenSlices {
             }
             batches.push((batch, held.input));
         }
-        rows.sort_unstable_by(|a, b| (a.key, a.time, a.batch, a.row).cmp(&(b.key, b.time, b.batch, b.row)));
+        rows.sort_unstable_by_key(|r| (r.key, r.time, r.batch, r.row));
 
         let mut buffer: Vec<SliceRow<'_>> = Vec::new();
         let mut from = 0;

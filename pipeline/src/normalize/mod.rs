@@ -9,7 +9,7 @@ pub mod route;
 pub mod tenancy;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bumpalo::Bump;
 use bytes::Bytes;
@@ -72,8 +72,8 @@ pub struct NormalizeConfig {
     pub rejected: RejectedTopic,
     /// Address classes.
     pub classifier: Arc<Classifier>,
-    /// All inputs and their partition counts, as known at the start.
-    pub roster: Roster,
+    /// All inputs and their partition counts, as known by now; refreshed beside the tasks.
+    pub roster: Arc<Mutex<Roster>>,
     /// Silences recorded by an earlier run, by input offset: a backtest replays them.
     pub recorded: VecDeque<(i64, EventTime)>,
 }
@@ -319,7 +319,7 @@ impl NormalizeTask {
             watermark,
             cause,
             input_offset: self.next_offset,
-            roster: self.config.roster.clone(),
+            roster: self.config.roster.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         let value = Bytes::from(mark.encode().expect("a roster is bounded by the topology"));
         let headers = vec![(header::RECORD.to_owned(), Bytes::from(RecordType::Mark.to_header()))];

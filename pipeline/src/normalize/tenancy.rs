@@ -170,7 +170,10 @@ impl FileRegistry {
     }
 }
 
-fn read(path: &Path) -> Result<(BTreeSet<(String, String)>, Option<SystemTime>), RegistryError> {
+/// The pairs of a registry file, and when it was last changed.
+type Pairs = (BTreeSet<(String, String)>, Option<SystemTime>);
+
+fn read(path: &Path) -> Result<Pairs, RegistryError> {
     let failed = |source| RegistryError::Read { path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(failed)?;
     let modified = std::fs::metadata(path).and_then(|m| m.modified()).ok();

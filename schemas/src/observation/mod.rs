@@ -119,6 +119,7 @@ macro_rules! kinds {
 
         /// A batch of any kind, opened.
         #[derive(Clone, Debug)]
+        #[allow(clippy::large_enum_variant, reason = "a few per task, never one per row")]
         pub enum Batch { $(#[doc = concat!("Rows of [`", stringify!($batch), "`].")] $kind($batch),)* }
 
         impl Batch {
