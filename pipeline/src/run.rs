@@ -300,7 +300,6 @@ impl Run {
             findings: (topology.names.findings(), topology.findings.partitions),
             late: topology.names.late(),
             obs_partitions: topology.obs.partitions,
-            true_equals: FORMATS.iter().filter(|f| f.true_equals).map(|f| f.name).collect(),
             slices: SliceLimits {
                 bytes_max: usize::try_from(topology.limits.slice_bytes).unwrap_or(usize::MAX),
                 spill_dir: topology.limits.spill_dir.clone(),

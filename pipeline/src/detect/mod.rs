@@ -40,8 +40,6 @@ pub struct DetectConfig {
     pub late: String,
     /// Partitions of `obs`.
     pub obs_partitions: u32,
-    /// Names of formats with true equals.
-    pub true_equals: Vec<&'static str>,
     /// Limits of open slices.
     pub slices: SliceLimits,
     /// Rules until a version says otherwise.
@@ -115,7 +113,6 @@ impl DetectTask {
             .and_then(|h| header::parse_input_header(h))
             .ok_or_else(|| self.foreign(record, "header tw-input is missing"))?;
         let input = self.detection.input(topic, partition);
-        let true_equals = first_format(&batch).is_some_and(|f| self.config.true_equals.contains(&f));
         let slice_ns = self.config.slice_ns;
         let (closing, closed) = (&self.closing, &self.closed);
         let place = |routing: &observation::Routing<'_>| {
@@ -125,7 +122,7 @@ impl DetectTask {
             let is_closed = closed.get(&scope).is_some_and(|c| end <= *c);
             (!is_closed).then_some((scope, index))
         };
-        let origin = Origin { input, true_equals, offset: record.offset };
+        let origin = Origin { input, offset: record.offset };
         let refused = self.open.add(batch.clone(), &value, origin, place)?;
         if let Some(out) = out
             && !refused.is_empty()
@@ -420,11 +417,4 @@ pub fn late_headers(kind: Kind, input: Bytes, stage: &'static str) -> Vec<(Strin
         (header::INPUT.to_owned(), input),
         ("tw-late-at".to_owned(), stage.into()),
     ]
-}
-
-fn first_format(batch: &Batch) -> Option<&'static str> {
-    if batch.is_empty() {
-        return None;
-    }
-    tidewatch_schemas::wire::format(batch.row(0).format()).map(|f| f.name)
 }

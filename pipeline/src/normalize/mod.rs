@@ -172,22 +172,49 @@ impl NormalizeTask {
             let bytes = Bytes::copy_from_slice(&bad.bytes);
             self.reject(record, &bytes, Some(input), Some((bad.index, tenant)), &Reason::Bytes(bad.fault.clone()), out);
         }
+        let mut refused = Vec::new();
         for row in &decoded.rows {
-            self.row(record, value, input, format, tenant, row, out);
+            if let Err(reason) = self.row(record, format, tenant, row, out) {
+                refused.push((row.index, reason));
+            }
+        }
+        if !refused.is_empty() {
+            self.refuse(record, value, input, tenant, refused, out);
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn row<'a>(
+    /// Rejects rows of a good record, each in its own bytes.
+    fn refuse(
         &mut self,
         record: &Record,
         value: &Bytes,
         input: usize,
+        tenant: &str,
+        refused: Vec<(u32, Reason)>,
+        out: &mut Outputs,
+    ) {
+        let rows: Vec<u32> = refused.iter().map(|(index, _)| *index).collect();
+        let mut rest = refused.into_iter().peekable();
+        self.decoders[input].extract(value, &rows, &mut |index, bytes| {
+            if let Some((_, reason)) = rest.next_if(|(wanted, _)| *wanted == index) {
+                self.reject(record, &bytes.into(), Some(input), Some((index, tenant)), &reason, out);
+            }
+        });
+        // A row that the decoder does not find again takes its whole record along: nothing is lost.
+        for (index, reason) in rest {
+            self.reject(record, value, Some(input), Some((index, tenant)), &reason, out);
+        }
+    }
+
+    /// Files one row where it belongs; an error when it has to be rejected for its time.
+    fn row<'a>(
+        &mut self,
+        record: &Record,
         format: &'static Format,
         tenant: &'a str,
         decoded: &DecodedRow<'a>,
         out: &mut Outputs,
-    ) {
+    ) -> Result<(), Reason> {
         let mut row = decoded.row;
         self.classify(&mut row);
         let agent = decoded.agent.unwrap_or("");
@@ -208,15 +235,8 @@ impl NormalizeTask {
         let admission = if self.config.holds { self.clock.admit(at, record.timestamp) } else { Admission::OnTime };
         let counts = out.ledger.line(&self.at.topic, tenant);
         match admission {
-            _ if at == EventTime::MAX || at == EventTime::MIN => {
-                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
-                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &Reason::NoTime, out);
-            }
-            Admission::Future(ahead_ns) => {
-                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
-                let reason = Reason::Future { ahead_ns };
-                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &reason, out);
-            }
+            _ if at == EventTime::MAX || at == EventTime::MIN => return Err(Reason::NoTime),
+            Admission::Future(ahead_ns) => return Err(Reason::Future { ahead_ns }),
             Admission::Late(_) => {
                 counts.rows_in += 1;
                 counts.late += 1;
@@ -236,6 +256,7 @@ impl NormalizeTask {
                 }
             }
         }
+        Ok(())
     }
 
     fn classify(&self, row: &mut Row<'_>) {
@@ -247,7 +268,7 @@ impl NormalizeTask {
     }
 
     fn reject(
-        &mut self,
+        &self,
         record: &Record,
         value: &Bytes,
         input: Option<usize>,
