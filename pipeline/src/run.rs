@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tidewatch_operators::operator::Detector;
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::address::Classifier;
 use tidewatch_schemas::control::{Roster, RosterInput};
@@ -95,6 +96,8 @@ pub struct Run {
     pub trim: bool,
     /// Number of this process among its peers: part of its writers' ids.
     pub ordinal: u32,
+    /// Detectors that rules may name; all of them, but for tests that bring their own.
+    pub detectors: &'static [&'static Detector],
 }
 
 impl std::fmt::Debug for Run {
@@ -118,6 +121,7 @@ impl Run {
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
+            detectors: tidewatch_operators::detectors::ALL,
         }
     }
 
@@ -149,7 +153,7 @@ impl Run {
             ledger: Arc::default(),
             board: Arc::default(),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
-            pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64)),
+            pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64, self.lanes())),
         }
     }
 
@@ -198,6 +202,10 @@ impl Run {
         .map_err(at)
     }
 
+    fn lanes(&self) -> BTreeMap<String, Option<String>> {
+        self.topology.inputs.iter().map(|i| (i.topic.clone(), i.lane.as_ref().map(|l| l.tenant.clone()))).collect()
+    }
+
     fn input_names(&self) -> Vec<String> {
         let mut topics: Vec<String> = self.topology.inputs.iter().map(|i| i.topic.clone()).collect();
         if self.bounds.is_empty() {
@@ -238,6 +246,7 @@ impl Run {
                     lateness_ns: input.lateness.as_nanos() as i64,
                     max_future_ns: topology.time.max_future.as_nanos() as i64,
                     idle_after_ns: topology.time.idle_after.as_nanos() as i64,
+                    slice_ns: topology.time.slice.as_nanos() as i64,
                 },
                 tenancy,
             });
@@ -251,7 +260,6 @@ impl Run {
                 .find(|t| t.name == names.rejected())
                 .map_or(1 << 20, |t| t.record_bytes_max),
         };
-        let epoch = roster.iter().map(|r| u64::from(r.partitions)).sum();
         let all = inputs.clone();
         let base = NormalizeConfig {
             inputs: Vec::new(),
@@ -262,16 +270,27 @@ impl Run {
             late: names.late(),
             rejected,
             classifier: Arc::new(Classifier::new(topology.internal.clone())),
-            roster: Roster::new(epoch, roster),
+            roster: Roster::default(),
             recorded: VecDeque::new(),
         };
         let recorded = self.recorded.clone();
+        let source = self.source.clone();
         Ok(Box::new(move |at| {
+            // Asked again for every task: a partition that was added since the start must stand on the roster that its own
+            // task tells.
+            let mut roster = roster.clone();
+            for input in &mut roster {
+                let now = source.partitions(&input.topic).unwrap_or(input.partitions);
+                let own = if input.topic == at.topic { at.partition + 1 } else { 0 };
+                input.partitions = input.partitions.max(now).max(own);
+            }
+            let epoch = roster.iter().map(|r| u64::from(r.partitions)).sum();
             let own = all.iter().find(|i| i.topic == at.topic).cloned();
             let mut config = base.clone();
             config.holds = own.is_some();
             config.inputs = own.map_or_else(|| all.clone(), |i| vec![i]);
             config.recorded = recorded.get(at).cloned().unwrap_or_default();
+            config.roster = Roster::new(epoch, roster);
             Box::new(NormalizeTask::new(at.clone(), config))
         }))
     }
@@ -289,6 +308,7 @@ impl Run {
                 spill_dir: topology.limits.spill_dir.clone(),
             },
             rules: self.rules.clone(),
+            detectors: self.detectors,
         };
         Box::new(move |at| Box::new(DetectTask::new(at.clone(), config.clone())))
     }
@@ -298,6 +318,7 @@ impl Run {
             slice_ns: self.topology.time.slice.as_nanos() as i64,
             signals: (self.topology.names.signals(), self.topology.signals.partitions),
             source: self.topology.names.deployment().unwrap_or("tidewatch").to_owned(),
+            detectors: self.detectors,
         };
         Box::new(move |at| Box::new(CorrelateTask::new(at.clone(), config.clone())))
     }

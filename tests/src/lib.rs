@@ -3,3 +3,5 @@
 pub mod epochs;
 pub mod http_server;
 pub mod kafka;
+pub mod scenario;
+pub mod traffic;
