@@ -145,8 +145,8 @@ impl Door {
     }
 
     /// Frees what has outlived its lifetime.
-    pub fn sweep(&mut self, tenant: &str, now: EventTime) {
-        self.states.sweep(tenant, now);
+    pub fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
+        self.states.sweep(in_scope, now);
     }
 
     /// Key groups to write.

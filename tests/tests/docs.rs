@@ -55,7 +55,13 @@ fn detectors_md() {
         &["signal kind", "rule kind", "title", "reads", "ATT&CK"],
         detectors::ALL.iter().map(|d| {
             let reads: Vec<&str> = d.reads.iter().map(|k| k.name()).collect();
-            vec![format!("`{}`", d.kind), format!("[`{0}`](#{0})", d.rule_kind), d.title.to_owned(), reads.join(", "), d.attack.join(", ")]
+            vec![
+                format!("`{}`", d.kind),
+                format!("[`{0}`](#{0})", d.rule_kind),
+                d.title.to_owned(),
+                reads.join(", "),
+                d.attack.join(", "),
+            ]
         }),
     );
     for detector in detectors::ALL {
@@ -113,7 +119,13 @@ fn observations_md() {
             &["column", "type", "unit", "from", "meaning"],
             kind.columns().into_iter().map(|c| {
                 let optional = if c.nullable { ", optional" } else { "" };
-                vec![format!("`{}`", c.name), format!("{}{optional}", c.kind), c.unit.to_owned(), c.upstream.to_owned(), c.meaning.to_owned()]
+                vec![
+                    format!("`{}`", c.name),
+                    format!("{}{optional}", c.kind),
+                    c.unit.to_owned(),
+                    c.upstream.to_owned(),
+                    c.meaning.to_owned(),
+                ]
             }),
         );
     }
@@ -130,14 +142,13 @@ fn formats_md() {
     );
     table(
         &mut out,
-        &["format", "what", "lateness", "rows name their tenant", "equal rows are"],
+        &["format", "what", "lateness", "rows name their tenant"],
         FORMATS.iter().map(|f| {
             vec![
                 format!("`{}`", f.name),
                 f.about.to_owned(),
                 format!("{} s", f.lateness_s),
                 if f.has_tenant { "yes" } else { "no" }.to_owned(),
-                if f.true_equals { "two events (sampled)" } else { "one event seen twice" }.to_owned(),
             ]
         }),
     );

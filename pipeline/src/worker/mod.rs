@@ -321,7 +321,7 @@ impl Worker {
             }
         }
         for (at, slot) in &self.slots {
-            pace.publish(at, slot.task.progress());
+            pace.publish(at, slot.task.progress(), slot.finished);
         }
         Ok(())
     }
