@@ -53,6 +53,8 @@ pub struct Detection {
     door: Door,
     instances: Vec<Box<dyn Instance>>,
     inputs: Vec<(String, u32)>,
+    /// Limit on all states; `None` = the defaults of each.
+    bytes_max: Option<usize>,
 }
 
 impl std::fmt::Debug for Detection {
@@ -84,7 +86,7 @@ impl Detection {
 
     /// Operators of other detectors than [`detectors::ALL`]: for tests that bring their own.
     pub fn with(rules: &[Rule], detectors: &'static [&'static Detector]) -> Self {
-        let mut detection = Self { detectors, door: Door::default(), instances: Vec::new(), inputs: Vec::new() };
+        let mut detection = Self { detectors, door: Door::default(), instances: Vec::new(), inputs: Vec::new(), bytes_max: None };
         detection.set_rules(rules);
         detection
     }
@@ -104,6 +106,20 @@ impl Detection {
                 None => (detector.build)(rule),
             });
         }
+        self.share_limit();
+    }
+
+    /// Limits the state of the task, bytes: a quarter for the door, the rest in equal parts for the rules.
+    pub fn limit_bytes(&mut self, bytes_max: usize) {
+        self.bytes_max = Some(bytes_max);
+        self.share_limit();
+    }
+
+    fn share_limit(&mut self) {
+        let Some(bytes_max) = self.bytes_max else { return };
+        self.door.limit_bytes(bytes_max / 4);
+        let share = bytes_max / 4 * 3 / self.instances.len().max(1);
+        self.instances.iter_mut().for_each(|i| i.limit_bytes(share));
     }
 
     /// Index of an input partition, for [`Position::input`]. At most 65,536; further ones share the last index.

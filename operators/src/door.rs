@@ -139,6 +139,11 @@ impl Door {
         })
     }
 
+    /// Another limit on its states, bytes.
+    pub fn limit_bytes(&mut self, bytes_max: usize) {
+        self.states.limit_bytes(bytes_max);
+    }
+
     /// Keeps byte limits.
     pub fn enforce(&mut self) {
         self.states.enforce();

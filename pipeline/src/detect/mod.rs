@@ -44,6 +44,8 @@ pub struct DetectConfig {
     pub obs_partitions: u32,
     /// Limits of open slices.
     pub slices: SliceLimits,
+    /// Limit of the task's state, bytes.
+    pub state_bytes_max: usize,
     /// Rules until a version says otherwise.
     pub rules: Vec<Rule>,
     /// Versions known beforehand (a backtest brings the recorded ones), by the event time from which they hold.
@@ -84,8 +86,10 @@ struct Head {
 impl DetectTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: DetectConfig) -> Self {
+        let mut detection = Detection::with(&config.rules, config.detectors);
+        detection.limit_bytes(config.state_bytes_max);
         Self {
-            detection: Detection::with(&config.rules, config.detectors),
+            detection,
             open: OpenSlices::new(config.slices.clone()),
             at,
             versions: config.versions.clone(),

@@ -28,6 +28,7 @@ use crate::log::{Append, Record, TopicPartition};
 use crate::task::{Progress, Task, TaskError};
 use crate::time::floor;
 use crate::time::input::{Admission, InputClock, InputTime};
+use crate::worker::Absent;
 use reject::{Reason, RejectedTopic};
 use route::{Hosts, Workloads};
 use tenancy::Tenancy;
@@ -74,6 +75,8 @@ pub struct NormalizeConfig {
     pub classifier: Arc<Classifier>,
     /// All inputs and their partition counts, as known by now; refreshed beside the tasks.
     pub roster: Arc<Mutex<Roster>>,
+    /// Who has not been heard of for too long.
+    pub absent: Arc<Absent>,
     /// Silences recorded by an earlier run, by input offset: a backtest replays them.
     pub recorded: VecDeque<(i64, EventTime)>,
 }
@@ -335,8 +338,30 @@ impl NormalizeTask {
             watermark,
             cause,
             input_offset: self.next_offset,
-            roster: self.config.roster.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            roster: Roster::default(),
         };
+        self.write_mark(topic, partition, mark, out);
+    }
+
+    /// Somebody else has not been heard of for too long: goes on without it.
+    fn leave_of(&self, input: InputRef, out: &mut Outputs) {
+        let mark = Mark {
+            input,
+            lane: None,
+            watermark: EventTime::MIN,
+            cause: Cause::Leave,
+            input_offset: 0,
+            roster: Roster::default(),
+        };
+        for partition in 0..self.config.obs.1 {
+            self.write_mark(&self.config.obs.0, partition, mark.clone(), out);
+        }
+        self.write_mark(&self.config.control, 0, mark, out);
+    }
+
+    /// Every mark carries the roster as known now.
+    fn write_mark(&self, topic: &str, partition: u32, mark: Mark, out: &mut Outputs) {
+        let mark = Mark { roster: self.config.roster.lock().unwrap_or_else(PoisonError::into_inner).clone(), ..mark };
         let value = Bytes::from(mark.encode().expect("a roster is bounded by the topology"));
         let headers = vec![(header::RECORD.to_owned(), Bytes::from(RecordType::Mark.to_header()))];
         let topic = topic.to_owned();
@@ -442,6 +467,9 @@ impl Task for NormalizeTask {
                 self.mark(self.clock.highest_event(), Cause::End, out);
             }
             return;
+        }
+        for input in self.config.absent.overdue() {
+            self.leave_of(input, out);
         }
         if self.crossed() {
             let watermark = self.clock.watermark();
