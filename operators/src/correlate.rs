@@ -14,7 +14,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use crate::detectors;
 use crate::key::{Host, HostKey};
-use crate::operator::{Footprint, Slice, TenantFacts};
+use crate::operator::{Detector, Footprint, Slice, TenantFacts};
 use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
 
 /// Destinations remembered per tenant; at the limit the ones silent longest go, a quarter at a time, counted.
@@ -72,14 +72,22 @@ pub struct Verdicts {
 /// Correlation of one task.
 #[derive(Debug)]
 pub struct Correlation {
+    detectors: &'static [&'static Detector],
     states: KeyedStates<TenantState>,
     verdicts: BTreeMap<String, Verdicts>,
 }
 
 impl Default for Correlation {
     fn default() -> Self {
+        Self::with(detectors::ALL)
+    }
+}
+
+impl Correlation {
+    /// For findings of these detectors.
+    pub fn with(detectors: &'static [&'static Detector]) -> Self {
         let limits = StateLimits { lifetime_ns: 30 * 86_400 * SECOND_NS, ..StateLimits::default() };
-        Self { states: KeyedStates::new(limits), verdicts: BTreeMap::new() }
+        Self { detectors, states: KeyedStates::new(limits), verdicts: BTreeMap::new() }
     }
 }
 
@@ -96,7 +104,7 @@ impl Correlation {
             ))
         });
         let key = HostKey { tenant: Arc::from(tenant), host: Host::Name(Arc::from("")) };
-        let Self { states, verdicts } = self;
+        let Self { detectors, states, verdicts } = self;
         let out = states.touch(&key, key.route(), slice.start, |state, _, _| {
             state.count(tenant, contacts);
             let hosts = state.hosts_within(slice.start);
@@ -104,7 +112,7 @@ impl Correlation {
             for finding in findings {
                 let verdict = verdicts.entry(finding.rule.id.clone()).or_default();
                 verdict.evaluated += 1;
-                let Some(detector) = detectors::by_kind(&finding.kind) else { continue };
+                let Some(detector) = detectors.iter().find(|d| d.kind == finding.kind) else { continue };
                 let facts = state.facts(finding.contact.as_deref(), hosts);
                 let Some(finding) = (detector.judge)(finding, &facts) else {
                     verdict.dismissed += 1;
@@ -160,10 +168,14 @@ impl Correlation {
 
 impl TenantState {
     fn count(&mut self, tenant: &str, contacts: &Contacts) {
-        for i in 0..contacts.len() {
-            if contacts.tenant[i] != tenant {
-                continue;
-            }
+        // In an order of their own: which hosts are named where only the first 64 are must not depend on which detect task
+        // spoke first.
+        let mut order: Vec<usize> = (0..contacts.len()).filter(|i| contacts.tenant[*i] == tenant).collect();
+        order.sort_unstable_by(|&a, &b| {
+            let of = |i: usize| (contacts.at[i], &contacts.host[i], &contacts.destination[i]);
+            of(a).cmp(&of(b))
+        });
+        for i in order {
             let host = xxhash_rust::xxh3::xxh3_64(contacts.host[i].as_bytes());
             let at = contacts.at[i];
             if self.hosts.len() < HOSTS_PER_TENANT_MAX || self.hosts.contains_key(&host) {

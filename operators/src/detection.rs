@@ -8,7 +8,7 @@ use tidewatch_schemas::time::EventTime;
 use crate::detectors;
 use crate::door::{Door, DoorStats};
 use crate::key::HostKey;
-use crate::operator::{Position, Seen, Slice};
+use crate::operator::{Detector, Position, Seen, Slice};
 use crate::rule::Rule;
 use crate::runtime::{Env, Instance, RestoreError, StateStats};
 
@@ -23,8 +23,6 @@ pub struct SliceRow<'a> {
     pub position: Position,
     /// False on a copy under a second key.
     pub primary: bool,
-    /// Its format has true equals.
-    pub true_equals: bool,
 }
 
 impl SliceRow<'_> {
@@ -51,6 +49,7 @@ pub struct SliceOutput {
 
 /// The operators of one task.
 pub struct Detection {
+    detectors: &'static [&'static Detector],
     door: Door,
     instances: Vec<Box<dyn Instance>>,
     inputs: Vec<(String, u32)>,
@@ -72,7 +71,7 @@ pub struct RuleStats {
 }
 
 /// Name under which the door's states travel in snapshots; no rule id may be equal (ids hold no space).
-const DOOR: &str = "the door";
+pub(crate) const DOOR: &str = "the door";
 
 /// A state group of an operator: (operator, key group).
 pub type Part = (String, u16);
@@ -80,7 +79,12 @@ pub type Part = (String, u16);
 impl Detection {
     /// Operators for the enabled rules, in their order.
     pub fn new(rules: &[Rule]) -> Self {
-        let mut detection = Self { door: Door::default(), instances: Vec::new(), inputs: Vec::new() };
+        Self::with(rules, detectors::ALL)
+    }
+
+    /// Operators of other detectors than [`detectors::ALL`]: for tests that bring their own.
+    pub fn with(rules: &[Rule], detectors: &'static [&'static Detector]) -> Self {
+        let mut detection = Self { detectors, door: Door::default(), instances: Vec::new(), inputs: Vec::new() };
         detection.set_rules(rules);
         detection
     }
@@ -89,7 +93,7 @@ impl Detection {
     pub fn set_rules(&mut self, rules: &[Rule]) {
         let mut old = std::mem::take(&mut self.instances);
         for rule in rules.iter().filter(|r| r.enabled) {
-            let Some(detector) = detectors::by_rule_kind(&rule.kind) else { continue };
+            let Some(detector) = detectors::of_rule_kind(self.detectors, &rule.kind) else { continue };
             let kept = old.iter().position(|i| i.rule().id == rule.id && i.rule().kind == rule.kind);
             self.instances.push(match kept {
                 Some(at) => {
@@ -146,10 +150,10 @@ impl Detection {
         self.door.enforce();
     }
 
-    /// Frees what has outlived its lifetime.
-    pub fn sweep(&mut self, tenant: &str, now: EventTime) {
-        self.door.sweep(tenant, now);
-        self.instances.iter_mut().for_each(|i| i.sweep(tenant, now));
+    /// Frees what tenants in scope have kept beyond its lifetime.
+    pub fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
+        self.door.sweep(in_scope, now);
+        self.instances.iter_mut().for_each(|i| i.sweep(in_scope, now));
     }
 
     /// State groups to write: those changed since the last [`Self::clean`], or all.

@@ -37,7 +37,7 @@ pub trait Instance: Send {
     /// Keeps byte limits; once a slice.
     fn enforce(&mut self);
     /// Frees what has outlived its lifetime.
-    fn sweep(&mut self, tenant: &str, now: EventTime);
+    fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime);
     /// Key groups to write: those changed since [`Instance::clean`], or all that hold a key.
     fn groups(&self, changed_only: bool) -> Vec<u16>;
     /// Forgets which groups changed.
@@ -133,8 +133,8 @@ impl<O: Operator> Instance for Store<O> {
         self.states.enforce();
     }
 
-    fn sweep(&mut self, tenant: &str, now: EventTime) {
-        self.states.sweep(tenant, now);
+    fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
+        self.states.sweep(in_scope, now);
     }
 
     fn groups(&self, changed_only: bool) -> Vec<u16> {

@@ -210,12 +210,12 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         }
     }
 
-    /// Frees keys of a tenant that have outlived their lifetime at `now`. Has no effect on any answer.
-    pub fn sweep(&mut self, tenant: &str, now: EventTime) {
+    /// Frees keys of tenants in scope that have outlived their lifetime at `now`. Has no effect on any answer.
+    pub fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
         let mut dead = Vec::new();
         for group in &self.groups {
             for (key, slot) in &group.keys {
-                if &*key.tenant == tenant && now.since(slot.touched) > self.limits.lifetime_ns {
+                if now.since(slot.touched) > self.limits.lifetime_ns && in_scope(&key.tenant) {
                     dead.push(key.clone());
                 }
             }

@@ -7,6 +7,8 @@ pub mod correlate;
 pub mod deliver;
 pub mod detect;
 pub mod epoch;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod input;
 pub mod log;
 pub mod normalize;

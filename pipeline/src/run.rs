@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tidewatch_operators::operator::Detector;
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::address::Classifier;
 use tidewatch_schemas::control::{Roster, RosterInput};
@@ -98,6 +99,8 @@ pub struct Run {
     pub trim: bool,
     /// Number of this process among its peers: part of its writers' ids.
     pub ordinal: u32,
+    /// Detectors that rules may name; all of them, but for tests that bring their own.
+    pub detectors: &'static [&'static Detector],
 }
 
 impl std::fmt::Debug for Run {
@@ -122,6 +125,7 @@ impl Run {
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
+            detectors: tidewatch_operators::detectors::ALL,
         }
     }
 
@@ -153,7 +157,7 @@ impl Run {
             ledger: Arc::default(),
             board: Arc::default(),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
-            pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64)),
+            pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64, self.lanes())),
             roster: Arc::default(),
         }
     }
@@ -217,6 +221,10 @@ impl Run {
         Ok(())
     }
 
+    fn lanes(&self) -> BTreeMap<String, Option<String>> {
+        self.topology.inputs.iter().map(|i| (i.topic.clone(), i.lane.as_ref().map(|l| l.tenant.clone()))).collect()
+    }
+
     fn input_names(&self) -> Vec<String> {
         let mut topics: Vec<String> = self.topology.inputs.iter().map(|i| i.topic.clone()).collect();
         if self.bounds.is_empty() {
@@ -255,6 +263,7 @@ impl Run {
                     lateness_ns: input.lateness.as_nanos() as i64,
                     max_future_ns: topology.time.max_future.as_nanos() as i64,
                     idle_after_ns: topology.time.idle_after.as_nanos() as i64,
+                    slice_ns: topology.time.slice.as_nanos() as i64,
                 },
                 tenancy,
             });
@@ -283,7 +292,19 @@ impl Run {
             recorded: VecDeque::new(),
         };
         let recorded = self.recorded.clone();
+        let (source, roster) = (self.source.clone(), shared.roster.clone());
         Ok(Box::new(move |at| {
+            // Asked again for every task: a partition that was added since the start must stand on the roster that its own
+            // task tells.
+            let mut known = roster.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inputs = known.inputs.clone();
+            for input in &mut inputs {
+                let now = source.partitions(&input.topic).unwrap_or(input.partitions);
+                let own = if input.topic == at.topic { at.partition + 1 } else { 0 };
+                input.partitions = input.partitions.max(now).max(own);
+            }
+            *known = Roster::new(inputs.iter().map(|r| u64::from(r.partitions)).sum(), inputs);
+            drop(known);
             let own = all.iter().find(|i| i.topic == at.topic).cloned();
             let mut config = base.clone();
             config.holds = own.is_some();
@@ -300,13 +321,13 @@ impl Run {
             findings: (topology.names.findings(), topology.findings.partitions),
             late: topology.names.late(),
             obs_partitions: topology.obs.partitions,
-            true_equals: FORMATS.iter().filter(|f| f.true_equals).map(|f| f.name).collect(),
             slices: SliceLimits {
                 bytes_max: usize::try_from(topology.limits.slice_bytes).unwrap_or(usize::MAX),
                 spill_dir: topology.limits.spill_dir.clone(),
             },
             rules: self.rules.clone(),
             versions: self.versions.clone(),
+            detectors: self.detectors,
         };
         Box::new(move |at| Box::new(DetectTask::new(at.clone(), config.clone())))
     }
@@ -316,6 +337,7 @@ impl Run {
             slice_ns: self.topology.time.slice.as_nanos() as i64,
             signals: (self.topology.names.signals(), self.topology.signals.partitions),
             source: self.topology.names.deployment().unwrap_or("tidewatch").to_owned(),
+            detectors: self.detectors,
         };
         Box::new(move |at| Box::new(CorrelateTask::new(at.clone(), config.clone())))
     }

@@ -4,3 +4,5 @@ pub mod epochs;
 pub mod http_server;
 pub mod kafka;
 pub mod project;
+pub mod scenario;
+pub mod traffic;

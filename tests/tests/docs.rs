@@ -142,14 +142,13 @@ fn formats_md() {
     );
     table(
         &mut out,
-        &["format", "what", "lateness", "rows name their tenant", "equal rows are"],
+        &["format", "what", "lateness", "rows name their tenant"],
         FORMATS.iter().map(|f| {
             vec![
                 format!("`{}`", f.name),
                 f.about.to_owned(),
                 format!("{} s", f.lateness_s),
                 if f.has_tenant { "yes" } else { "no" }.to_owned(),
-                if f.true_equals { "two events (sampled)" } else { "one event seen twice" }.to_owned(),
             ]
         }),
     );

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewatch_operators::correlate::Correlation;
-use tidewatch_operators::operator::Slice;
+use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_schemas::control::StageMark;
 use tidewatch_schemas::finding::{Contacts, Finding};
 use tidewatch_schemas::header::{self, RecordType};
@@ -33,6 +33,8 @@ pub struct CorrelateConfig {
     pub signals: (String, u32),
     /// Name of the cluster or deployment in `ce_source`.
     pub source: String,
+    /// Detectors whose findings are judged.
+    pub detectors: &'static [&'static Detector],
 }
 
 #[derive(Debug, Default)]
@@ -69,8 +71,8 @@ impl CorrelateTask {
     pub fn new(at: TopicPartition, config: CorrelateConfig) -> Self {
         Self {
             at,
+            correlation: Correlation::with(config.detectors),
             config,
-            correlation: Correlation::default(),
             marks: BTreeMap::new(),
             open: BTreeMap::new(),
             closed_shared: EventTime::MIN,

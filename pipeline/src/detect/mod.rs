@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewatch_operators::detection::{Detection, SliceOutput};
-use tidewatch_operators::operator::Slice;
+use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::control::{Mark, StageMark, Version};
-use tidewatch_schemas::finding::Contacts;
+use tidewatch_schemas::finding::{CONTACTS_BYTES_MAX, Contacts};
 use tidewatch_schemas::header::{self, RecordType};
 use tidewatch_schemas::observation::{self, Batch, Columns, Kind};
 use tidewatch_schemas::time::EventTime;
@@ -26,8 +26,10 @@ use crate::time::{floor, slice_index, slice_start};
 use crate::versions;
 use slices::{OpenSlices, Origin, SliceLimits};
 
-/// Contacts in one record, at most.
-const CONTACTS_PER_RECORD: usize = 4096;
+/// Text of one contact, at most, bytes; a longer one (a workload name of many pages) is no name and counts for nothing.
+const CONTACT_BYTES_MAX: usize = 16 << 10;
+
+const _: () = assert!(CONTACT_BYTES_MAX < CONTACTS_BYTES_MAX / 2);
 
 /// What a detect task needs to know.
 #[derive(Clone, Debug)]
@@ -40,14 +42,14 @@ pub struct DetectConfig {
     pub late: String,
     /// Partitions of `obs`.
     pub obs_partitions: u32,
-    /// Names of formats with true equals.
-    pub true_equals: Vec<&'static str>,
     /// Limits of open slices.
     pub slices: SliceLimits,
     /// Rules until a version says otherwise.
     pub rules: Vec<Rule>,
     /// Versions known beforehand (a backtest brings the recorded ones), by the event time from which they hold.
     pub versions: BTreeMap<EventTime, Vec<Rule>>,
+    /// Detectors that rules may name.
+    pub detectors: &'static [&'static Detector],
 }
 
 /// The task.
@@ -83,7 +85,7 @@ impl DetectTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: DetectConfig) -> Self {
         Self {
-            detection: Detection::new(&config.rules),
+            detection: Detection::with(&config.rules, config.detectors),
             open: OpenSlices::new(config.slices.clone()),
             at,
             versions: config.versions.clone(),
@@ -115,7 +117,6 @@ impl DetectTask {
             .and_then(|h| header::parse_input_header(h))
             .ok_or_else(|| self.foreign(record, "header tw-input is missing"))?;
         let input = self.detection.input(topic, partition);
-        let true_equals = first_format(&batch).is_some_and(|f| self.config.true_equals.contains(&f));
         let slice_ns = self.config.slice_ns;
         let (closing, closed) = (&self.closing, &self.closed);
         let place = |routing: &observation::Routing<'_>| {
@@ -125,7 +126,7 @@ impl DetectTask {
             let is_closed = closed.get(&scope).is_some_and(|c| end <= *c);
             (!is_closed).then_some((scope, index))
         };
-        let origin = Origin { input, true_equals, offset: record.offset };
+        let origin = Origin { input, offset: record.offset };
         let refused = self.open.add(batch.clone(), &value, origin, place)?;
         if let Some(out) = out
             && !refused.is_empty()
@@ -217,10 +218,8 @@ impl DetectTask {
             })?;
             self.detection.end(slice, &in_scope, &mut output);
             let hour = slice_index(slice.start, 3_600_000_000_000);
-            if self.swept.insert(scope.clone(), hour).is_some_and(|last| last != hour)
-                && let Scope::Lane(tenant) = scope
-            {
-                self.detection.sweep(tenant, slice.start);
+            if self.swept.insert(scope.clone(), hour).is_some_and(|last| last != hour) {
+                self.detection.sweep(&in_scope, slice.start);
             }
             for (tenant, n) in duplicates {
                 out.ledger.line(&self.at.topic, &tenant).duplicate += n;
@@ -254,8 +253,9 @@ impl Task for DetectTask {
         if !std::mem::take(&mut self.untold) {
             return;
         }
-        let lanes = self.closed.iter().filter_map(|(s, t)| match s {
-            Scope::Lane(tenant) => Some((tenant.to_string(), *t)),
+        // Every lane of the roster, also those of which nothing has closed: correlate must know that it has to wait for them.
+        let lanes = self.closing.scopes().into_iter().filter_map(|scope| match &scope {
+            Scope::Lane(tenant) => Some((tenant.to_string(), self.closed.get(&scope).copied().unwrap_or(EventTime::MIN))),
             Scope::Shared => None,
         });
         let mark = StageMark {
@@ -392,15 +392,15 @@ fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output:
     let contacts = output.contacts;
     for i in 0..contacts.len() {
         let tenant = &contacts.tenant[i];
-        let batch = by_tenant.entry(tenant.clone()).or_default();
-        batch.push(tenant, &contacts.host[i], &contacts.destination[i], contacts.at[i]);
-        if batch.len() >= CONTACTS_PER_RECORD {
-            out.answer(record(tenant, RecordType::Contacts, batch.encode().expect("cut at CONTACTS_PER_RECORD")));
-            *batch = Contacts::default();
+        let (host, destination) = (&contacts.host[i], &contacts.destination[i]);
+        if tenant.len() + host.len() + destination.len() <= CONTACT_BYTES_MAX {
+            by_tenant.entry(tenant.clone()).or_default().push(tenant, host, destination, contacts.at[i]);
         }
     }
-    for (tenant, batch) in by_tenant.iter().filter(|(_, b)| !b.is_empty()) {
-        out.answer(record(tenant, RecordType::Contacts, batch.encode().expect("cut at CONTACTS_PER_RECORD")));
+    for (tenant, batch) in &by_tenant {
+        for value in batch.encode_records().expect("no row is longer than CONTACT_BYTES_MAX, which a record always takes") {
+            out.answer(record(tenant, RecordType::Contacts, value));
+        }
     }
     for finding in &output.findings {
         out.answer(record(&finding.tenant, RecordType::Finding, finding.encode()));
@@ -420,11 +420,4 @@ pub fn late_headers(kind: Kind, input: Bytes, stage: &'static str) -> Vec<(Strin
         (header::INPUT.to_owned(), input),
         ("tw-late-at".to_owned(), stage.into()),
     ]
-}
-
-fn first_format(batch: &Batch) -> Option<&'static str> {
-    if batch.is_empty() {
-        return None;
-    }
-    tidewatch_schemas::wire::format(batch.row(0).format()).map(|f| f.name)
 }

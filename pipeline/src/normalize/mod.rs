@@ -105,6 +105,7 @@ impl std::fmt::Debug for NormalizeTask {
 #[derive(Serialize, Deserialize)]
 struct Note {
     event: EventTime,
+    record: EventTime,
     watermark: EventTime,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     learned: Option<String>,
@@ -113,7 +114,10 @@ struct Note {
 impl NormalizeTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: NormalizeConfig) -> Self {
-        let time = config.inputs.first().map_or(InputTime { lateness_ns: 0, max_future_ns: 0, idle_after_ns: 0 }, |i| i.time);
+        let time = config
+            .inputs
+            .first()
+            .map_or(InputTime { lateness_ns: 0, max_future_ns: 0, idle_after_ns: 0, slice_ns: 1 }, |i| i.time);
         Self {
             decoders: config.inputs.iter().map(|i| (i.format.decoder)()).collect(),
             clock: InputClock::new(time),
@@ -152,7 +156,6 @@ impl NormalizeTask {
             self.reject(record, value, Some(input), None, &Reason::Bytes(fault), out);
             return;
         }
-        let format = self.config.inputs[input].format;
         if !decoded.skipped.is_empty() {
             let n: u32 = decoded.skipped.iter().map(|(_, n)| n).sum();
             out.ledger.line(&self.at.topic, reject::NO_TENANT).skipped += u64::from(n);
@@ -172,22 +175,49 @@ impl NormalizeTask {
             let bytes = Bytes::copy_from_slice(&bad.bytes);
             self.reject(record, &bytes, Some(input), Some((bad.index, tenant)), &Reason::Bytes(bad.fault.clone()), out);
         }
+        let mut refused = Vec::new();
         for row in &decoded.rows {
-            self.row(record, value, input, format, tenant, row, out);
+            if let Err(reason) = self.row(record, input, tenant, row, out) {
+                refused.push((row.index, reason));
+            }
+        }
+        if !refused.is_empty() {
+            self.refuse(record, value, input, tenant, refused, out);
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn row<'a>(
+    /// Rejects rows of a good record, each in its own bytes.
+    fn refuse(
         &mut self,
         record: &Record,
         value: &Bytes,
         input: usize,
-        format: &'static Format,
+        tenant: &str,
+        refused: Vec<(u32, Reason)>,
+        out: &mut Outputs,
+    ) {
+        let rows: Vec<u32> = refused.iter().map(|(index, _)| *index).collect();
+        let mut rest = refused.into_iter().peekable();
+        self.decoders[input].extract(value, &rows, &mut |index, bytes| {
+            if let Some((_, reason)) = rest.next_if(|(wanted, _)| *wanted == index) {
+                self.reject(record, &bytes.into(), Some(input), Some((index, tenant)), &reason, out);
+            }
+        });
+        // A row that the decoder does not find again takes its whole record along: nothing is lost.
+        for (index, reason) in rest {
+            self.reject(record, value, Some(input), Some((index, tenant)), &reason, out);
+        }
+    }
+
+    /// Files one row where it belongs; an error when it has to be rejected for its time.
+    fn row<'a>(
+        &mut self,
+        record: &Record,
+        input: usize,
         tenant: &'a str,
         decoded: &DecodedRow<'a>,
         out: &mut Outputs,
-    ) {
+    ) -> Result<(), Reason> {
         let mut row = decoded.row;
         self.classify(&mut row);
         let agent = decoded.agent.unwrap_or("");
@@ -198,25 +228,24 @@ impl NormalizeTask {
             host_address: hosts.primary.0,
             host_name: hosts.primary.1,
             primary: true,
-            format: format.name,
+            format: self.config.inputs[input].format.name,
             offset: record.offset,
             row: decoded.index,
         };
         row.file(&filing);
 
         let at = row.event_time();
-        let admission = if self.config.holds { self.clock.admit(at, record.timestamp) } else { Admission::OnTime };
+        // A replayed row is never late here, whatever its age; but ahead of the clock it would open a slice that never ends.
+        let admission = if self.config.holds {
+            self.clock.admit(at, record.timestamp)
+        } else {
+            InputClock::too_far_ahead(&self.config.inputs[input].time, at, record.timestamp)
+                .map_or(Admission::OnTime, Admission::Future)
+        };
         let counts = out.ledger.line(&self.at.topic, tenant);
         match admission {
-            _ if at == EventTime::MAX || at == EventTime::MIN => {
-                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
-                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &Reason::NoTime, out);
-            }
-            Admission::Future(ahead_ns) => {
-                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
-                let reason = Reason::Future { ahead_ns };
-                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &reason, out);
-            }
+            _ if at == EventTime::MAX || at == EventTime::MIN => return Err(Reason::NoTime),
+            Admission::Future(ahead_ns) => return Err(Reason::Future { ahead_ns }),
             Admission::Late(_) => {
                 counts.rows_in += 1;
                 counts.late += 1;
@@ -236,6 +265,7 @@ impl NormalizeTask {
                 }
             }
         }
+        Ok(())
     }
 
     fn classify(&self, row: &mut Row<'_>) {
@@ -247,7 +277,7 @@ impl NormalizeTask {
     }
 
     fn reject(
-        &mut self,
+        &self,
         record: &Record,
         value: &Bytes,
         input: Option<usize>,
@@ -292,6 +322,13 @@ impl NormalizeTask {
     }
 
     fn mark(&self, watermark: EventTime, cause: Cause, out: &mut Outputs) {
+        for partition in 0..self.config.obs.1 {
+            self.mark_in(&self.config.obs.0, partition, watermark, cause, out);
+        }
+        self.mark_in(&self.config.control, 0, watermark, cause, out);
+    }
+
+    fn mark_in(&self, topic: &str, partition: u32, watermark: EventTime, cause: Cause, out: &mut Outputs) {
         let mark = Mark {
             input: InputRef { topic: self.at.topic.clone(), partition: self.at.partition },
             lane: self.config.inputs.first().and_then(|i| i.tenancy.lane().map(str::to_owned)),
@@ -302,18 +339,13 @@ impl NormalizeTask {
         };
         let value = Bytes::from(mark.encode().expect("a roster is bounded by the topology"));
         let headers = vec![(header::RECORD.to_owned(), Bytes::from(RecordType::Mark.to_header()))];
-        let append = |topic: &str, partition| Append {
-            topic: topic.to_owned(),
-            partition,
-            timestamp: None,
-            key: None,
-            value: Some(value.clone()),
-            headers: headers.clone(),
-        };
-        for partition in 0..self.config.obs.1 {
-            out.note(append(&self.config.obs.0, partition));
-        }
-        out.note(append(&self.config.control, 0));
+        let topic = topic.to_owned();
+        out.note(Append { topic, partition, timestamp: None, key: None, value: Some(value), headers });
+    }
+
+    /// Whether the watermark has crossed a slice boundary since it was last told.
+    fn crossed(&self) -> bool {
+        floor(self.clock.watermark(), self.config.slice_ns) > floor(self.marked, self.config.slice_ns)
     }
 
     fn replay_silences(&mut self, offset: i64) {
@@ -346,7 +378,16 @@ pub fn obs_partition(row: &Row<'_>, partitions: u32) -> usize {
 }
 
 impl Task for NormalizeTask {
+    fn begin(&mut self, position: i64) {
+        self.next_offset = position;
+    }
+
     fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError> {
+        if self.cause == Cause::Silence && self.crossed() {
+            // Silence that this record ends was decided before it, and must be found again before it. Into `control` alone:
+            // rows from before the silence still wait for the epoch's end, and the mark in `obs` must follow them.
+            self.mark_in(&self.config.control, 0, self.clock.watermark(), Cause::Silence, out);
+        }
         self.replay_silences(record.offset);
         self.next_offset = record.offset + 1;
         self.clock.record(record.timestamp);
@@ -373,12 +414,17 @@ impl Task for NormalizeTask {
         }
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, closes: bool) {
         self.replay_silences(i64::MAX);
-        self.ended = true;
+        self.ended = closes;
     }
 
     fn flush(&mut self, out: &mut Outputs) {
+        if self.config.holds && !self.joined {
+            // Before the first row: only the roster says which tenants have lanes of their own.
+            self.joined = true;
+            self.mark(EventTime::MIN, Cause::Join, out);
+        }
         let mut columns = std::mem::take(&mut self.columns);
         for (partition, columns) in columns.iter_mut().enumerate() {
             self.write(columns, Target::Obs(partition as u32), out);
@@ -390,10 +436,6 @@ impl Task for NormalizeTask {
         if !self.config.holds {
             return;
         }
-        if !self.joined {
-            self.joined = true;
-            self.mark(EventTime::MIN, Cause::Join, out);
-        }
         if self.ended {
             if self.cause != Cause::End {
                 self.cause = Cause::End;
@@ -401,8 +443,8 @@ impl Task for NormalizeTask {
             }
             return;
         }
-        let watermark = self.clock.watermark();
-        if floor(watermark, self.config.slice_ns) > floor(self.marked, self.config.slice_ns) {
+        if self.crossed() {
+            let watermark = self.clock.watermark();
             self.marked = watermark;
             self.mark(watermark, self.cause, out);
         }
@@ -411,6 +453,7 @@ impl Task for NormalizeTask {
     fn note(&self) -> Option<String> {
         let note = Note {
             event: self.clock.highest_event(),
+            record: self.clock.highest_record(),
             watermark: self.clock.watermark(),
             learned: self.decoders.first().filter(|_| self.config.holds).and_then(|d| d.learned()),
         };
@@ -419,7 +462,7 @@ impl Task for NormalizeTask {
 
     fn resume(&mut self, note: &str) {
         if let Ok(note) = serde_json::from_str::<Note>(note) {
-            self.clock.resume(note.event, note.watermark);
+            self.clock.resume(note.event, note.record, note.watermark);
             if let (Some(learned), Some(decoder)) = (&note.learned, self.decoders.first_mut()) {
                 decoder.resume(learned);
             }

@@ -177,6 +177,11 @@ fn read(path: &Path) -> Result<Pairs, RegistryError> {
     let failed = |source| RegistryError::Read { path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(failed)?;
     let modified = std::fs::metadata(path).and_then(|m| m.modified()).ok();
+    Ok((parse(path, &text)?, modified))
+}
+
+/// The pairs of a registry's text.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<BTreeSet<(String, String)>, RegistryError> {
     let mut pairs = BTreeSet::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or("").trim();
@@ -192,7 +197,7 @@ fn read(path: &Path) -> Result<Pairs, RegistryError> {
             return Err(RegistryError::TooMany { path: path.to_owned() });
         }
     }
-    Ok((pairs, modified))
+    Ok(pairs)
 }
 
 impl Registry for FileRegistry {

@@ -128,6 +128,7 @@ impl Slot {
                 }
             }
         };
+        task.begin(position);
         let reader = match config.source.reader(at, position) {
             Err(LogError::OutOfRange { start, .. }) if position < start => {
                 return Err(WorkerError::Lost { task: format!("{} {at}", config.stage), from: position, to: start });
@@ -218,9 +219,7 @@ impl Slot {
     }
 
     fn finish(&mut self) {
-        if self.bound.is_some_and(|b| b.ends) {
-            self.task.end();
-        }
+        self.task.end(self.bound.is_some_and(|b| b.ends));
         self.finished = true;
     }
 

@@ -177,6 +177,11 @@ macro_rules! kinds {
                 match self { $(Row::$kind(_) => Kind::$kind,)* }
             }
 
+            /// Rows equal to this one are other events (sampled packets), not this one seen twice.
+            pub fn has_true_equals(&self) -> bool {
+                matches!(self, Row::Flow(flow) if flow.sampled_packet)
+            }
+
             /// Its event time.
             pub fn event_time(&self) -> EventTime {
                 match self { $(Row::$kind(r) => r.event_time,)* }
