@@ -26,8 +26,14 @@ struct Kind {
     columns: &'static [(&'static str, &'static str)],
 }
 
-const ENDS: [(&str, &str); 6] =
-    [("ts", "time"), ("uid", "string"), ("id.orig_h", "addr"), ("id.orig_p", "port"), ("id.resp_h", "addr"), ("id.resp_p", "port")];
+const ENDS: [(&str, &str); 6] = [
+    ("ts", "time"),
+    ("uid", "string"),
+    ("id.orig_h", "addr"),
+    ("id.orig_p", "port"),
+    ("id.resp_h", "addr"),
+    ("id.resp_p", "port"),
+];
 
 const KINDS: [Kind; 4] = [
     Kind {
@@ -395,7 +401,8 @@ mod tests {
             fs::write(dir.join("conn.labeled.log"), format!("{CONN}{rows}")).unwrap();
             dir
         };
-        let beacon = dir("beacon", "100.5\tb1\t10.0.0.1\t1\t9.9.9.9\t443\ttcp\t?\tx\n160.5\tb2\t10.0.0.1\t1\t9.9.9.9\t443\ttcp\t1\tx\n");
+        let beacon =
+            dir("beacon", "100.5\tb1\t10.0.0.1\t1\t9.9.9.9\t443\ttcp\t?\tx\n160.5\tb2\t10.0.0.1\t1\t9.9.9.9\t443\ttcp\t1\tx\n");
         // Long connections are written late: the file's order is kept.
         let into = dir("into", "1010\td1\t10.0.0.2\t1\t8.8.8.8\t53\tudp\t?\tx\n1000\td2\t10.0.0.2\t1\t8.8.8.8\t53\tudp\t59\tx\n");
         let args = Args {

@@ -49,11 +49,16 @@ pub struct SliceOutput {
     pub duplicates: u64,
 }
 
+/// Rows whose room is kept for the next host; what a scanning host took goes back.
+const ROOM_ROWS_MAX: usize = 4096;
+
 /// The operators of one task.
 pub struct Detection {
     door: Door,
     instances: Vec<Box<dyn Instance>>,
     inputs: Vec<(String, u32)>,
+    /// Room for one host's rows; empty between hosts.
+    room: Vec<Seen<'static>>,
 }
 
 impl std::fmt::Debug for Detection {
@@ -80,7 +85,7 @@ pub type Part = (String, u16);
 impl Detection {
     /// Operators for the enabled rules, in their order.
     pub fn new(rules: &[Rule]) -> Self {
-        let mut detection = Self { door: Door::default(), instances: Vec::new(), inputs: Vec::new() };
+        let mut detection = Self { door: Door::default(), instances: Vec::new(), inputs: Vec::new(), room: Vec::new() };
         detection.set_rules(rules);
         detection
     }
@@ -123,11 +128,14 @@ impl Detection {
 
     /// One host's rows of a slice, sorted by [`SliceRow::order`].
     pub fn host(&mut self, key: &HostKey, route: u64, slice: Slice, rows: &[SliceRow<'_>], out: &mut SliceOutput) {
-        let mut seen: Vec<Seen<'_>> = Vec::with_capacity(rows.len());
+        let mut seen: Vec<Seen<'_>> = emptied(std::mem::take(&mut self.room));
         out.duplicates += self.door.rows(key, route, slice, rows, &mut seen, &mut out.contacts);
         let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings };
         for instance in &mut self.instances {
             instance.rows(key, route, &seen, &mut env);
+        }
+        if seen.capacity() <= ROOM_ROWS_MAX {
+            self.room = emptied(seen);
         }
     }
 
@@ -194,4 +202,10 @@ impl Detection {
     pub fn reads(&self, kind: Kind) -> bool {
         self.instances.iter().any(|i| i.detector().reads.contains(&kind))
     }
+}
+
+/// The room that rows took, free of what they borrowed. (Collecting in place keeps the allocation.)
+fn emptied<'b>(mut seen: Vec<Seen<'_>>) -> Vec<Seen<'b>> {
+    seen.clear();
+    seen.into_iter().filter_map(|_| None).collect()
 }

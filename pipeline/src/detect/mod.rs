@@ -342,13 +342,20 @@ fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output:
         ],
     };
     let mut by_tenant: BTreeMap<String, Contacts> = BTreeMap::new();
-    let contacts = output.contacts;
-    for i in 0..contacts.len() {
-        let tenant = &contacts.tenant[i];
-        let batch = by_tenant.entry(tenant.clone()).or_default();
-        batch.push(tenant, &contacts.host[i], &contacts.destination[i], contacts.at[i]);
+    let Contacts { tenant, host, destination, at: times } = output.contacts;
+    for (((tenant, host), destination), at) in tenant.into_iter().zip(host).zip(destination).zip(times) {
+        // Moved, not copied: of new pairs there are many.
+        let batch = match by_tenant.get_mut(&tenant) {
+            Some(batch) => batch,
+            None => by_tenant.entry(tenant.clone()).or_default(),
+        };
+        batch.tenant.push(tenant);
+        batch.host.push(host);
+        batch.destination.push(destination);
+        batch.at.push(at);
         if batch.len() >= CONTACTS_PER_RECORD {
-            out.answer(record(tenant, RecordType::Contacts, batch.encode().expect("cut at CONTACTS_PER_RECORD")));
+            let value = batch.encode().expect("cut at CONTACTS_PER_RECORD");
+            out.answer(record(&batch.tenant[0], RecordType::Contacts, value));
             *batch = Contacts::default();
         }
     }

@@ -23,7 +23,7 @@ use tidewatch_schemas::time::EventTime;
 use tidewatch_schemas::wire::{Decoded, DecodedRow, Decoder, Format, RecordMeta};
 
 use crate::detect::late_headers;
-use crate::epoch::Outputs;
+use crate::epoch::{Counts, Outputs};
 use crate::log::{Append, Record, TopicPartition};
 use crate::task::{Progress, Task, TaskError};
 use crate::time::floor;
@@ -172,9 +172,12 @@ impl NormalizeTask {
             let bytes = Bytes::copy_from_slice(&bad.bytes);
             self.reject(record, &bytes, Some(input), Some((bad.index, tenant)), &Reason::Bytes(bad.fault.clone()), out);
         }
+        // One look-up of the tenant's line for a record, not for a row.
+        let mut counts = Counts::default();
         for row in &decoded.rows {
-            self.row(record, value, input, format, tenant, row, out);
+            self.row(record, value, input, format, tenant, row, &mut counts, out);
         }
+        out.ledger.line(&self.at.topic, tenant).add(&counts);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -186,6 +189,7 @@ impl NormalizeTask {
         format: &'static Format,
         tenant: &'a str,
         decoded: &DecodedRow<'a>,
+        counts: &mut Counts,
         out: &mut Outputs,
     ) {
         let mut row = decoded.row;
@@ -206,7 +210,6 @@ impl NormalizeTask {
 
         let at = row.event_time();
         let admission = if self.config.holds { self.clock.admit(at, record.timestamp) } else { Admission::OnTime };
-        let counts = out.ledger.line(&self.at.topic, tenant);
         match admission {
             _ if at == EventTime::MAX || at == EventTime::MIN => {
                 let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
