@@ -23,7 +23,7 @@ use tidewatch_schemas::time::EventTime;
 use tidewatch_schemas::wire::{Decoded, DecodedRow, Decoder, Format, RecordMeta};
 
 use crate::detect::late_headers;
-use crate::epoch::Outputs;
+use crate::epoch::{Counts, Outputs};
 use crate::log::{Append, Record, TopicPartition};
 use crate::task::{Progress, Task, TaskError};
 use crate::time::floor;
@@ -179,14 +179,17 @@ impl NormalizeTask {
             self.reject(record, &bytes, Some(input), Some((bad.index, tenant)), &Reason::Bytes(bad.fault.clone()), out);
         }
         let mut refused = Vec::new();
+        // One look-up of the tenant's line for a record, not for a row.
+        let mut counts = Counts::default();
         for row in &decoded.rows {
-            if let Err(reason) = self.row(record, input, tenant, row, out) {
+            if let Err(reason) = self.row(record, input, tenant, row, &mut counts) {
                 refused.push((row.index, reason));
             }
         }
         if !refused.is_empty() {
             self.refuse(record, value, input, tenant, refused, out);
         }
+        out.ledger.line(&self.at.topic, tenant).add(&counts);
     }
 
     /// Rejects rows of a good record, each in its own bytes.
@@ -219,7 +222,7 @@ impl NormalizeTask {
         input: usize,
         tenant: &'a str,
         decoded: &DecodedRow<'a>,
-        out: &mut Outputs,
+        counts: &mut Counts,
     ) -> Result<(), Reason> {
         let mut row = decoded.row;
         self.classify(&mut row);
@@ -245,7 +248,6 @@ impl NormalizeTask {
             InputClock::too_far_ahead(&self.config.inputs[input].time, at, record.timestamp)
                 .map_or(Admission::OnTime, Admission::Future)
         };
-        let counts = out.ledger.line(&self.at.topic, tenant);
         match admission {
             _ if at == EventTime::MAX || at == EventTime::MIN => return Err(Reason::NoTime),
             Admission::Future(ahead_ns) => return Err(Reason::Future { ahead_ns }),
