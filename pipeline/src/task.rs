@@ -81,8 +81,15 @@ pub trait Task: Send {
         let _ = (now, at_end);
     }
 
-    /// The input has ended: no record will come (files, bounded ranges).
-    fn end(&mut self) {}
+    /// Reading begins at `offset`, once, before anything else: what is decided before the first record has a place too.
+    fn begin(&mut self, offset: i64) {
+        let _ = offset;
+    }
+
+    /// The input has ended: no record will come (files, bounded ranges). `closes` says that its time has ended too.
+    fn end(&mut self, closes: bool) {
+        let _ = closes;
+    }
 
     /// The epoch is about to commit: write what is pending.
     fn flush(&mut self, out: &mut Outputs) {

@@ -3,3 +3,4 @@
 pub mod epochs;
 pub mod http_server;
 pub mod kafka;
+pub mod program;

@@ -316,6 +316,11 @@ impl NormalizeTask {
         out.note(append(&self.config.control, 0));
     }
 
+    /// The watermark has passed a slice boundary that no mark tells of yet.
+    fn crossed(&self) -> bool {
+        floor(self.clock.watermark(), self.config.slice_ns) > floor(self.marked, self.config.slice_ns)
+    }
+
     fn replay_silences(&mut self, offset: i64) {
         while self.config.recorded.front().is_some_and(|(at, _)| *at <= offset) {
             if let Some((_, watermark)) = self.config.recorded.pop_front() {
@@ -348,6 +353,10 @@ pub fn obs_partition(row: &Row<'_>, partitions: u32) -> usize {
 impl Task for NormalizeTask {
     fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError> {
         self.replay_silences(record.offset);
+        if self.cause == Cause::Silence && self.crossed() {
+            // Recorded with the offset at which the silence ended: from here on rows are judged by it.
+            self.flush(out);
+        }
         self.next_offset = record.offset + 1;
         self.clock.record(record.timestamp);
         self.cause = Cause::Rows;
@@ -368,14 +377,18 @@ impl Task for NormalizeTask {
         }
         if !at_end {
             self.clock.busy();
-        } else if self.clock.quiet(now) {
+        } else if self.clock.quiet(now, self.config.slice_ns) {
             self.cause = Cause::Silence;
         }
     }
 
-    fn end(&mut self) {
+    fn begin(&mut self, offset: i64) {
+        self.next_offset = offset;
+    }
+
+    fn end(&mut self, closes: bool) {
         self.replay_silences(i64::MAX);
-        self.ended = true;
+        self.ended = closes;
     }
 
     fn flush(&mut self, out: &mut Outputs) {
@@ -401,8 +414,8 @@ impl Task for NormalizeTask {
             }
             return;
         }
-        let watermark = self.clock.watermark();
-        if floor(watermark, self.config.slice_ns) > floor(self.marked, self.config.slice_ns) {
+        if self.crossed() {
+            let watermark = self.clock.watermark();
             self.marked = watermark;
             self.mark(watermark, self.cause, out);
         }

@@ -5,6 +5,8 @@
 
 use tidewatch_schemas::time::EventTime;
 
+use super::floor;
+
 /// Limits of an input's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputTime {
@@ -85,20 +87,22 @@ impl InputClock {
     }
 
     /// The partition has nothing more at wall-clock time `now`. When that has been so for `idle_after`, time goes on at
-    /// the rate of the clock; returns true while silent.
-    pub fn quiet(&mut self, now: EventTime) -> bool {
+    /// the rate of the clock, in whole slices: what is judged by a silence is then always what a mark has told. Returns
+    /// true while silent.
+    pub fn quiet(&mut self, now: EventTime, slice_ns: i64) -> bool {
         let watermark = self.watermark();
         let (since, at) = *self.quiet_since.get_or_insert((now, watermark));
         let quiet_ns = now.since(since);
         if quiet_ns < self.limits.idle_after_ns {
             return false;
         }
-        self.silence = if at == EventTime::MIN {
+        let reached = if at == EventTime::MIN {
             // Never a row: all that is known of its event times is what lateness allows against the clock.
             now.minus(self.limits.lateness_ns)
         } else {
             at.plus(quiet_ns)
         };
+        self.silence = self.silence.max(floor(reached, slice_ns));
         true
     }
 
@@ -150,13 +154,13 @@ mod tests {
         let mut c = clock();
         c.record(t(1000));
         c.admit(t(1000), t(1000));
-        assert!(!c.quiet(t(5000)));
-        assert!(!c.quiet(t(5029)));
-        assert!(c.quiet(t(5040)));
-        assert_eq!(c.watermark(), t(940 + 40));
+        assert!(!c.quiet(t(5000), 10 * S));
+        assert!(!c.quiet(t(5029), 10 * S));
+        assert!(c.quiet(t(5049), 10 * S));
+        assert_eq!(c.watermark(), t(940 + 40), "whole slices");
         c.record(t(5041));
         assert_eq!(c.admit(t(5041), t(5041)), Admission::OnTime);
-        assert!(!c.quiet(t(5042)));
+        assert!(!c.quiet(t(5052), 10 * S));
     }
 
     #[test]
@@ -164,9 +168,9 @@ mod tests {
         let mut c = clock();
         c.record(t(1000));
         c.admit(t(1000), t(1000));
-        c.quiet(t(5000));
+        c.quiet(t(5000), 10 * S);
         c.busy();
-        assert!(!c.quiet(t(9000)));
+        assert!(!c.quiet(t(9000), 10 * S));
         assert_eq!(c.watermark(), t(940));
     }
 }

@@ -134,6 +134,7 @@ impl Slot {
             }
             reader => reader?,
         };
+        task.begin(position);
         out.mute(phase != Phase::Live);
         let committed = committed.map(|c| c.offset);
         let mut slot =
@@ -218,9 +219,7 @@ impl Slot {
     }
 
     fn finish(&mut self) {
-        if self.bound.is_some_and(|b| b.ends) {
-            self.task.end();
-        }
+        self.task.end(self.bound.is_some_and(|b| b.ends));
         self.finished = true;
     }
 
