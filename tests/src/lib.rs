@@ -3,6 +3,7 @@
 pub mod epochs;
 pub mod http_server;
 pub mod kafka;
+pub mod program;
 pub mod project;
 pub mod scenario;
 pub mod traffic;
