@@ -107,12 +107,13 @@ impl Correlation {
         let Self { detectors, states, verdicts } = self;
         let out = states.touch(&key, key.route(), slice.start, |state, _, _| {
             state.count(tenant, contacts);
+            let hosts = state.hosts_within(slice.start);
             let mut signals = Vec::new();
             for finding in findings {
                 let verdict = verdicts.entry(finding.rule.id.clone()).or_default();
                 verdict.evaluated += 1;
                 let Some(detector) = detectors.iter().find(|d| d.kind == finding.kind) else { continue };
-                let facts = state.facts(finding.contact.as_deref(), slice.start);
+                let facts = state.facts(finding.contact.as_deref(), hosts);
                 let Some(finding) = (detector.judge)(finding, &facts) else {
                     verdict.dismissed += 1;
                     continue;
@@ -201,8 +202,12 @@ impl TenantState {
         }
     }
 
-    fn facts(&self, contact: Option<&str>, now: EventTime) -> TenantFacts {
-        let hosts = self.hosts.values().filter(|last| now.since(**last) <= MEMORY_NS).count() as u64;
+    /// Hosts heard of lately.
+    fn hosts_within(&self, now: EventTime) -> u64 {
+        self.hosts.values().filter(|last| now.since(**last) <= MEMORY_NS).count() as u64
+    }
+
+    fn facts(&self, contact: Option<&str>, hosts: u64) -> TenantFacts {
         let Some(destination) = contact.and_then(|c| self.destinations.get(c)) else {
             return TenantFacts { hosts, knowing: 0, known_since: None };
         };
@@ -252,7 +257,7 @@ mod tests {
     fn prevalence_counts_hosts_not_contacts() {
         let mut state = TenantState::default();
         state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
-        let facts = state.facts(Some("x"), EventTime::from_secs(20));
+        let facts = state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20)));
         assert_eq!((facts.hosts, facts.knowing), (3, 2));
     }
 
@@ -260,6 +265,6 @@ mod tests {
     fn another_tenants_contacts_do_not_count() {
         let mut state = TenantState::default();
         state.count("t2", &contacts(&[("a", "x")]));
-        assert_eq!(state.facts(Some("x"), EventTime::from_secs(20)).knowing, 0);
+        assert_eq!(state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20))).knowing, 0);
     }
 }

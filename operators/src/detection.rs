@@ -23,8 +23,6 @@ pub struct SliceRow<'a> {
     pub position: Position,
     /// False on a copy under a second key.
     pub primary: bool,
-    /// Its format has true equals.
-    pub true_equals: bool,
 }
 
 impl SliceRow<'_> {
@@ -73,7 +71,7 @@ pub struct RuleStats {
 }
 
 /// Name under which the door's states travel in snapshots; no rule id may be equal (ids hold no space).
-const DOOR: &str = "the door";
+pub(crate) const DOOR: &str = "the door";
 
 /// A state group of an operator: (operator, key group).
 pub type Part = (String, u16);

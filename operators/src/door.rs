@@ -1,7 +1,7 @@
 //! The door of detect: what every detector would otherwise have to do for itself, done once. Per host it
 //!
-//! - recognises rows that are the same event told twice (identical rows lie side by side in the slice order; a format
-//!   with true equals, such as sampled packets, is told apart),
+//! - recognises rows that are the same event told twice (identical rows lie side by side in the slice order; rows
+//!   with true equals, sampled packets, are told apart),
 //! - infers who opened a connection where the source does not say,
 //! - merges the re-exports of one long connection, and its two directions, and its sightings through several exporters,
 //!   so that one connection opens once and its octets count once,
@@ -103,7 +103,7 @@ impl Door {
             }
             let mut budget = CONTACTS_PER_SLICE_MAX;
             for (i, row) in rows.iter().enumerate() {
-                if i > 0 && !row.true_equals && rows[i - 1].row.compare_content(&row.row).is_eq() {
+                if i > 0 && !row.row.has_true_equals() && rows[i - 1].row.compare_content(&row.row).is_eq() {
                     stats.duplicates += 1;
                     duplicates += u64::from(row.primary);
                     continue;

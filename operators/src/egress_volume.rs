@@ -55,7 +55,7 @@ mod window;
 use libm::{log2, round};
 use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::observation::Kind;
-use tidewatch_schemas::signal::{Endpoint, Evidence, Value};
+use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
 
 pub use self::state::HostState;
 use self::state::{Sent, Spike};
@@ -105,10 +105,17 @@ pub static DETECTOR: Detector = Detector {
 const HOSTS_MIN: u64 = 10;
 const POPULAR: f64 = 0.4;
 
+/// Confidence from which an unusual volume is an alert: about ten times the busy window and a clear excess in octets.
+const ALERT_CONFIDENCE: u8 = 50;
+
 /// Where everybody sends, an upload says less; what was found stays.
 fn judge(mut finding: Finding, facts: &TenantFacts) -> Option<Finding> {
     if facts.hosts >= HOSTS_MIN && facts.knowing as f64 >= POPULAR * facts.hosts as f64 {
         finding.confidence = finding.confidence.saturating_sub(10);
+    }
+    if finding.confidence < ALERT_CONFIDENCE {
+        // A few times a quiet minute: context for the analyst, not an alert.
+        finding.severity = finding.severity.min(Severity::Low);
     }
     Some(finding)
 }

@@ -70,6 +70,7 @@ pub struct Shared {
     /// Per stage: it has finished.
     done: [Arc<AtomicBool>; 3],
     pace: Arc<Pace>,
+    roster: Arc<Mutex<Roster>>,
 }
 
 /// How a topology is run.
@@ -88,6 +89,8 @@ pub struct Run {
     pub bounds: BTreeMap<TopicPartition, Bound>,
     /// Silences recorded by an earlier run.
     pub recorded: BTreeMap<TopicPartition, VecDeque<(i64, EventTime)>>,
+    /// Rule versions known beforehand.
+    pub versions: BTreeMap<EventTime, Vec<Rule>>,
     /// Where snapshots go.
     pub snapshots: Option<SnapshotStore>,
     /// One poll.
@@ -117,6 +120,7 @@ impl Run {
             clock,
             bounds: BTreeMap::new(),
             recorded: BTreeMap::new(),
+            versions: BTreeMap::new(),
             snapshots: None,
             poll: PollLimit::default(),
             trim: false,
@@ -154,6 +158,7 @@ impl Run {
             board: Arc::default(),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
             pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64, self.lanes())),
+            roster: Arc::default(),
         }
     }
 
@@ -166,7 +171,7 @@ impl Run {
         let at = |source: WorkerError| RunError::Worker { stage: stage.name(), source };
         let replay = || Recovery::Replay { snapshots: self.snapshots.clone(), every: self.topology.snapshots.every };
         let (topics, make, recovery): (Vec<String>, MakeTask, Recovery) = match stage {
-            Stage::Normalize => (self.input_names(), self.make_normalize()?, Recovery::Note),
+            Stage::Normalize => (self.input_names(), self.make_normalize(shared)?, Recovery::Note),
             Stage::Detect => (vec![names.obs()], self.make_detect(), replay()),
             _ => (vec![names.findings()], self.make_correlate(), replay()),
         };
@@ -202,6 +207,20 @@ impl Run {
         .map_err(at)
     }
 
+    /// Looks how many partitions the inputs have now. A partition that was added holds slices as soon as anybody's next
+    /// mark names it.
+    pub fn refresh_roster(&self, shared: &Shared) -> Result<(), LogError> {
+        let mut inputs = Vec::new();
+        for input in &self.topology.inputs {
+            let lane = input.lane.as_ref().map(|l| l.tenant.clone());
+            let partitions = self.source.partitions(&input.topic)?;
+            inputs.push(RosterInput { topic: input.topic.clone(), partitions, lane });
+        }
+        let epoch = inputs.iter().map(|r| u64::from(r.partitions)).sum();
+        *shared.roster.lock().unwrap_or_else(PoisonError::into_inner) = Roster::new(epoch, inputs);
+        Ok(())
+    }
+
     fn lanes(&self) -> BTreeMap<String, Option<String>> {
         self.topology.inputs.iter().map(|i| (i.topic.clone(), i.lane.as_ref().map(|l| l.tenant.clone()))).collect()
     }
@@ -220,11 +239,10 @@ impl Run {
         Ok(self.log.reader(&at, range.start.max(range.end - CONTROL_TAIL))?)
     }
 
-    fn make_normalize(&self) -> Result<MakeTask, RunError> {
+    fn make_normalize(&self, shared: &Shared) -> Result<MakeTask, RunError> {
         let topology = &self.topology;
         let names = &topology.names;
         let mut inputs = Vec::new();
-        let mut roster = Vec::new();
         for input in &topology.inputs {
             let lane = input.lane.as_ref().map(|l| l.tenant.clone());
             let tenancy = match &input.tenancy {
@@ -238,7 +256,6 @@ impl Run {
                     lane: lane.as_deref().map(Arc::from),
                 },
             };
-            roster.push(RosterInput { topic: input.topic.clone(), partitions: self.source.partitions(&input.topic)?, lane });
             inputs.push(InputConfig {
                 topic: input.topic.clone(),
                 format: FORMATS.iter().find(|f| f.name == input.format.name).unwrap_or(&FORMATS[0]),
@@ -260,6 +277,7 @@ impl Run {
                 .find(|t| t.name == names.rejected())
                 .map_or(1 << 20, |t| t.record_bytes_max),
         };
+        self.refresh_roster(shared)?;
         let all = inputs.clone();
         let base = NormalizeConfig {
             inputs: Vec::new(),
@@ -270,27 +288,28 @@ impl Run {
             late: names.late(),
             rejected,
             classifier: Arc::new(Classifier::new(topology.internal.clone())),
-            roster: Roster::default(),
+            roster: shared.roster.clone(),
             recorded: VecDeque::new(),
         };
         let recorded = self.recorded.clone();
-        let source = self.source.clone();
+        let (source, roster) = (self.source.clone(), shared.roster.clone());
         Ok(Box::new(move |at| {
             // Asked again for every task: a partition that was added since the start must stand on the roster that its own
             // task tells.
-            let mut roster = roster.clone();
-            for input in &mut roster {
+            let mut known = roster.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inputs = known.inputs.clone();
+            for input in &mut inputs {
                 let now = source.partitions(&input.topic).unwrap_or(input.partitions);
                 let own = if input.topic == at.topic { at.partition + 1 } else { 0 };
                 input.partitions = input.partitions.max(now).max(own);
             }
-            let epoch = roster.iter().map(|r| u64::from(r.partitions)).sum();
+            *known = Roster::new(inputs.iter().map(|r| u64::from(r.partitions)).sum(), inputs);
+            drop(known);
             let own = all.iter().find(|i| i.topic == at.topic).cloned();
             let mut config = base.clone();
             config.holds = own.is_some();
             config.inputs = own.map_or_else(|| all.clone(), |i| vec![i]);
             config.recorded = recorded.get(at).cloned().unwrap_or_default();
-            config.roster = Roster::new(epoch, roster);
             Box::new(NormalizeTask::new(at.clone(), config))
         }))
     }
@@ -302,12 +321,12 @@ impl Run {
             findings: (topology.names.findings(), topology.findings.partitions),
             late: topology.names.late(),
             obs_partitions: topology.obs.partitions,
-            true_equals: FORMATS.iter().filter(|f| f.true_equals).map(|f| f.name).collect(),
             slices: SliceLimits {
                 bytes_max: usize::try_from(topology.limits.slice_bytes).unwrap_or(usize::MAX),
                 spill_dir: topology.limits.spill_dir.clone(),
             },
             rules: self.rules.clone(),
+            versions: self.versions.clone(),
             detectors: self.detectors,
         };
         Box::new(move |at| Box::new(DetectTask::new(at.clone(), config.clone())))

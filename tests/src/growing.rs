@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tidewatch::log::{
-    Committed, Log, LogError, Member, Membership, OffsetRange, Reader, TopicPartition, TopicSpec, Writer,
-};
+use tidewatch::log::{Committed, Log, LogError, Member, Membership, OffsetRange, Reader, TopicPartition, TopicSpec, Writer};
 use tidewatch_schemas::time::EventTime;
 
 #[derive(Debug)]

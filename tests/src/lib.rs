@@ -5,5 +5,6 @@ pub mod growing;
 pub mod http_server;
 pub mod kafka;
 pub mod live;
+pub mod project;
 pub mod scenario;
 pub mod traffic;

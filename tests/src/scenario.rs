@@ -227,6 +227,7 @@ impl Scenario {
             topology: Some(topology.clone()),
             tenant: None,
             internal: Vec::new(),
+            own_rules: true,
             rules: self.rules.clone(),
             flush: Some(true),
             log: Some(log.clone()),

@@ -86,11 +86,14 @@ fn v32_whose_rows_these_are() {
     let shared: &[&[(&str, &str)]] = &[&[("a", "agent-1")], &[("b", "agent-1")], &[("a", "ghost")], both];
     let (normalized, rejected, reasons) = counts(registry(), false, None, shared);
     assert_eq!((normalized, rejected), (1, 3));
-    assert_eq!(reasons, [
-        "tenant: agent is not registered for the tenant",
-        "tenant: agent is not registered for the tenant",
-        "tenant: more than one tenant or agent in one record",
-    ]);
+    assert_eq!(
+        reasons,
+        [
+            "tenant: agent is not registered for the tenant",
+            "tenant: agent is not registered for the tenant",
+            "tenant: more than one tenant or agent in one record",
+        ]
+    );
     // On a lane the lane's tenant counts, whatever the payload claims.
     assert_eq!(counts(registry(), false, Some("a"), &[&[("b", "agent-1")]]).0, 1);
     assert_eq!(counts(registry(), false, Some("z"), &[&[("z", "agent-1")]]).1, 1);
@@ -99,7 +102,7 @@ fn v32_whose_rows_these_are() {
 
 fn stricter(rule: &Rule) -> Rule {
     let mut other = Rule { id: "second".to_owned(), base_confidence: rule.base_confidence / 2, ..rule.clone() };
-    for name in ["fanout", "samples_min"] {
+    for name in ["fanout", "min_samples"] {
         if let Some(value) = other.thresholds.get_mut(name) {
             *value *= 1.5;
         }
@@ -111,9 +114,11 @@ fn stricter(rule: &Rule) -> Rule {
 /// D2: rules of one kind share nothing.
 #[test]
 fn two_rules_of_one_kind_give_what_each_gives_alone() {
-    let both: Vec<Rule> = default_rules().iter().flat_map(|r| [r.clone(), stricter(r)].into_iter().enumerate()).map(|(n, r)| {
-        Rule { id: format!("{}-{n}", r.kind), ..r }
-    }).collect();
+    let both: Vec<Rule> = default_rules()
+        .iter()
+        .flat_map(|r| [r.clone(), stricter(r)].into_iter().enumerate())
+        .map(|(n, r)| Rule { id: format!("{}-{n}", r.kind), ..r })
+        .collect();
     let base = traffic::by_hand();
     let signals = |rules: Vec<Rule>| {
         let outcome = Scenario { rules, ..base.clone() }.run(&Layout::default()).unwrap();
@@ -137,10 +142,15 @@ fn cpu() -> Duration {
 
 const SCAN_ROWS: u32 = 100_000;
 
+/// State of one host, bytes, as the detectors' pages say: a thousand busy pairs of the 13 MB that four thousand may take;
+/// for the wide scan 0.9 MB of beaconing and a little of the others.
+const STATE_BYTES_MAX: [u64; 2] = [8 << 20, 2 << 20];
+
 /// One host calls `destinations` others, each equally often, in batches of 500.
 fn scan(destinations: u32) -> Scenario {
     let mut messages = Vec::new();
-    let names: Vec<String> = (0..destinations).map(|n| format!("100.{}.{}.{}", 70 + (n >> 16), (n >> 8) & 255, n & 255)).collect();
+    let names: Vec<String> =
+        (0..destinations).map(|n| format!("100.{}.{}.{}", 70 + (n >> 16), (n >> 8) & 255, n & 255)).collect();
     for first in (0..SCAN_ROWS).step_by(500) {
         let flows: Vec<_> = (first..first + 500)
             .map(|n| {
@@ -165,7 +175,7 @@ fn a_wide_scan_costs_no_more_a_row_than_a_narrow_one() {
     let mut best = [Duration::MAX; 2];
     let scenarios = [scan(1_000), scan(100_000)];
     for _ in 0..4 {
-        for (best, scenario) in best.iter_mut().zip(&scenarios) {
+        for ((best, scenario), state_bytes_max) in best.iter_mut().zip(&scenarios).zip(STATE_BYTES_MAX) {
             let log = scenario::open(scenario::LogKind::Memory).unwrap().0;
             scenario.load(&Layout::default(), &log).unwrap();
             let run = scenario.bounded(&Layout::default(), &log).unwrap();
@@ -178,8 +188,7 @@ fn a_wide_scan_costs_no_more_a_row_than_a_narrow_one() {
             assert_eq!(total.normalized, u64::from(SCAN_ROWS));
             let board = shared.board.lock().unwrap();
             let detect: u64 = board.iter().filter(|(k, _)| k.starts_with("detect")).map(|(_, p)| p.state_bytes).sum();
-            // The greediest detector's own limit for one host, three times over: every rule keeps a state of its own.
-            assert!(detect < 3 << 20, "{detect} bytes of state for one host");
+            assert!(detect < state_bytes_max, "{detect} bytes of state for one host, {}", scenario.messages.len());
         }
         if best[1].as_secs_f64() / best[0].as_secs_f64() <= 1.3 {
             return;

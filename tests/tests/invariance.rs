@@ -52,7 +52,12 @@ fn differences(scenario: &Scenario, layouts: &[Layout]) -> Vec<String> {
     for layout in layouts {
         let got = scenario.run(layout).unwrap();
         let total = got.ledger.total();
-        assert_eq!((total.rows_in, total.late, total.duplicate), (rows.rows_in, 0, rows.duplicate), "{}: {layout:?}", scenario.name);
+        assert_eq!(
+            (total.rows_in, total.late, total.duplicate),
+            (rows.rows_in, 0, rows.duplicate),
+            "{}: {layout:?}",
+            scenario.name
+        );
         if got.signals != plain.signals {
             let want: Vec<_> = plain.signals.values().flatten().collect();
             let got: Vec<_> = got.signals.values().flatten().collect();

@@ -145,7 +145,10 @@ fn a_start_with_a_worker_missing_loses_nothing() {
 
 /// A key for each partition.
 fn key_of(partition: u32) -> String {
-    (0..100).map(|n| n.to_string()).find(|k| tidewatch::log::partitioner::murmur2_partition(k.as_bytes(), 3) == partition).unwrap()
+    (0..100)
+        .map(|n| n.to_string())
+        .find(|k| tidewatch::log::partitioner::murmur2_partition(k.as_bytes(), 3) == partition)
+        .unwrap()
 }
 
 #[test]

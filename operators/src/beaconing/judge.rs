@@ -1,7 +1,7 @@
 //! The tenant's view of a candidate: how many hosts talk to the destination, and for how long somebody has.
 
 use tidewatch_schemas::finding::Finding;
-use tidewatch_schemas::signal::Value;
+use tidewatch_schemas::signal::{Severity, Value};
 use tidewatch_schemas::time::SECOND_NS;
 
 use crate::operator::TenantFacts;
@@ -15,6 +15,10 @@ const POPULAR: f64 = 0.4;
 const COMMON: f64 = 0.1;
 /// Share up to which it is rare, as a single host always is.
 const RARE: f64 = 0.02;
+
+/// A destination that several hosts met within the last hour: how many more will is not known yet, so it waits. A lone
+/// host's destination does not wait, and neither does one that mostly fails.
+const SETTLING_NS: i64 = 3_600 * SECOND_NS;
 
 /// Days after which a destination is an old acquaintance.
 const OLD_DAYS: i64 = 14;
@@ -37,8 +41,16 @@ pub(super) fn judge(mut finding: Finding, facts: &TenantFacts) -> Option<Finding
         if share >= POPULAR && !failing {
             return None;
         }
+        let young = facts.known_since.is_some_and(|since| finding.decided_at.since(since) < SETTLING_NS);
+        if facts.knowing >= 2 && young && !failing {
+            return None;
+        }
         if share >= COMMON {
             adjust(&mut finding, -15);
+            if !failing {
+                // What every tenth host talks to is context, not an alert.
+                finding.severity = finding.severity.min(Severity::Low);
+            }
         } else if share <= RARE || facts.knowing <= 1 {
             adjust(&mut finding, 8);
         }

@@ -56,7 +56,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let began = Instant::now();
     let dir = Directory::new(args.dir.clone())?;
     let options = Options { durability: Durability::Process, ..Options::default() };
-    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&dir.path.join("log"), options)?);
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.path.join("log"), options)?);
     let plan = Plan::demo(args.seed);
     let injected = truths(&plan);
     let mut topology = Topology::parse("the demo's topology", TOPOLOGY).map_err(Failure::Config)?;
@@ -239,11 +239,8 @@ impl Score {
     }
 }
 
-/// A beacon must name its destination; the other kinds are about the host alone.
+/// An attack with one destination must be found as a call to that one.
 fn goes_to(signal: &Signal, truth: &Truth) -> bool {
-    if truth.kind != "ndr.beaconing" {
-        return true;
-    }
     let Some(wanted) = &truth.destination else { return true };
     signal.destination.as_ref().is_some_and(|d| d.ip.as_ref() == Some(wanted) || d.domain.as_ref() == Some(wanted))
 }
@@ -256,20 +253,21 @@ struct Figures {
     first_after: Option<Duration>,
 }
 
-fn tell(
-    injected: &[Truth],
-    score: &Score,
-    signals: &[Signal],
-    figures: &Figures,
-    out: &mut Output,
-) -> Result<(), Failure> {
+fn tell(injected: &[Truth], score: &Score, signals: &[Signal], figures: &Figures, out: &mut Output) -> Result<(), Failure> {
     out.line("")?;
     let rows: Vec<Vec<String>> = injected
         .iter()
         .zip(&score.found)
         .map(|(t, found)| {
             let to = t.destination.clone().unwrap_or_default();
-            vec![if *found { "found" } else { "MISSED" }.to_owned(), t.kind.clone(), t.tenant.clone(), t.host.clone(), to, t.note.clone()]
+            vec![
+                if *found { "found" } else { "MISSED" }.to_owned(),
+                t.kind.clone(),
+                t.tenant.clone(),
+                t.host.clone(),
+                to,
+                t.note.clone(),
+            ]
         })
         .collect();
     out.table(&["", "injected", "tenant", "host", "destination", "what"], &rows)?;
@@ -286,12 +284,18 @@ fn tell(
     let accounted = c.normalized + c.rejected + c.late;
     let lines = [
         vec!["rows in".to_owned(), n(c.rows_in)],
-        vec!["accounted for".to_owned(), format!("{accounted} ({} normalized, {} rejected, {} late)", c.normalized, c.rejected, c.late)],
+        vec![
+            "accounted for".to_owned(),
+            format!("{accounted} ({} normalized, {} rejected, {} late)", c.normalized, c.rejected, c.late),
+        ],
         vec!["injected".to_owned(), n(injected.len() as u64)],
         vec!["found".to_owned(), n(score.found.iter().filter(|f| **f).count() as u64)],
         vec!["false alarms".to_owned(), n(score.false_alarms.len() as u64)],
         vec!["CPU per row".to_owned(), format!("{:.2} µs (all stages and the log)", figures.cpu * 1e6 / c.rows_in.max(1) as f64)],
-        vec!["first signal after".to_owned(), figures.first_after.map_or("-".to_owned(), |d| format!("{:.1} s", d.as_secs_f64()))],
+        vec![
+            "first signal after".to_owned(),
+            figures.first_after.map_or("-".to_owned(), |d| format!("{:.1} s", d.as_secs_f64())),
+        ],
         vec![
             "seconds".to_owned(),
             format!("{:.1} (producing {:.1})", figures.seconds.as_secs_f64(), figures.produced.as_secs_f64()),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_operators::detection::{Detection, SliceOutput};
 use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_operators::rule::Rule;
-use tidewatch_schemas::control::{Mark, StageMark};
+use tidewatch_schemas::control::{Mark, StageMark, Version};
 use tidewatch_schemas::finding::{CONTACTS_BYTES_MAX, Contacts};
 use tidewatch_schemas::header::{self, RecordType};
 use tidewatch_schemas::observation::{self, Batch, Columns, Kind};
@@ -23,6 +23,7 @@ use crate::log::{Append, Record, TopicPartition};
 use crate::task::{Progress, State, Task, TaskError};
 use crate::time::closing::{Closing, Scope};
 use crate::time::{floor, slice_index, slice_start};
+use crate::versions;
 use slices::{OpenSlices, Origin, SliceLimits};
 
 /// Text of one contact, at most, bytes; a longer one (a workload name of many pages) is no name and counts for nothing.
@@ -41,12 +42,12 @@ pub struct DetectConfig {
     pub late: String,
     /// Partitions of `obs`.
     pub obs_partitions: u32,
-    /// Names of formats with true equals.
-    pub true_equals: Vec<&'static str>,
     /// Limits of open slices.
     pub slices: SliceLimits,
-    /// Rules at the start.
+    /// Rules until a version says otherwise.
     pub rules: Vec<Rule>,
+    /// Versions known beforehand (a backtest brings the recorded ones), by the event time from which they hold.
+    pub versions: BTreeMap<EventTime, Vec<Rule>>,
     /// Detectors that rules may name.
     pub detectors: &'static [&'static Detector],
 }
@@ -66,6 +67,9 @@ pub struct DetectTask {
     boundary: bool,
     swept: BTreeMap<Scope, i64>,
     late_rows: u64,
+    versions: BTreeMap<EventTime, Vec<Rule>>,
+    /// Which version the operators have now; `None` = the rules of the start.
+    applied: Option<EventTime>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,6 +78,7 @@ struct Head {
     closed: BTreeMap<Scope, EventTime>,
     inputs: Vec<(String, u32)>,
     late_rows: u64,
+    versions: BTreeMap<EventTime, Vec<Rule>>,
 }
 
 impl DetectTask {
@@ -83,6 +88,8 @@ impl DetectTask {
             detection: Detection::with(&config.rules, config.detectors),
             open: OpenSlices::new(config.slices.clone()),
             at,
+            versions: config.versions.clone(),
+            applied: None,
             config,
             closing: Closing::default(),
             closed: BTreeMap::new(),
@@ -110,7 +117,6 @@ impl DetectTask {
             .and_then(|h| header::parse_input_header(h))
             .ok_or_else(|| self.foreign(record, "header tw-input is missing"))?;
         let input = self.detection.input(topic, partition);
-        let true_equals = first_format(&batch).is_some_and(|f| self.config.true_equals.contains(&f));
         let slice_ns = self.config.slice_ns;
         let (closing, closed) = (&self.closing, &self.closed);
         let place = |routing: &observation::Routing<'_>| {
@@ -120,7 +126,7 @@ impl DetectTask {
             let is_closed = closed.get(&scope).is_some_and(|c| end <= *c);
             (!is_closed).then_some((scope, index))
         };
-        let origin = Origin { input, true_equals, offset: record.offset };
+        let origin = Origin { input, offset: record.offset };
         let refused = self.open.add(batch.clone(), &value, origin, place)?;
         if let Some(out) = out
             && !refused.is_empty()
@@ -153,6 +159,23 @@ impl DetectTask {
         }
     }
 
+    fn version(&mut self, record: &Record) -> Result<(), TaskError> {
+        let value = record.value.as_deref().unwrap_or_default();
+        let version = Version::decode(value).map_err(|e| self.foreign(record, e))?;
+        if version.what == versions::RULES {
+            let rules = versions::rules_of(&version).map_err(|e| self.foreign(record, e))?;
+            self.versions.insert(version.from, rules);
+            if self.versions.len() > versions::VERSIONS_MAX {
+                self.versions.pop_first();
+            }
+            // Should the version hold already, the next slice takes it up.
+            if self.applied == Some(version.from) {
+                self.applied = None;
+            }
+        }
+        Ok(())
+    }
+
     fn mark(&mut self, mark: &Mark, out: &mut Outputs) -> Result<(), TaskError> {
         self.closing.mark(mark);
         for scope in self.closing.scopes() {
@@ -182,6 +205,7 @@ impl DetectTask {
             if slice.end > bound {
                 break;
             }
+            apply(&self.versions, &self.config.rules, &mut self.applied, slice.start, &mut self.detection);
             let mut output = SliceOutput::default();
             let detection = &mut self.detection;
             let mut duplicates: BTreeMap<String, u64> = BTreeMap::new();
@@ -220,7 +244,7 @@ impl Task for DetectTask {
                 let mark = Mark::decode(record.value.as_deref().unwrap_or_default()).map_err(|e| self.foreign(record, e))?;
                 self.mark(&mark, out)
             }
-            Some(RecordType::Version) => Ok(()),
+            Some(RecordType::Version) => self.version(record),
             _ => Err(self.foreign(record, "not an observation, mark or version of this binary")),
         }
     }
@@ -265,6 +289,7 @@ impl Task for DetectTask {
             closed: self.closed.clone(),
             inputs: self.detection.inputs().to_vec(),
             late_rows: self.late_rows,
+            versions: self.versions.clone(),
         };
         let parts = self.detection.parts(!full).into_iter().map(|p| {
             let bytes = self.detection.pack(&p);
@@ -286,6 +311,10 @@ impl Task for DetectTask {
         self.closing = head.closing;
         self.closed = head.closed;
         self.late_rows = head.late_rows;
+        self.versions = head.versions;
+        // States are filed by rule: the rules of the snapshot's time must be there before its states are.
+        let at = self.closed.values().max().copied().unwrap_or(EventTime::MIN);
+        apply(&self.versions, &self.config.rules, &mut self.applied, at, &mut self.detection);
         self.detection.set_inputs(head.inputs);
         for (part, bytes) in &state.parts {
             self.detection
@@ -323,6 +352,21 @@ impl Task for DetectTask {
             evicted: rules.iter().map(|r| r.states.evicted).sum(),
             done: self.closing.all_ended(),
         }
+    }
+}
+
+/// Gives the operators the rules that hold at a moment, if they have others.
+fn apply(
+    versions: &BTreeMap<EventTime, Vec<Rule>>,
+    initial: &[Rule],
+    applied: &mut Option<EventTime>,
+    at: EventTime,
+    detection: &mut Detection,
+) {
+    let holds = versions.range(..=at).next_back();
+    if holds.map(|(from, _)| *from) != *applied {
+        *applied = holds.map(|(from, _)| *from);
+        detection.set_rules(holds.map_or(initial, |(_, rules)| rules));
     }
 }
 
@@ -376,11 +420,4 @@ pub fn late_headers(kind: Kind, input: Bytes, stage: &'static str) -> Vec<(Strin
         (header::INPUT.to_owned(), input),
         ("tw-late-at".to_owned(), stage.into()),
     ]
-}
-
-fn first_format(batch: &Batch) -> Option<&'static str> {
-    if batch.is_empty() {
-        return None;
-    }
-    tidewatch_schemas::wire::format(batch.row(0).format()).map(|f| f.name)
 }

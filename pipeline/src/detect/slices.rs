@@ -40,7 +40,6 @@ enum Rows {
 struct Held {
     rows: Rows,
     kind: Kind,
-    true_equals: bool,
     input: u16,
     offset: i64,
     bytes: usize,
@@ -76,8 +75,6 @@ impl std::fmt::Debug for OpenSlices {
 pub struct Origin {
     /// Index of the input partition.
     pub input: u16,
-    /// Its format has true equals.
-    pub true_equals: bool,
     /// Offset of the obs record.
     pub offset: i64,
 }
@@ -148,8 +145,8 @@ impl OpenSlices {
             self.memory_bytes += bytes;
             Rows::Memory(Arc::new(batch))
         };
-        let Origin { input, true_equals, offset } = origin;
-        self.batches.insert(id, Held { rows, kind, true_equals, input, offset, bytes, users });
+        let Origin { input, offset } = origin;
+        self.batches.insert(id, Held { rows, kind, input, offset, bytes, users });
         Ok(refused)
     }
 
@@ -193,7 +190,7 @@ impl OpenSlices {
     /// Takes a slice out and hands its hosts to `host` one by one, each with its rows in the one order of the slice.
     pub fn close(&mut self, scope: &Scope, index: i64, mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>])) -> io::Result<()> {
         let Some(slice) = self.slices.remove(&(scope.clone(), index)) else { return Ok(()) };
-        let mut batches: Vec<(Arc<Batch>, u16, bool)> = Vec::with_capacity(slice.rows.len());
+        let mut batches: Vec<(Arc<Batch>, u16)> = Vec::with_capacity(slice.rows.len());
         let mut rows: Vec<Place> = Vec::with_capacity(slice.rows.values().map(Vec::len).sum());
         for (id, indices) in &slice.rows {
             let held = &self.batches[id];
@@ -206,9 +203,9 @@ impl OpenSlices {
                 let routing = batch.routing(row as usize);
                 rows.push(Place { key: routing.key, time: routing.event_time, batch: at, row });
             }
-            batches.push((batch, held.input, held.true_equals));
+            batches.push((batch, held.input));
         }
-        rows.sort_unstable_by(|a, b| (a.key, a.time, a.batch, a.row).cmp(&(b.key, b.time, b.batch, b.row)));
+        rows.sort_unstable_by_key(|r| (r.key, r.time, r.batch, r.row));
 
         let mut buffer: Vec<SliceRow<'_>> = Vec::new();
         let mut from = 0;
@@ -256,7 +253,7 @@ struct Place {
 
 /// Rows of one routing key: almost always one host; two hosts whose hashes collide are told apart here.
 fn hand_over<'b>(
-    batches: &'b [(Arc<Batch>, u16, bool)],
+    batches: &'b [(Arc<Batch>, u16)],
     places: &[Place],
     buffer: &mut Vec<SliceRow<'b>>,
     host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
@@ -269,7 +266,7 @@ fn hand_over<'b>(
     let mut fill = |buffer: &mut Vec<SliceRow<'b>>, wanted: &HostKey, collided: bool| {
         buffer.clear();
         for place in places {
-            let (batch, input, true_equals) = &batches[place.batch as usize];
+            let (batch, input) = &batches[place.batch as usize];
             let here = batch.routing(place.row as usize);
             if collided && HostKey::from_routing(&here) != *wanted {
                 continue;
@@ -280,7 +277,6 @@ fn hand_over<'b>(
                 row: batch.row(place.row as usize),
                 position: Position { input: *input, offset, row },
                 primary: here.primary,
-                true_equals: *true_equals,
             });
         }
         order(buffer);

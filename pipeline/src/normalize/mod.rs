@@ -9,7 +9,7 @@ pub mod route;
 pub mod tenancy;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bumpalo::Bump;
 use bytes::Bytes;
@@ -72,8 +72,8 @@ pub struct NormalizeConfig {
     pub rejected: RejectedTopic,
     /// Address classes.
     pub classifier: Arc<Classifier>,
-    /// All inputs and their partition counts, as known at the start.
-    pub roster: Roster,
+    /// All inputs and their partition counts, as known by now; refreshed beside the tasks.
+    pub roster: Arc<Mutex<Roster>>,
     /// Silences recorded by an earlier run, by input offset: a backtest replays them.
     pub recorded: VecDeque<(i64, EventTime)>,
 }
@@ -114,7 +114,10 @@ struct Note {
 impl NormalizeTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: NormalizeConfig) -> Self {
-        let time = config.inputs.first().map_or(InputTime { lateness_ns: 0, max_future_ns: 0, idle_after_ns: 0, slice_ns: 1 }, |i| i.time);
+        let time = config
+            .inputs
+            .first()
+            .map_or(InputTime { lateness_ns: 0, max_future_ns: 0, idle_after_ns: 0, slice_ns: 1 }, |i| i.time);
         Self {
             decoders: config.inputs.iter().map(|i| (i.format.decoder)()).collect(),
             clock: InputClock::new(time),
@@ -153,7 +156,6 @@ impl NormalizeTask {
             self.reject(record, value, Some(input), None, &Reason::Bytes(fault), out);
             return;
         }
-        let format = self.config.inputs[input].format;
         if !decoded.skipped.is_empty() {
             let n: u32 = decoded.skipped.iter().map(|(_, n)| n).sum();
             out.ledger.line(&self.at.topic, reject::NO_TENANT).skipped += u64::from(n);
@@ -173,22 +175,49 @@ impl NormalizeTask {
             let bytes = Bytes::copy_from_slice(&bad.bytes);
             self.reject(record, &bytes, Some(input), Some((bad.index, tenant)), &Reason::Bytes(bad.fault.clone()), out);
         }
+        let mut refused = Vec::new();
         for row in &decoded.rows {
-            self.row(record, value, input, format, tenant, row, out);
+            if let Err(reason) = self.row(record, input, tenant, row, out) {
+                refused.push((row.index, reason));
+            }
+        }
+        if !refused.is_empty() {
+            self.refuse(record, value, input, tenant, refused, out);
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn row<'a>(
+    /// Rejects rows of a good record, each in its own bytes.
+    fn refuse(
         &mut self,
         record: &Record,
         value: &Bytes,
         input: usize,
-        format: &'static Format,
+        tenant: &str,
+        refused: Vec<(u32, Reason)>,
+        out: &mut Outputs,
+    ) {
+        let rows: Vec<u32> = refused.iter().map(|(index, _)| *index).collect();
+        let mut rest = refused.into_iter().peekable();
+        self.decoders[input].extract(value, &rows, &mut |index, bytes| {
+            if let Some((_, reason)) = rest.next_if(|(wanted, _)| *wanted == index) {
+                self.reject(record, &bytes.into(), Some(input), Some((index, tenant)), &reason, out);
+            }
+        });
+        // A row that the decoder does not find again takes its whole record along: nothing is lost.
+        for (index, reason) in rest {
+            self.reject(record, value, Some(input), Some((index, tenant)), &reason, out);
+        }
+    }
+
+    /// Files one row where it belongs; an error when it has to be rejected for its time.
+    fn row<'a>(
+        &mut self,
+        record: &Record,
+        input: usize,
         tenant: &'a str,
         decoded: &DecodedRow<'a>,
         out: &mut Outputs,
-    ) {
+    ) -> Result<(), Reason> {
         let mut row = decoded.row;
         self.classify(&mut row);
         let agent = decoded.agent.unwrap_or("");
@@ -199,7 +228,7 @@ impl NormalizeTask {
             host_address: hosts.primary.0,
             host_name: hosts.primary.1,
             primary: true,
-            format: format.name,
+            format: self.config.inputs[input].format.name,
             offset: record.offset,
             row: decoded.index,
         };
@@ -215,15 +244,8 @@ impl NormalizeTask {
         };
         let counts = out.ledger.line(&self.at.topic, tenant);
         match admission {
-            _ if at == EventTime::MAX || at == EventTime::MIN => {
-                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
-                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &Reason::NoTime, out);
-            }
-            Admission::Future(ahead_ns) => {
-                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
-                let reason = Reason::Future { ahead_ns };
-                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &reason, out);
-            }
+            _ if at == EventTime::MAX || at == EventTime::MIN => return Err(Reason::NoTime),
+            Admission::Future(ahead_ns) => return Err(Reason::Future { ahead_ns }),
             Admission::Late(_) => {
                 counts.rows_in += 1;
                 counts.late += 1;
@@ -243,6 +265,7 @@ impl NormalizeTask {
                 }
             }
         }
+        Ok(())
     }
 
     fn classify(&self, row: &mut Row<'_>) {
@@ -254,7 +277,7 @@ impl NormalizeTask {
     }
 
     fn reject(
-        &mut self,
+        &self,
         record: &Record,
         value: &Bytes,
         input: Option<usize>,
@@ -312,7 +335,7 @@ impl NormalizeTask {
             watermark,
             cause,
             input_offset: self.next_offset,
-            roster: self.config.roster.clone(),
+            roster: self.config.roster.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         let value = Bytes::from(mark.encode().expect("a roster is bounded by the topology"));
         let headers = vec![(header::RECORD.to_owned(), Bytes::from(RecordType::Mark.to_header()))];

@@ -5,7 +5,7 @@
 //! still being restored does not join the epoch; after an epoch that did not commit every task starts again from what is
 //! committed. Knows no detection and no wire format.
 
-mod meta;
+pub(crate) mod meta;
 mod pace;
 mod slot;
 

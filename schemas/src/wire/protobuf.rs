@@ -255,6 +255,29 @@ pub(super) fn batch_of_one(number: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Elements of a batch by index, each as a batch of one. Elements are the messages in fields 1 to `numbers_max` (below
+/// 16), counted together in wire order, as the decoders of batches count them. `rows` is ascending.
+pub(super) fn extract(value: &[u8], numbers_max: u8, rows: &[u32], each: &mut dyn FnMut(u32, Vec<u8>)) {
+    let mut wanted = rows.iter().copied().peekable();
+    let mut reader = Reader::new(value);
+    let mut index = 0;
+    while wanted.peek().is_some() {
+        // The record has been decoded, so there is no fault; if there were, what is left is not found.
+        let Ok(Some(tag)) = reader.tag() else { return };
+        let Some(number) = u8::try_from(tag.number).ok().filter(|n| *n <= numbers_max) else {
+            if reader.skip(tag).is_err() {
+                return;
+            }
+            continue;
+        };
+        let Ok(body) = reader.bytes(tag, "element") else { return };
+        if wanted.next_if_eq(&index).is_some() {
+            each(index, batch_of_one(number, body));
+        }
+        index += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -11,10 +11,10 @@
 use std::path::Path;
 
 use super::LogError;
-pub use super::local::Settings;
 use super::local::LocalLog;
+pub use super::local::Settings;
 
-mod block;
+pub(crate) mod block;
 mod form;
 mod lock;
 mod recover;
