@@ -188,7 +188,7 @@ fn a_wide_scan_costs_no_more_a_row_than_a_narrow_one() {
             assert_eq!(total.normalized, u64::from(SCAN_ROWS));
             let board = shared.board.lock().unwrap();
             let detect: u64 = board.iter().filter(|(k, _)| k.starts_with("detect")).map(|(_, p)| p.state_bytes).sum();
-            assert!(detect < state_bytes_max, "{detect} bytes of state for one host, {}", scenario.messages.len());
+            assert!(detect < state_bytes_max, "{detect} bytes of state for one host, at most {state_bytes_max}: {board:#?}");
         }
         if best[1].as_secs_f64() / best[0].as_secs_f64() <= 1.3 {
             return;
