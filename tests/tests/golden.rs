@@ -150,7 +150,7 @@ const STATE_BYTES_MAX: [u64; 2] = [8 << 20, 2 << 20];
 fn scan(destinations: u32) -> Scenario {
     let mut messages = Vec::new();
     let names: Vec<String> =
-        (0..destinations).map(|n| format!("100.{}.{}.{}", 70 + (n >> 16), (n >> 8) & 255, n & 255)).collect();
+        (0..destinations).map(|n| format!("20.{}.{}.{}", 70 + (n >> 16), (n >> 8) & 255, n & 255)).collect();
     for first in (0..SCAN_ROWS).step_by(500) {
         let flows: Vec<_> = (first..first + 500)
             .map(|n| {
@@ -188,7 +188,7 @@ fn a_wide_scan_costs_no_more_a_row_than_a_narrow_one() {
             assert_eq!(total.normalized, u64::from(SCAN_ROWS));
             let board = shared.board.lock().unwrap();
             let detect: u64 = board.iter().filter(|(k, _)| k.starts_with("detect")).map(|(_, p)| p.state_bytes).sum();
-            assert!(detect < state_bytes_max, "{detect} bytes of state for one host, at most {state_bytes_max}: {board:#?}");
+            assert!(detect < state_bytes_max, "{detect} bytes of state for one host, at most {state_bytes_max}");
         }
         if best[1].as_secs_f64() / best[0].as_secs_f64() <= 1.3 {
             return;
