@@ -166,6 +166,15 @@ impl NormalizeTask {
         if decoded.rows.is_empty() && decoded.bad.is_empty() {
             return;
         }
+        if decoded.rows.is_empty() && matches!(self.config.inputs[input].tenancy, Tenancy::Verified { .. }) {
+            // Nothing that could be verified: each row goes with what is wrong with it, not as an empty batch.
+            for bad in &decoded.bad {
+                let bytes = Bytes::copy_from_slice(&bad.bytes);
+                let row = Some((bad.index, reject::NO_TENANT));
+                self.reject(record, &bytes, Some(input), row, &Reason::Bytes(bad.fault.clone()), out);
+            }
+            return;
+        }
         let verified = match self.config.inputs[input].tenancy.verify(&decoded.rows) {
             Ok(verified) => verified,
             Err(fault) => {
