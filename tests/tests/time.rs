@@ -260,6 +260,7 @@ fn backtest_over(live: &Live, scenario: &Scenario) -> (Signals, u64) {
         topology: Some(live.run.topology.clone()),
         tenant: None,
         internal: Vec::new(),
+        own_rules: true,
         rules: scenario.rules.clone(),
         flush: None,
         log: Some(live.log.clone()),
