@@ -47,12 +47,19 @@ pub struct SliceOutput {
     pub duplicates: u64,
 }
 
+/// Rows whose room is kept for the next host; what a scanning host took goes back.
+const ROOM_ROWS_MAX: usize = 4096;
+
 /// The operators of one task.
 pub struct Detection {
     detectors: &'static [&'static Detector],
     door: Door,
     instances: Vec<Box<dyn Instance>>,
     inputs: Vec<(String, u32)>,
+    /// Limit on all states; `None` = the defaults of each.
+    bytes_max: Option<usize>,
+    /// Room for one host's rows; empty between hosts.
+    room: Vec<Seen<'static>>,
 }
 
 impl std::fmt::Debug for Detection {
@@ -84,7 +91,7 @@ impl Detection {
 
     /// Operators of other detectors than [`detectors::ALL`]: for tests that bring their own.
     pub fn with(rules: &[Rule], detectors: &'static [&'static Detector]) -> Self {
-        let mut detection = Self { detectors, door: Door::default(), instances: Vec::new(), inputs: Vec::new() };
+        let mut detection = Self { detectors, door: Door::default(), instances: Vec::new(), inputs: Vec::new(), bytes_max: None, room: Vec::new() };
         detection.set_rules(rules);
         detection
     }
@@ -104,6 +111,20 @@ impl Detection {
                 None => (detector.build)(rule),
             });
         }
+        self.share_limit();
+    }
+
+    /// Limits the state of the task, bytes: a quarter for the door, the rest in equal parts for the rules.
+    pub fn limit_bytes(&mut self, bytes_max: usize) {
+        self.bytes_max = Some(bytes_max);
+        self.share_limit();
+    }
+
+    fn share_limit(&mut self) {
+        let Some(bytes_max) = self.bytes_max else { return };
+        self.door.limit_bytes(bytes_max / 4);
+        let share = bytes_max / 4 * 3 / self.instances.len().max(1);
+        self.instances.iter_mut().for_each(|i| i.limit_bytes(share));
     }
 
     /// Index of an input partition, for [`Position::input`]. At most 65,536; further ones share the last index.
@@ -127,11 +148,14 @@ impl Detection {
 
     /// One host's rows of a slice, sorted by [`SliceRow::order`].
     pub fn host(&mut self, key: &HostKey, route: u64, slice: Slice, rows: &[SliceRow<'_>], out: &mut SliceOutput) {
-        let mut seen: Vec<Seen<'_>> = Vec::with_capacity(rows.len());
+        let mut seen: Vec<Seen<'_>> = emptied(std::mem::take(&mut self.room));
         out.duplicates += self.door.rows(key, route, slice, rows, &mut seen, &mut out.contacts);
         let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings };
         for instance in &mut self.instances {
             instance.rows(key, route, &seen, &mut env);
+        }
+        if seen.capacity() <= ROOM_ROWS_MAX {
+            self.room = emptied(seen);
         }
     }
 
@@ -198,4 +222,10 @@ impl Detection {
     pub fn reads(&self, kind: Kind) -> bool {
         self.instances.iter().any(|i| i.detector().reads.contains(&kind))
     }
+}
+
+/// The room that rows took, free of what they borrowed. (Collecting in place keeps the allocation.)
+fn emptied<'b>(mut seen: Vec<Seen<'_>>) -> Vec<Seen<'b>> {
+    seen.clear();
+    seen.into_iter().filter_map(|_| None).collect()
 }

@@ -36,6 +36,8 @@ pub trait Instance: Send {
     fn wake(&mut self, in_scope: &dyn Fn(&str) -> bool, env: &mut Env<'_>);
     /// Keeps byte limits; once a slice.
     fn enforce(&mut self);
+    /// Another limit on its states, bytes.
+    fn limit_bytes(&mut self, bytes_max: usize);
     /// Frees what has outlived its lifetime.
     fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime);
     /// Key groups to write: those changed since [`Instance::clean`], or all that hold a key.
@@ -131,6 +133,10 @@ impl<O: Operator> Instance for Store<O> {
 
     fn enforce(&mut self) {
         self.states.enforce();
+    }
+
+    fn limit_bytes(&mut self, bytes_max: usize) {
+        self.states.limit_bytes(bytes_max);
     }
 
     fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {

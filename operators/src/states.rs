@@ -107,6 +107,12 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         }
     }
 
+    /// Another limit on all states of the task; one tenant may take three quarters of it.
+    pub fn limit_bytes(&mut self, task_bytes_max: usize) {
+        self.limits.task_bytes_max = task_bytes_max;
+        self.limits.tenant_bytes_max = task_bytes_max / 4 * 3;
+    }
+
     /// Runs `work` on one key's state, then accounts for its bytes and its wish to be woken. `work` gets the state and
     /// returns (wake wish, forget).
     pub fn touch<T>(

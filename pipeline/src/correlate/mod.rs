@@ -116,9 +116,7 @@ impl CorrelateTask {
                 let end = end()?;
                 let Some(tenant) = contacts.tenant.first().cloned() else { return Ok(Some(())) };
                 if let Some(open) = self.slot(end, tenant, record.offset) {
-                    for i in 0..contacts.len() {
-                        open.contacts.push(&contacts.tenant[i], &contacts.host[i], &contacts.destination[i], contacts.at[i]);
-                    }
+                    open.contacts.append(contacts);
                 }
                 Ok(Some(()))
             }
@@ -153,7 +151,7 @@ impl CorrelateTask {
             let Some(open) = self.open.remove(&key) else { continue };
             let (end, tenant) = key;
             let slice = Slice { start: end.minus(self.config.slice_ns), end };
-            for finding in self.correlation.slice(&tenant, slice, &open.contacts, open.findings) {
+            for finding in self.correlation.slice(&tenant, slice, open.contacts, open.findings) {
                 let signal = publish(finding);
                 out.answer(self.append(&signal));
             }

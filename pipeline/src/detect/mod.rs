@@ -44,6 +44,8 @@ pub struct DetectConfig {
     pub obs_partitions: u32,
     /// Limits of open slices.
     pub slices: SliceLimits,
+    /// Limit of the task's state, bytes.
+    pub state_bytes_max: usize,
     /// Rules until a version says otherwise.
     pub rules: Vec<Rule>,
     /// Versions known beforehand (a backtest brings the recorded ones), by the event time from which they hold.
@@ -84,8 +86,10 @@ struct Head {
 impl DetectTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: DetectConfig) -> Self {
+        let mut detection = Detection::with(&config.rules, config.detectors);
+        detection.limit_bytes(config.state_bytes_max);
         Self {
-            detection: Detection::with(&config.rules, config.detectors),
+            detection,
             open: OpenSlices::new(config.slices.clone()),
             at,
             versions: config.versions.clone(),
@@ -389,13 +393,20 @@ fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output:
         ],
     };
     let mut by_tenant: BTreeMap<String, Contacts> = BTreeMap::new();
-    let contacts = output.contacts;
-    for i in 0..contacts.len() {
-        let tenant = &contacts.tenant[i];
-        let (host, destination) = (&contacts.host[i], &contacts.destination[i]);
-        if tenant.len() + host.len() + destination.len() <= CONTACT_BYTES_MAX {
-            by_tenant.entry(tenant.clone()).or_default().push(tenant, host, destination, contacts.at[i]);
+    let Contacts { tenant, host, destination, at: times } = output.contacts;
+    for (((tenant, host), destination), at) in tenant.into_iter().zip(host).zip(destination).zip(times) {
+        if tenant.len() + host.len() + destination.len() > CONTACT_BYTES_MAX {
+            continue;
         }
+        // Moved, not copied: of new pairs there are many.
+        let batch = match by_tenant.get_mut(&tenant) {
+            Some(batch) => batch,
+            None => by_tenant.entry(tenant.clone()).or_default(),
+        };
+        batch.tenant.push(tenant);
+        batch.host.push(host);
+        batch.destination.push(destination);
+        batch.at.push(at);
     }
     for (tenant, batch) in &by_tenant {
         for value in batch.encode_records().expect("no row is longer than CONTACT_BYTES_MAX, which a record always takes") {

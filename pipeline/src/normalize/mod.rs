@@ -23,11 +23,12 @@ use tidewatch_schemas::time::EventTime;
 use tidewatch_schemas::wire::{Decoded, DecodedRow, Decoder, Format, RecordMeta};
 
 use crate::detect::late_headers;
-use crate::epoch::Outputs;
+use crate::epoch::{Counts, Outputs};
 use crate::log::{Append, Record, TopicPartition};
 use crate::task::{Progress, Task, TaskError};
 use crate::time::floor;
 use crate::time::input::{Admission, InputClock, InputTime};
+use crate::worker::Absent;
 use reject::{Reason, RejectedTopic};
 use route::{Hosts, Workloads};
 use tenancy::Tenancy;
@@ -74,6 +75,8 @@ pub struct NormalizeConfig {
     pub classifier: Arc<Classifier>,
     /// All inputs and their partition counts, as known by now; refreshed beside the tasks.
     pub roster: Arc<Mutex<Roster>>,
+    /// Who has not been heard of for too long.
+    pub absent: Arc<Absent>,
     /// Silences recorded by an earlier run, by input offset: a backtest replays them.
     pub recorded: VecDeque<(i64, EventTime)>,
 }
@@ -163,6 +166,15 @@ impl NormalizeTask {
         if decoded.rows.is_empty() && decoded.bad.is_empty() {
             return;
         }
+        if decoded.rows.is_empty() && matches!(self.config.inputs[input].tenancy, Tenancy::Verified { .. }) {
+            // Nothing that could be verified: each row goes with what is wrong with it, not as an empty batch.
+            for bad in &decoded.bad {
+                let bytes = Bytes::copy_from_slice(&bad.bytes);
+                let row = Some((bad.index, reject::NO_TENANT));
+                self.reject(record, &bytes, Some(input), row, &Reason::Bytes(bad.fault.clone()), out);
+            }
+            return;
+        }
         let verified = match self.config.inputs[input].tenancy.verify(&decoded.rows) {
             Ok(verified) => verified,
             Err(fault) => {
@@ -176,14 +188,17 @@ impl NormalizeTask {
             self.reject(record, &bytes, Some(input), Some((bad.index, tenant)), &Reason::Bytes(bad.fault.clone()), out);
         }
         let mut refused = Vec::new();
+        // One look-up of the tenant's line for a record, not for a row.
+        let mut counts = Counts::default();
         for row in &decoded.rows {
-            if let Err(reason) = self.row(record, input, tenant, row, out) {
+            if let Err(reason) = self.row(record, input, tenant, row, &mut counts) {
                 refused.push((row.index, reason));
             }
         }
         if !refused.is_empty() {
             self.refuse(record, value, input, tenant, refused, out);
         }
+        out.ledger.line(&self.at.topic, tenant).add(&counts);
     }
 
     /// Rejects rows of a good record, each in its own bytes.
@@ -216,7 +231,7 @@ impl NormalizeTask {
         input: usize,
         tenant: &'a str,
         decoded: &DecodedRow<'a>,
-        out: &mut Outputs,
+        counts: &mut Counts,
     ) -> Result<(), Reason> {
         let mut row = decoded.row;
         self.classify(&mut row);
@@ -242,7 +257,6 @@ impl NormalizeTask {
             InputClock::too_far_ahead(&self.config.inputs[input].time, at, record.timestamp)
                 .map_or(Admission::OnTime, Admission::Future)
         };
-        let counts = out.ledger.line(&self.at.topic, tenant);
         match admission {
             _ if at == EventTime::MAX || at == EventTime::MIN => return Err(Reason::NoTime),
             Admission::Future(ahead_ns) => return Err(Reason::Future { ahead_ns }),
@@ -335,8 +349,30 @@ impl NormalizeTask {
             watermark,
             cause,
             input_offset: self.next_offset,
-            roster: self.config.roster.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            roster: Roster::default(),
         };
+        self.write_mark(topic, partition, mark, out);
+    }
+
+    /// Somebody else has not been heard of for too long: goes on without it.
+    fn leave_of(&self, input: InputRef, out: &mut Outputs) {
+        let mark = Mark {
+            input,
+            lane: None,
+            watermark: EventTime::MIN,
+            cause: Cause::Leave,
+            input_offset: 0,
+            roster: Roster::default(),
+        };
+        for partition in 0..self.config.obs.1 {
+            self.write_mark(&self.config.obs.0, partition, mark.clone(), out);
+        }
+        self.write_mark(&self.config.control, 0, mark, out);
+    }
+
+    /// Every mark carries the roster as known now.
+    fn write_mark(&self, topic: &str, partition: u32, mark: Mark, out: &mut Outputs) {
+        let mark = Mark { roster: self.config.roster.lock().unwrap_or_else(PoisonError::into_inner).clone(), ..mark };
         let value = Bytes::from(mark.encode().expect("a roster is bounded by the topology"));
         let headers = vec![(header::RECORD.to_owned(), Bytes::from(RecordType::Mark.to_header()))];
         let topic = topic.to_owned();
@@ -442,6 +478,9 @@ impl Task for NormalizeTask {
                 self.mark(self.clock.highest_event(), Cause::End, out);
             }
             return;
+        }
+        for input in self.config.absent.overdue() {
+            self.leave_of(input, out);
         }
         if self.crossed() {
             let watermark = self.clock.watermark();
