@@ -91,7 +91,14 @@ impl Detection {
 
     /// Operators of other detectors than [`detectors::ALL`]: for tests that bring their own.
     pub fn with(rules: &[Rule], detectors: &'static [&'static Detector]) -> Self {
-        let mut detection = Self { detectors, door: Door::default(), instances: Vec::new(), inputs: Vec::new(), bytes_max: None, room: Vec::new() };
+        let mut detection = Self {
+            detectors,
+            door: Door::default(),
+            instances: Vec::new(),
+            inputs: Vec::new(),
+            bytes_max: None,
+            room: Vec::new(),
+        };
         detection.set_rules(rules);
         detection
     }
@@ -225,6 +232,7 @@ impl Detection {
 }
 
 /// The room that rows took, free of what they borrowed. (Collecting in place keeps the allocation.)
+#[allow(clippy::unnecessary_filter_map, reason = "a filter would keep the items' lifetime")]
 fn emptied<'b>(mut seen: Vec<Seen<'_>>) -> Vec<Seen<'b>> {
     seen.clear();
     seen.into_iter().filter_map(|_| None).collect()

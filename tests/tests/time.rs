@@ -262,6 +262,7 @@ fn backtest_over(live: &Live, scenario: &Scenario) -> (Signals, u64) {
         internal: Vec::new(),
         own_rules: true,
         rules: scenario.rules.clone(),
+        own_rules: false,
         flush: None,
         log: Some(live.log.clone()),
         poll_records: 64,
