@@ -234,7 +234,7 @@ mod tests {
     fn contacts(of: &[(&str, &str)]) -> Contacts {
         let mut c = Contacts::default();
         for (host, destination) in of {
-            c.push("t1", host, destination, EventTime::from_secs(10));
+            c.push("t1", host, *destination, EventTime::from_secs(10));
         }
         c
     }
