@@ -55,7 +55,13 @@ fn detectors_md() {
         &["signal kind", "rule kind", "title", "reads", "ATT&CK"],
         detectors::ALL.iter().map(|d| {
             let reads: Vec<&str> = d.reads.iter().map(|k| k.name()).collect();
-            vec![format!("`{}`", d.kind), format!("[`{0}`](#{0})", d.rule_kind), d.title.to_owned(), reads.join(", "), d.attack.join(", ")]
+            vec![
+                format!("`{}`", d.kind),
+                format!("[`{0}`](#{0})", d.rule_kind),
+                d.title.to_owned(),
+                reads.join(", "),
+                d.attack.join(", "),
+            ]
         }),
     );
     for detector in detectors::ALL {
@@ -113,7 +119,13 @@ fn observations_md() {
             &["column", "type", "unit", "from", "meaning"],
             kind.columns().into_iter().map(|c| {
                 let optional = if c.nullable { ", optional" } else { "" };
-                vec![format!("`{}`", c.name), format!("{}{optional}", c.kind), c.unit.to_owned(), c.upstream.to_owned(), c.meaning.to_owned()]
+                vec![
+                    format!("`{}`", c.name),
+                    format!("{}{optional}", c.kind),
+                    c.unit.to_owned(),
+                    c.upstream.to_owned(),
+                    c.meaning.to_owned(),
+                ]
             }),
         );
     }

@@ -32,8 +32,22 @@ const IMPORTS: &[(&str, &[&str])] = &[
 
 /// What the pure rooms must not depend on: logs, async, clocks, networks, unseeded chance.
 const IMPURE: &[&str] = &[
-    "rdkafka", "tokio", "futures", "fjall", "object_store", "reqwest", "rustls", "signal-hook", "chrono", "time", "getrandom",
-    "indicatif", "clap", "tracing", "rand", "async-trait",
+    "rdkafka",
+    "tokio",
+    "futures",
+    "fjall",
+    "object_store",
+    "reqwest",
+    "rustls",
+    "signal-hook",
+    "chrono",
+    "time",
+    "getrandom",
+    "indicatif",
+    "clap",
+    "tracing",
+    "rand",
+    "async-trait",
 ];
 
 fn rust() -> Vec<Source> {
@@ -161,7 +175,9 @@ fn no_test_is_ignored_and_none_sleeps_without_a_reason() {
     let sleep = format!("thread::{}(", "sleep");
     let found: Vec<String> = rust()
         .iter()
-        .filter(|s| tests(s) && s.text[s.product().len()..].contains(&sleep) || s.path.starts_with("tests/src") && s.text.contains(&sleep))
+        .filter(|s| {
+            tests(s) && s.text[s.product().len()..].contains(&sleep) || s.path.starts_with("tests/src") && s.text.contains(&sleep)
+        })
         .map(|s| s.path.clone())
         .filter(|path| !SLEEPS_ALLOWED.iter().any(|(p, _)| p == path))
         .collect();
@@ -245,7 +261,10 @@ fn the_code_map_names_every_room() {
         let mut parts = source.path.split('/');
         let (Some(room), Some("src"), Some(name)) = (parts.next(), parts.next(), parts.next()) else { continue };
         let name = name.trim_end_matches(".rs");
-        if ["schemas", "operators", "pipeline"].contains(&room) && !["lib", "main", "tests"].contains(&name) && !map.contains(&format!("`{name}`")) {
+        if ["schemas", "operators", "pipeline"].contains(&room)
+            && !["lib", "main", "tests"].contains(&name)
+            && !map.contains(&format!("`{name}`"))
+        {
             found.push(format!("{room}/src/{name}"));
         }
     }
