@@ -73,6 +73,11 @@ pub struct Progress {
 
 /// A stage's work on one partition.
 pub trait Task: Send {
+    /// The first record to come lies at or after `position`.
+    fn begin(&mut self, position: i64) {
+        let _ = position;
+    }
+
     /// One record, in order. Outputs are a function of the records alone.
     fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError>;
 
@@ -81,8 +86,11 @@ pub trait Task: Send {
         let _ = (now, at_end);
     }
 
-    /// The input has ended: no record will come (files, bounded ranges).
-    fn end(&mut self) {}
+    /// No record will come (files, bounded ranges). `closes` says that the input's time ends with it, so that its last
+    /// slices close; otherwise only what was recorded about the range still counts.
+    fn end(&mut self, closes: bool) {
+        let _ = closes;
+    }
 
     /// The epoch is about to commit: write what is pending.
     fn flush(&mut self, out: &mut Outputs) {

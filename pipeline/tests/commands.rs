@@ -273,39 +273,44 @@ fn rejected_records_are_mended_and_replayed_through_the_control_socket() {
     place.records("f.records", &[&whole, &whole[..20], b"\xff\xff"]);
     place.good(&["produce", "t.yaml", "--input", "probectl-flow:f.records"]);
     let running = Running::start(&place);
-    {
-        let counted = |out: &str| serde_json::from_str::<Value>(out).unwrap()["records"] == 2;
-        let list = place.until(&["dlq", "list", "t.yaml", "--json"], counted);
-        expect![[r#"
-            {"beyond_limit":0,"groups":[{"example":"bytes: cut off: tag needs more bytes at 0","first":{"offset":0,"partition":0},"format":"probectl-flow","last":{"offset":1,"partition":0},"reason":"bytes","records":2,"replayed":0,"tenant":"t1","topic":"probectl.flow.events"}],"records":2}
-        "#]].assert_eq(&list);
-        let shown = place.good(&["dlq", "show", "t.yaml", "1"]);
-        assert!(shown.contains("tw-topic: probectl.flow.events\n") && shown.contains("00000000  ff ff"), "{shown}");
-        // Produce, too, comes in while the directory is owned.
-        place.good(&["produce", "t.yaml", "--input", "probectl-flow:f.records"]);
-        place.until(&["dlq", "list", "t.yaml", "--json"], |out| serde_json::from_str::<Value>(out).unwrap()["records"] == 4);
-        let replayed = place.good(&["dlq", "replay", "t.yaml", "--offset", "1", "--hex", GOLDEN[0].2]);
-        expect!["1 records replayed to tidewatch.replayed\n"].assert_eq(&replayed);
-        // As they are they fail again, and keep saying where they first came from.
-        let again = place.good(&["dlq", "replay", "t.yaml", "--reason", "bytes"]);
-        expect!["3 records replayed to tidewatch.replayed\n1 passed over, replayed before\n"].assert_eq(&again);
-        let list = place.until(&["dlq", "list", "t.yaml"], |out| out.contains("\n7 ") || out.starts_with("7 "));
-        expect![[r#"
-            records  replayed  reason  topic                 format         tenant  offsets  newest
-            7        4         bytes   probectl.flow.events  probectl-flow  t1      0..6     bytes: cut off: tag needs more bytes at 0
-        "#]].assert_eq(&list);
-        // Three good rows: two as they came, one mended; the original topic has what was produced.
-        let rows = place.until(&["tap", "t.yaml", "obs", "--kind", "flow"], |out| out.lines().count() == 3);
-        assert!(rows.lines().all(|l| l.starts_with("2026-06-04T12:00:00Z  t1  flow  10.0.0.5 -> 203.0.113.66:443 ")), "{rows}");
-        assert_eq!(place.good(&["tap", "t.yaml", "probectl.flow.events"]).lines().count(), 6);
-        place.until(&["lag", "t.yaml", "--stage", "normalize", "--json"], |out| {
-            serde_json::from_str::<Value>(out).unwrap()["lag"] == 0
-        });
-        let lag = place.good(&["lag", "t.yaml"]);
-        assert!(lag.contains("watermark is held by "), "{lag}");
-        let marks = place.json(&["tap", "t.yaml", "control", "--kind", "mark", "--json", "--limit", "1"]);
-        assert_eq!(marks[0]["value"]["cause"], "join");
-    }
+    let mut follow = place.command(&["tap", "t.yaml", "obs", "--kind", "flow", "--follow", "--limit", "3", "--json"]);
+    let follow = follow.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let counted = |out: &str| serde_json::from_str::<Value>(out).unwrap()["records"] == 2;
+    let list = place.until(&["dlq", "list", "t.yaml", "--json"], counted);
+    expect![[r#"
+        {"beyond_limit":0,"groups":[{"example":"bytes: cut off: tag needs more bytes at 0","first":{"offset":0,"partition":0},"format":"probectl-flow","last":{"offset":1,"partition":0},"reason":"bytes","records":2,"replayed":0,"tenant":"t1","topic":"probectl.flow.events"}],"records":2}
+    "#]].assert_eq(&list);
+    let shown = place.good(&["dlq", "show", "t.yaml", "1"]);
+    assert!(shown.contains("tw-topic: probectl.flow.events\n") && shown.contains("00000000  ff ff"), "{shown}");
+    // Produce, too, comes in while the directory is owned.
+    place.good(&["produce", "t.yaml", "--input", "probectl-flow:f.records"]);
+    place.until(&["dlq", "list", "t.yaml", "--json"], |out| serde_json::from_str::<Value>(out).unwrap()["records"] == 4);
+    let replayed = place.good(&["dlq", "replay", "t.yaml", "--offset", "1", "--hex", GOLDEN[0].2]);
+    expect!["1 records replayed to tidewatch.replayed\n"].assert_eq(&replayed);
+    // As they are they fail again, and keep saying where they first came from.
+    let again = place.good(&["dlq", "replay", "t.yaml", "--reason", "bytes"]);
+    expect!["3 records replayed to tidewatch.replayed\n1 passed over, replayed before\n"].assert_eq(&again);
+    let list = place.until(&["dlq", "list", "t.yaml"], |out| out.contains("\n7 ") || out.starts_with("7 "));
+    expect![[r#"
+        records  replayed  reason  topic                 format         tenant  offsets  newest
+        7        4         bytes   probectl.flow.events  probectl-flow  t1      0..6     bytes: cut off: tag needs more bytes at 0
+    "#]]
+    .assert_eq(&list);
+    // Three good rows: two as they came, one mended; the original topic has what was produced.
+    let rows = place.until(&["tap", "t.yaml", "obs", "--kind", "flow"], |out| out.lines().count() == 3);
+    assert!(rows.lines().all(|l| l.starts_with("2026-06-04T12:00:00Z  t1  flow  10.0.0.5 -> 203.0.113.66:443 ")), "{rows}");
+    assert_eq!(place.good(&["tap", "t.yaml", "probectl.flow.events"]).lines().count(), 6);
+    place.until(&["lag", "t.yaml", "--stage", "normalize", "--json"], |out| {
+        serde_json::from_str::<Value>(out).unwrap()["lag"] == 0
+    });
+    let lag = place.good(&["lag", "t.yaml"]);
+    assert!(lag.contains("watermark is held by "), "{lag}");
+    let marks = place.json(&["tap", "t.yaml", "control", "--kind", "mark", "--json", "--limit", "1"]);
+    assert_eq!(marks[0]["value"]["cause"], "join");
+    // Who follows has seen each of them as it came.
+    let followed = follow.wait_with_output().unwrap();
+    let lines = String::from_utf8(followed.stdout).unwrap();
+    assert_eq!((followed.status.code(), lines.lines().count()), (Some(0), 3), "{lines}");
     assert!(running.stop());
     // The same without a run.
     assert_eq!(place.good(&["tap", "t.yaml", "rejected"]).lines().count(), 7);

@@ -184,6 +184,38 @@ fn no_test_is_ignored_and_none_sleeps_without_a_reason() {
     fail_if_any("tests that sleep; give the reason in SLEEPS_ALLOWED or wait for something", &found);
 }
 
+/// Files of the product that reach out, and to whom.
+const REACH_OUT: &[(&str, &str)] = &[
+    ("pipeline/src/deliver/http.rs", "destinations named in the topology"),
+    ("pipeline/src/deliver/target.rs", "looks up the addresses of destinations, to refuse private ones"),
+    ("pipeline/src/snapshot.rs", "the object store named in the topology"),
+];
+
+/// Promise P8, as far as sources show it: no process is started, no packet made, no device spoken to.
+#[test]
+fn nothing_acts() {
+    let mut found = Vec::new();
+    for source in rust().iter().filter(|s| !s.path.starts_with("tests/")) {
+        let code = source.product();
+        for word in ["process::Command", "Command::new(", "CommandExt", "SOCK_RAW", "libc::"] {
+            if code.contains(word) {
+                found.push(format!("{}: {word}", source.path));
+            }
+        }
+        let reaches = ["reqwest::", "TcpStream::connect", "UdpSocket", "ToSocketAddrs", "to_socket_addrs"];
+        if reaches.iter().any(|r| code.contains(r)) && !REACH_OUT.iter().any(|(p, _)| *p == source.path) {
+            found.push(format!("{}: reaches out", source.path));
+        }
+    }
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    for name in ["rtnetlink", "netlink-sys", "nftables", "iptables", "pnet", "pcap", "ssh2", "russh", "snmp", "netconf"] {
+        if lock.contains(&format!("name = \"{name}\"\n")) {
+            found.push(format!("Cargo.lock: {name}"));
+        }
+    }
+    fail_if_any("nothing in the product may act on a network", &found);
+}
+
 /// Texts a reader meets: sources, documents, configuration.
 fn texts() -> Vec<Source> {
     let mut all: Vec<Source> = [".rs", ".md", ".yaml", ".yml", ".toml"].iter().flat_map(|e| files(e)).collect();

@@ -239,11 +239,8 @@ impl Score {
     }
 }
 
-/// A beacon must name its destination; the other kinds are about the host alone.
+/// An attack with one destination must be found as a call to that one.
 fn goes_to(signal: &Signal, truth: &Truth) -> bool {
-    if truth.kind != "ndr.beaconing" {
-        return true;
-    }
     let Some(wanted) = &truth.destination else { return true };
     signal.destination.as_ref().is_some_and(|d| d.ip.as_ref() == Some(wanted) || d.domain.as_ref() == Some(wanted))
 }

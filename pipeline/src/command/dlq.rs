@@ -114,16 +114,7 @@ fn each(
     for partition in 0..partitions {
         let at = TopicPartition::new(topic, partition);
         let kept = log.offsets(&at)?;
-        let mut reader = log.reader(&at, kept.start)?;
-        while reader.position() < kept.end {
-            let records = reader.poll(PollLimit::default(), super::POLL_WAIT)?;
-            if records.is_empty() && reader.at_end() {
-                break;
-            }
-            for record in records {
-                take(&at, record)?;
-            }
-        }
+        place::each_record(log, &at, kept.start, kept.end, |record| take(&at, record))?;
     }
     Ok(())
 }

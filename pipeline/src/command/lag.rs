@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use tidewatch_schemas::control::{InputRef, Mark, Roster};
+use tidewatch_schemas::control::{InputRef, Mark, Roster, StageMark};
 use tidewatch_schemas::document::show_duration;
+use tidewatch_schemas::header::{self, RecordType};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
-use super::{Exit, Failure, Output, open};
+use super::{Exit, Failure, Output, open, place};
 use crate::log::{Log, LogError, PollLimit, TopicPartition};
 use crate::task::Progress;
 use crate::topology::{Stage, Topology};
 
-/// Control records looked through for the newest marks, at most.
+/// Records of a partition looked through for the newest marks, at most.
 const MARKS_MAX: i64 = 10_000;
 
 /// Show how far each stage is behind, and what holds the watermark
@@ -101,7 +102,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
             continue;
         }
         for topic in topics {
-            lines.extend(lag_of(log, stage, &group, &topic, &live)?);
+            lines.extend(lag_of(log, stage, &group, &topic, &live, &topology.names.findings())?);
         }
     }
     let held_by = holders(log, &topology)?;
@@ -142,19 +143,28 @@ fn lag_of(
     group: &str,
     topic: &str,
     live: &BTreeMap<String, Progress>,
-) -> Result<Vec<Line>, LogError> {
+    findings: &str,
+) -> Result<Vec<Line>, Failure> {
     let partitions = match log.partitions(topic) {
         Err(LogError::UnknownTopic { .. }) => return Ok(Vec::new()),
         partitions => partitions?,
     };
     let at: Vec<TopicPartition> = (0..partitions).map(|p| TopicPartition::new(topic, p)).collect();
     let committed = log.committed(group, &at)?;
+    let detected =
+        if stage == Stage::Detect { closed(log, &TopicPartition::new(findings, 0), i64::MAX)?.1 } else { BTreeMap::new() };
     let mut lines = Vec::new();
     for (at, committed) in at.iter().zip(committed) {
         let kept = log.offsets(at)?;
         let next = committed.as_ref().map_or(kept.start, |c| c.offset.clamp(kept.start, kept.end));
         let now = live.get(&format!("{}:{at}", stage.name()));
-        let noted = committed.as_ref().and_then(|c| noted_watermark(&c.metadata));
+        let noted = match stage {
+            Stage::Normalize => committed.as_ref().and_then(|c| noted_watermark(&c.metadata)),
+            Stage::Detect => detected.get(&at.partition).copied(),
+            // What all tasks of detect have told it so far.
+            Stage::Correlate => committed.as_ref().map(|c| closed(log, at, c.offset)).transpose()?.and_then(|of| lowest(&of)),
+            Stage::Deliver => None,
+        };
         // On Kafka the end may lie behind a transaction's marker: then offsets remain, but no record does.
         let lag_s = if next < kept.end { waiting_s(log, at, next, kept.end)? } else { None };
         let lag = if next < kept.end && lag_s.is_none() { 0 } else { kept.end - next };
@@ -196,8 +206,34 @@ fn noted_watermark(metadata: &str) -> Option<EventTime> {
     note.get("watermark")?.as_i64().map(EventTime).filter(|t| *t != EventTime::MIN)
 }
 
+/// Up to which time each task of detect has closed its slices, by the marks in a partition of `findings` before `to`; and
+/// how many tasks there are.
+fn closed(log: &dyn Log, at: &TopicPartition, to: i64) -> Result<(u32, BTreeMap<u32, EventTime>), Failure> {
+    let range = match log.offsets(at) {
+        Err(LogError::UnknownTopic { .. }) => return Ok((0, BTreeMap::new())),
+        range => range?,
+    };
+    let to = to.min(range.end);
+    let (mut of, mut closed) = (0, BTreeMap::new());
+    place::each_record(log, at, range.start.max(to - MARKS_MAX).min(range.end), to, |record| {
+        if record.header(header::RECORD).is_some_and(|kind| RecordType::parse(kind) == Some(RecordType::StageMark))
+            && let Some(mark) = record.value.as_deref().and_then(|v| StageMark::decode(v).ok())
+        {
+            of = mark.partitions;
+            closed.insert(mark.partition, mark.closed_shared);
+        }
+        Ok(())
+    })?;
+    closed.retain(|_, time| *time != EventTime::MIN);
+    Ok((of, closed))
+}
+
+fn lowest((of, closed): &(u32, BTreeMap<u32, EventTime>)) -> Option<EventTime> {
+    if closed.len() == *of as usize { closed.values().min().copied() } else { None }
+}
+
 /// Who holds the shared slices, and each lane, by the marks that normalize has recorded.
-fn holders(log: &dyn Log, topology: &Topology) -> Result<Vec<Holder>, LogError> {
+fn holders(log: &dyn Log, topology: &Topology) -> Result<Vec<Holder>, Failure> {
     let at = TopicPartition::new(topology.names.control(), 0);
     let range = match log.offsets(&at) {
         Err(LogError::UnknownTopic { .. } | LogError::UnknownPartition { .. }) => return Ok(Vec::new()),
@@ -205,20 +241,16 @@ fn holders(log: &dyn Log, topology: &Topology) -> Result<Vec<Holder>, LogError> 
     };
     let mut marks: BTreeMap<InputRef, EventTime> = BTreeMap::new();
     let mut roster = Roster::default();
-    let mut reader = log.reader(&at, range.start.max(range.end - MARKS_MAX))?;
-    while reader.position() < range.end {
-        let records = reader.poll(PollLimit::default(), super::POLL_WAIT)?;
-        if records.is_empty() {
-            break;
-        }
-        for mark in records.iter().filter_map(|r| Mark::decode(r.value.as_deref()?).ok()) {
+    place::each_record(log, &at, range.start.max(range.end - MARKS_MAX), range.end, |record| {
+        if let Some(mark) = record.value.as_deref().and_then(|v| Mark::decode(v).ok()) {
             if mark.roster.epoch >= roster.epoch {
                 roster = mark.roster;
             }
             let known = marks.entry(mark.input).or_insert(mark.watermark);
             *known = mark.watermark.max(*known);
         }
-    }
+        Ok(())
+    })?;
     let mut lowest: BTreeMap<Option<String>, (EventTime, InputRef)> = BTreeMap::new();
     for (input, lane) in roster.partitions() {
         let watermark = marks.get(&input).copied().unwrap_or(EventTime::MIN);

@@ -1,5 +1,5 @@
 //! The command line. One subcommand per file, each with its `Args` and `pub fn run(&Args, &mut Output) -> Result<Exit,
-//! Failure>`; adding one is its file, its `mod` line, its variant of [`Command`] and its line in [`dispatch`].
+//! Failure>`; adding one is its file, its `mod` line, its variant of `Command` and its line in `dispatch`.
 //!
 //! What always holds: results go to standard output, everything else to standard error; one clear message per failure;
 //! exit code 0, 1 or 2 as `--help` says; secrets are never arguments.

@@ -8,7 +8,7 @@ use tidewatch_schemas::time::EventTime;
 use tidewatch_schemas::wire::{FORMATS, Format};
 
 use super::Failure;
-use crate::log::{Log, LogError, OffsetRange, TopicPartition};
+use crate::log::{Log, LogError, OffsetRange, PollLimit, Record, TopicPartition};
 use crate::topology::{Input, Topology};
 
 /// Names listed in a message, at most.
@@ -76,6 +76,38 @@ pub fn format(name: &str) -> Result<&'static Format, Failure> {
 pub fn input<'t>(topology: &'t Topology, topic: &str) -> Result<&'t Input, Failure> {
     let names: Vec<&str> = topology.inputs.iter().map(|i| i.topic.as_str()).collect();
     topology.inputs.iter().find(|i| i.topic == topic).ok_or_else(|| Failure::Usage(unknown("input topic", topic, &names)))
+}
+
+/// So many polls without a record before the end, and the partition counts as unreadable.
+pub const STALLED_POLLS: u32 = 30;
+
+/// Every committed record of a partition from `from` to before `to`, in order.
+pub fn each_record(
+    log: &dyn Log,
+    at: &TopicPartition,
+    from: i64,
+    to: i64,
+    mut take: impl FnMut(Record) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut reader = log.reader(at, from)?;
+    let mut stalled = 0;
+    while reader.position() < to {
+        let records = reader.poll(PollLimit::default(), super::POLL_WAIT)?;
+        if records.is_empty() {
+            // Only markers of transactions may lie before the end.
+            if reader.at_end() {
+                break;
+            }
+            stalled += 1;
+            if stalled == STALLED_POLLS {
+                return Err(Failure::Failed(format!("{at} gives nothing beyond offset {}", reader.position())));
+            }
+            continue;
+        }
+        stalled = 0;
+        records.into_iter().filter(|r| r.offset < to).try_for_each(&mut take)?;
+    }
+    Ok(())
 }
 
 /// Where reading begins in a partition.

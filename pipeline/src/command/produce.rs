@@ -65,7 +65,8 @@ pub struct Args {
 pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let topology = Topology::read(&args.topology)?;
     // Everything that can be wrong is found before the first record is written.
-    let mut source = match args.generate.plan()? {
+    let plan = args.generate.plan();
+    let mut source = match &plan {
         Some(plan) => source::generated(&topology, plan, &args.generate)?,
         None => source::files(&topology, &args.inputs, args.topic.as_deref())?,
     };
@@ -86,9 +87,11 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         Some(e) => Err(e),
     };
     bar.finish_and_clear();
-    if let Err(e) = ended {
+    match ended {
+        Ok(()) => {}
+        Err(e) if sink.committed == 0 => return Err(e),
         // What was committed is there for good: say how much that is.
-        return Err(Failure::Failed(format!("{e}; {} records were written before", sink.committed)));
+        Err(e) => return Err(Failure::Failed(format!("{e}; {} records were written before", sink.committed))),
     }
     tell(&sink, &source.passed_over, args.json, out)?;
     Ok(Exit::Good)

@@ -14,9 +14,6 @@ use crate::topology::Topology;
 /// Between two looks at all partitions while nothing comes.
 const FOLLOW_WAIT: Duration = Duration::from_millis(100);
 
-/// So many polls without a record before the end, and the partition counts as unreadable.
-const STALLED_POLLS: u32 = 30;
-
 /// Show the records of a topic, decoded
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidewatch tap topologies/quickstart.yaml signals --follow\n  \
@@ -134,7 +131,7 @@ impl Tap {
                 self.end = self.reader.position();
             }
             self.stalled += 1;
-            if self.stalled >= STALLED_POLLS {
+            if self.stalled >= place::STALLED_POLLS {
                 return Err(Failure::Failed(format!("{} gives nothing beyond offset {}", self.at, self.reader.position())));
             }
         } else {

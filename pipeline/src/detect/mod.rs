@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewatch_operators::detection::{Detection, SliceOutput};
-use tidewatch_operators::operator::Slice;
+use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::control::{Mark, StageMark, Version};
-use tidewatch_schemas::finding::Contacts;
+use tidewatch_schemas::finding::{CONTACTS_BYTES_MAX, Contacts};
 use tidewatch_schemas::header::{self, RecordType};
 use tidewatch_schemas::observation::{self, Batch, Columns, Kind};
 use tidewatch_schemas::time::EventTime;
@@ -29,8 +29,10 @@ use crate::time::{floor, slice_index, slice_start};
 use crate::versions;
 use slices::{OpenSlices, Origin, SliceLimits};
 
-/// Contacts in one record, at most.
-const CONTACTS_PER_RECORD: usize = 4096;
+/// Text of one contact, at most, bytes; a longer one (a workload name of many pages) is no name and counts for nothing.
+const CONTACT_BYTES_MAX: usize = 16 << 10;
+
+const _: () = assert!(CONTACT_BYTES_MAX < CONTACTS_BYTES_MAX / 2);
 
 /// What a detect task needs to know.
 #[derive(Clone, Debug)]
@@ -45,10 +47,14 @@ pub struct DetectConfig {
     pub obs_partitions: u32,
     /// Limits of open slices.
     pub slices: SliceLimits,
+    /// Limit of the task's state, bytes.
+    pub state_bytes_max: usize,
     /// Rules until a version says otherwise.
     pub rules: Vec<Rule>,
     /// Versions known beforehand (a backtest brings the recorded ones), by the event time from which they hold.
     pub versions: BTreeMap<EventTime, Vec<Rule>>,
+    /// Detectors that rules may name.
+    pub detectors: &'static [&'static Detector],
 }
 
 /// The task.
@@ -83,8 +89,10 @@ struct Head {
 impl DetectTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: DetectConfig) -> Self {
+        let mut detection = Detection::with(&config.rules, config.detectors);
+        detection.limit_bytes(config.state_bytes_max);
         Self {
-            detection: Detection::new(&config.rules),
+            detection,
             open: OpenSlices::new(config.slices.clone()),
             at,
             versions: config.versions.clone(),
@@ -217,10 +225,8 @@ impl DetectTask {
             })?;
             self.detection.end(slice, &in_scope, &mut output);
             let hour = slice_index(slice.start, 3_600_000_000_000);
-            if self.swept.insert(scope.clone(), hour).is_some_and(|last| last != hour)
-                && let Scope::Lane(tenant) = scope
-            {
-                self.detection.sweep(tenant, slice.start);
+            if self.swept.insert(scope.clone(), hour).is_some_and(|last| last != hour) {
+                self.detection.sweep(&in_scope, slice.start);
             }
             for (tenant, n) in duplicates {
                 out.ledger.line(&self.at.topic, &tenant).duplicate += n;
@@ -254,8 +260,9 @@ impl Task for DetectTask {
         if !std::mem::take(&mut self.untold) {
             return;
         }
-        let lanes = self.closed.iter().filter_map(|(s, t)| match s {
-            Scope::Lane(tenant) => Some((tenant.to_string(), *t)),
+        // Every lane of the roster, also those of which nothing has closed: correlate must know that it has to wait for them.
+        let lanes = self.closing.scopes().into_iter().filter_map(|scope| match &scope {
+            Scope::Lane(tenant) => Some((tenant.to_string(), self.closed.get(&scope).copied().unwrap_or(EventTime::MIN))),
             Scope::Shared => None,
         });
         let mark = StageMark {
@@ -389,18 +396,25 @@ fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output:
         ],
     };
     let mut by_tenant: BTreeMap<String, Contacts> = BTreeMap::new();
-    let contacts = output.contacts;
-    for i in 0..contacts.len() {
-        let tenant = &contacts.tenant[i];
-        let batch = by_tenant.entry(tenant.clone()).or_default();
-        batch.push(tenant, &contacts.host[i], &contacts.destination[i], contacts.at[i]);
-        if batch.len() >= CONTACTS_PER_RECORD {
-            out.answer(record(tenant, RecordType::Contacts, batch.encode().expect("cut at CONTACTS_PER_RECORD")));
-            *batch = Contacts::default();
+    let Contacts { tenant, host, destination, at: times } = output.contacts;
+    for (((tenant, host), destination), at) in tenant.into_iter().zip(host).zip(destination).zip(times) {
+        if tenant.len() + host.len() + destination.len() > CONTACT_BYTES_MAX {
+            continue;
         }
+        // Moved, not copied: of new pairs there are many.
+        let batch = match by_tenant.get_mut(&tenant) {
+            Some(batch) => batch,
+            None => by_tenant.entry(tenant.clone()).or_default(),
+        };
+        batch.tenant.push(tenant);
+        batch.host.push(host);
+        batch.destination.push(destination);
+        batch.at.push(at);
     }
-    for (tenant, batch) in by_tenant.iter().filter(|(_, b)| !b.is_empty()) {
-        out.answer(record(tenant, RecordType::Contacts, batch.encode().expect("cut at CONTACTS_PER_RECORD")));
+    for (tenant, batch) in &by_tenant {
+        for value in batch.encode_records().expect("no row is longer than CONTACT_BYTES_MAX, which a record always takes") {
+            out.answer(record(tenant, RecordType::Contacts, value));
+        }
     }
     for finding in &output.findings {
         out.answer(record(&finding.tenant, RecordType::Finding, finding.encode()));

@@ -1,7 +1,7 @@
 //! Open slices: rows that wait until their slice is complete. Batches are kept whole and shared; a slice holds indices
 //! into them. Beyond a byte limit batches spill to a local file, counted, never dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -29,6 +29,9 @@ pub struct SliceLimits {
 
 /// A batch in memory against its lz4 form on the topic: measured 5 to 9 on generated flows; the pessimistic end.
 pub const UNPACKED: usize = 9;
+
+/// Tenants whose text is shared between slices; beyond it sharing begins anew, which only costs memory.
+const TENANTS_SHARED_MAX: usize = 4096;
 
 static SPILLS: AtomicU64 = AtomicU64::new(0);
 
@@ -60,6 +63,8 @@ pub struct OpenSlices {
     next_id: u64,
     memory_bytes: usize,
     spill: Option<(File, u64)>,
+    /// Tenants met, so that equal ones are one text in all keys: comparing them costs nothing then.
+    tenants: BTreeSet<Arc<str>>,
     /// Rows spilled so far.
     pub spilled_rows: u64,
 }
@@ -89,6 +94,7 @@ impl OpenSlices {
             next_id: 0,
             memory_bytes: 0,
             spill: None,
+            tenants: BTreeSet::new(),
             spilled_rows: 0,
         }
     }
@@ -208,12 +214,11 @@ impl OpenSlices {
         rows.sort_unstable_by_key(|r| (r.key, r.time, r.batch, r.row));
 
         let mut buffer: Vec<SliceRow<'_>> = Vec::new();
-        let mut from = 0;
-        while from < rows.len() {
-            let key = rows[from].key;
-            let to = from + rows[from..].partition_point(|p| p.key == key);
-            hand_over(&batches, &rows[from..to], &mut buffer, &mut host);
-            from = to;
+        if self.tenants.len() > TENANTS_SHARED_MAX {
+            self.tenants.clear();
+        }
+        for places in rows.chunk_by(|a, b| a.key == b.key) {
+            hand_over(&batches, places, &mut buffer, &mut self.tenants, &mut host);
         }
         drop(buffer);
         self.release(slice.rows.keys());
@@ -256,6 +261,7 @@ fn hand_over<'b>(
     batches: &'b [(Arc<Batch>, u16)],
     places: &[Place],
     buffer: &mut Vec<SliceRow<'b>>,
+    tenants: &mut BTreeSet<Arc<str>>,
     host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
 ) {
     let routing = |p: &Place| batches[p.batch as usize].0.routing(p.row as usize);
@@ -292,7 +298,7 @@ fn hand_over<'b>(
         }
     }
     if others.is_empty() {
-        fill(buffer, &HostKey::from_routing(&first), false);
+        fill(buffer, &HostKey::from_routing_shared(&first, tenants), false);
     } else {
         others.push(HostKey::from_routing(&first));
         others.sort();

@@ -5,6 +5,8 @@
 
 use tidewatch_schemas::time::EventTime;
 
+use super::floor;
+
 /// Limits of an input's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputTime {
@@ -14,6 +16,9 @@ pub struct InputTime {
     pub max_future_ns: i64,
     /// At its end for so long, a partition is silent, nanoseconds of the wall clock.
     pub idle_after_ns: i64,
+    /// Silence moves time in whole slices: then the marks tell all that it ever decided, and a backtest that replays them
+    /// judges every row as it was judged.
+    pub slice_ns: i64,
 }
 
 /// What becomes of a row.
@@ -45,10 +50,10 @@ impl InputClock {
         Self { limits, highest_event: EventTime::MIN, highest_record: EventTime::MIN, silence: EventTime::MIN, quiet_since: None }
     }
 
-    /// Takes up a watermark and highest event time from before a restart.
-    pub fn resume(&mut self, highest_event: EventTime, watermark: EventTime) {
+    /// Takes up from before a restart: highest event time, highest record timestamp, watermark.
+    pub fn resume(&mut self, highest_event: EventTime, highest_record: EventTime, watermark: EventTime) {
         self.highest_event = highest_event;
-        self.highest_record = highest_event;
+        self.highest_record = highest_record;
         self.silence = watermark;
     }
 
@@ -60,8 +65,7 @@ impl InputClock {
 
     /// A row of a record with that timestamp: judges it and moves the clock.
     pub fn admit(&mut self, event_time: EventTime, timestamp: EventTime) -> Admission {
-        let ahead = event_time.since(timestamp);
-        if ahead > self.limits.max_future_ns {
+        if let Some(ahead) = Self::too_far_ahead(&self.limits, event_time, timestamp) {
             return Admission::Future(ahead);
         }
         let behind = self.watermark().since(event_time);
@@ -79,6 +83,17 @@ impl InputClock {
         rows.max(self.silence)
     }
 
+    /// Whether `at` is ahead of its record's timestamp by more than is allowed; by how much.
+    pub fn too_far_ahead(limits: &InputTime, at: EventTime, timestamp: EventTime) -> Option<i64> {
+        let ahead = at.since(timestamp);
+        (ahead > limits.max_future_ns).then_some(ahead)
+    }
+
+    /// Highest record timestamp so far.
+    pub fn highest_record(&self) -> EventTime {
+        self.highest_record
+    }
+
     /// Highest event time so far.
     pub fn highest_event(&self) -> EventTime {
         self.highest_event
@@ -93,12 +108,13 @@ impl InputClock {
         if quiet_ns < self.limits.idle_after_ns {
             return false;
         }
-        self.silence = if at == EventTime::MIN {
+        let reached = if at == EventTime::MIN {
             // Never a row: all that is known of its event times is what lateness allows against the clock.
             now.minus(self.limits.lateness_ns)
         } else {
             at.plus(quiet_ns)
         };
+        self.silence = self.silence.max(floor(reached, self.limits.slice_ns));
         true
     }
 
@@ -120,7 +136,7 @@ mod tests {
     const S: i64 = 1_000_000_000;
 
     fn clock() -> InputClock {
-        InputClock::new(InputTime { lateness_ns: 60 * S, max_future_ns: 30 * S, idle_after_ns: 30 * S })
+        InputClock::new(InputTime { lateness_ns: 60 * S, max_future_ns: 30 * S, idle_after_ns: 30 * S, slice_ns: 10 * S })
     }
 
     fn t(s: i64) -> EventTime {

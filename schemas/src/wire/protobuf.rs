@@ -6,6 +6,10 @@ use super::{Fault, shown};
 /// Bytes of a varint, at most.
 const VARINT_BYTES_MAX: usize = 10;
 
+/// Bytes of one text, at most: names, addresses, states. A longer one is none, and would make rows that no record of ours
+/// can carry.
+const TEXT_BYTES_MAX: usize = 4096;
+
 /// Wire type of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wire {
@@ -170,6 +174,9 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn text(&mut self, tag: Tag, field: &'static str) -> Result<&'a str, Fault> {
         let bytes = self.bytes(tag, field)?;
+        if bytes.len() > TEXT_BYTES_MAX {
+            return Err(Fault::TooLarge { what: field, limit: TEXT_BYTES_MAX });
+        }
         std::str::from_utf8(bytes).map_err(|_| Fault::Field { field, expected: "utf-8", got: shown(bytes) })
     }
 

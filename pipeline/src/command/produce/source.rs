@@ -70,17 +70,16 @@ enum Form {
 
 impl Generate {
     /// The plan; `None` when files are produced.
-    pub(super) fn plan(&self) -> Result<Option<Plan>, Failure> {
-        let Some(seed) = self.generate else { return Ok(None) };
-        let plan = match self.preset {
+    pub(super) fn plan(&self) -> Option<Plan> {
+        let seed = self.generate?;
+        Some(match self.preset {
             Some(Preset::Demo) => Plan::demo(seed),
             Some(Preset::Small) => Plan::small(seed),
             None => {
                 let duration_s = ((self.hours.unwrap_or(HOURS_DEFAULT) * 3_600.0) as u32).max(1);
                 Plan::office(seed, 1, self.hosts.unwrap_or(HOSTS_DEFAULT), PRESET_START, duration_s)
             }
-        };
-        Ok(Some(plan))
+        })
     }
 }
 
@@ -158,7 +157,7 @@ pub(super) fn files<'t>(topology: &'t Topology, specs: &[String], topic: Option<
 }
 
 /// The generator's records of a plan.
-pub(super) fn generated<'t>(topology: &'t Topology, plan: Plan, options: &Generate) -> Result<Source<'t>, Failure> {
+pub(super) fn generated<'t>(topology: &'t Topology, plan: &'t Plan, options: &Generate) -> Result<Source<'t>, Failure> {
     let form = options.format.unwrap_or(Form::Probectl);
     let formats: &[&'static str] = match form {
         Form::Probectl => &["probectl-flow", "probectl-ebpf"],
@@ -178,8 +177,6 @@ pub(super) fn generated<'t>(topology: &'t Topology, plan: Plan, options: &Genera
         return Err(Failure::Usage(format!("no input of the topology has one of the formats {}", formats.join(", "))));
     }
     let (start, total) = (plan.start, u64::from(plan.duration_s));
-    // The generator's iterators borrow the plan; a command makes one plan in its life.
-    let plan: &'static Plan = Box::leak(Box::new(plan));
     let items: Box<dyn Iterator<Item = (EventTime, &'static str, Item)> + 't> = match form {
         Form::Probectl => Box::new(probectl_records(plan).map(move |r| {
             let format = if r.topic == tidewatch_generator::probectl::FLOW_TOPIC { "probectl-flow" } else { "probectl-ebpf" };
