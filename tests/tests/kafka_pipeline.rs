@@ -229,9 +229,8 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
         log.create_topic(&TopicSpec::new(topic, *n)).unwrap();
     }
     let items = items(&partitions);
-    let mut steps: Vec<&[Item]> = items
-        .chunk_by(|a, b| a.at.0.div_euclid(STEP_S * SECOND_NS) == b.at.0.div_euclid(STEP_S * SECOND_NS))
-        .collect();
+    let mut steps: Vec<&[Item]> =
+        items.chunk_by(|a, b| a.at.0.div_euclid(STEP_S * SECOND_NS) == b.at.0.div_euclid(STEP_S * SECOND_NS)).collect();
     let last_steps = steps.split_off(steps.len() - 1);
     eprintln!("{} records in {} steps, {} topics", items.len(), steps.len() + 1, partitions.len());
     let mut producer = Producer { writer: log.writer("e2e-producer").unwrap(), partitions: &partitions, dealt: BTreeMap::new() };
@@ -254,9 +253,10 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
             process.check().unwrap();
         }
         if i == 0 {
-            eprintln!("first commit of correlate after {:?}", until("a first signal mark", || {
-                read(Stage::Correlate, &of(&names.findings())) > 0
-            }));
+            eprintln!(
+                "first commit of correlate after {:?}",
+                until("a first signal mark", || { read(Stage::Correlate, &of(&names.findings())) > 0 })
+            );
         } else if i == first {
             for (process, stage) in running.iter_mut().zip(STAGES) {
                 eprintln!("{stage} ended {:?} after SIGTERM", process.take().unwrap().stop(WAIT).unwrap());
@@ -309,7 +309,8 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
     std::thread::sleep(bound.saturating_sub(produced.elapsed()));
     let mut rest = running.into_iter().map(Option::unwrap);
     rest.next().unwrap().stop(WAIT).unwrap();
-    for (stage, topic, process) in [(Stage::Detect, names.obs(), rest.next()), (Stage::Correlate, names.findings(), rest.next())] {
+    for (stage, topic, process) in [(Stage::Detect, names.obs(), rest.next()), (Stage::Correlate, names.findings(), rest.next())]
+    {
         let at = of(&topic);
         let ends: Vec<i64> = at.iter().map(|at| log.offsets(at).unwrap().end).collect();
         until("the last marks are read", || committed(&names.group(stage), &at) == ends);
