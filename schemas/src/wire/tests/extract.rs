@@ -62,7 +62,7 @@ proptest! {
         let flows: Vec<_> = records.iter().map(|(n, good)| flow(*n, *good)).collect();
         let good = records.iter().filter(|(_, good)| *good).count();
         let value = flow::FlowBatch { flows }.encode_to_vec();
-        prop_assert_eq!(check("probectl-flow", &mut super::super::probectl_flow::ProbectlFlow, &value), good);
+        prop_assert_eq!(check("probectl-flow", &mut probectl_flow::ProbectlFlow, &value), good);
     }
 
     /// Elements come in any order, with fields of no interest and calls that are no rows between them.
@@ -104,7 +104,7 @@ proptest! {
             batch.encode(&mut value).unwrap();
         }
         prop_assume!(!value.is_empty());
-        prop_assert_eq!(check("probectl-ebpf", &mut super::super::probectl_ebpf::ProbectlEbpf, &value), good);
+        prop_assert_eq!(check("probectl-ebpf", &mut probectl_ebpf::ProbectlEbpf, &value), good);
     }
 
     /// Text and JSON in turn, headers of other logs and other columns in the middle, the first header from an earlier record.
@@ -152,6 +152,6 @@ fn sampled_packets_are_told_by_their_protocol() {
     let arena = Bump::new();
     let value = flow::FlowBatch { flows: vec![flow(2, true), flow(3, true)] }.encode_to_vec();
     let mut out = Decoded::default();
-    super::super::probectl_flow::ProbectlFlow.decode(&value, META, &arena, &mut out).unwrap();
+    probectl_flow::ProbectlFlow.decode(&value, META, &arena, &mut out).unwrap();
     assert_eq!(out.rows.iter().map(|r| r.row.has_true_equals()).collect::<Vec<_>>(), [true, false]);
 }
