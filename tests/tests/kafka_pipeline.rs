@@ -40,11 +40,11 @@ struct Item {
     value: Vec<u8>,
 }
 
-/// Zeek's topics with JSON lines, as its Kafka writers stream them (`_write_ts`), and probectl's flow topic; by time. The
-/// last records are alike in every partition, one moment after the plan.
+/// Zeek's topics with JSON lines, as its Kafka writers stream them (`_write_ts`), and probectl's flow topic; by time. Every
+/// partition begins and ends with a record of the same moment: one without a row yet would count from the wall clock.
 fn items(partitions: &BTreeMap<String, u32>) -> Vec<Item> {
     let mut items = Vec::new();
-    let mut last: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    let mut lines: BTreeMap<String, serde_json::Value> = BTreeMap::new();
     let plan = Plan::small(11);
     for line in zeek_lines(&plan, Style::Json).filter(|l| l.tenant == 0) {
         let topic = format!("zeek.{}", line.log.name());
@@ -53,12 +53,12 @@ fn items(partitions: &BTreeMap<String, u32>) -> Vec<Item> {
             object["_write_ts"] = line.at.as_secs_f64().into();
         }
         items.push(Item { topic: topic.clone(), at: line.at, key: None, value: object.to_string().into_bytes() });
-        last.insert(topic, object);
+        lines.insert(topic, object);
     }
     let mut flows = Plan::small(5);
     // Found only when the last slices close.
-    let end = flows.duration_s;
-    flows.attacks.push(Scan { tenant: 1, host: 9, start_s: end - 8, ..Scan::smb(30, 10.0) }.into());
+    let last_s = flows.duration_s - 8;
+    flows.attacks.push(Scan { tenant: 1, host: 9, start_s: last_s, ..Scan::smb(30, 10.0) }.into());
     let mut batch = FlowBatch::default();
     for record in probectl_records(&flows).filter(|r| r.topic == FLOW) {
         batch = FlowBatch::decode(&record.value[..]).unwrap();
@@ -67,30 +67,41 @@ fn items(partitions: &BTreeMap<String, u32>) -> Vec<Item> {
     }
     items.sort_by_key(|i| i.at);
 
+    let begin = plan.start.min(flows.start);
     let end = items.last().unwrap().at.plus(SECOND_NS);
-    for (topic, n) in partitions {
-        for i in 0..*n {
-            let (value, key) = if topic == FLOW {
-                let mut flow = batch.flows[0].clone();
-                (flow.start_unix_nano, flow.end_unix_nano, flow.observed_at_unix_nano) = (end.0, end.0, end.0);
-                flow.source_port = 50_000 + i;
-                (FlowBatch { flows: vec![flow] }.encode_to_vec(), Some(b"end".to_vec()))
-            } else {
-                let mut object = last[topic].clone();
-                object["ts"] = end.as_secs_f64().into();
-                object["uid"] = format!("Cend{i}").into();
-                if topic == "zeek.conn" {
-                    object["duration"] = 0.into();
-                }
-                if object.get("_write_ts").is_some() {
-                    object["_write_ts"] = end.as_secs_f64().into();
-                }
-                (object.to_string().into_bytes(), None)
-            };
-            items.push(Item { topic: topic.clone(), at: end, key, value });
+    let mut ends = |at: EventTime| -> Vec<Item> {
+        let of = |(topic, n): (&String, &u32)| (0..*n).map(|i| extra(topic, at, i, &batch, lines.get(topic))).collect::<Vec<_>>();
+        partitions.iter().flat_map(of).collect()
+    };
+    let mut all = ends(begin);
+    all.append(&mut items);
+    all.append(&mut ends(end));
+    all
+}
+
+/// An ordinary record, moved to another moment.
+fn extra(topic: &str, at: EventTime, i: u32, batch: &FlowBatch, line: Option<&serde_json::Value>) -> Item {
+    let (value, key) = match line {
+        None => {
+            let mut flow = batch.flows[0].clone();
+            (flow.start_unix_nano, flow.end_unix_nano, flow.observed_at_unix_nano) = (at.0, at.0, at.0);
+            flow.source_port = 50_000 + i;
+            (FlowBatch { flows: vec![flow] }.encode_to_vec(), Some(b"extra".to_vec()))
         }
-    }
-    items
+        Some(line) => {
+            let mut object = line.clone();
+            object["ts"] = at.as_secs_f64().into();
+            object["uid"] = format!("C{}-{i}", at.0).into();
+            if topic == "zeek.conn" {
+                object["duration"] = 0.into();
+            }
+            if object.get("_write_ts").is_some() {
+                object["_write_ts"] = at.as_secs_f64().into();
+            }
+            (object.to_string().into_bytes(), None)
+        }
+    };
+    Item { topic: topic.to_owned(), at, key, value }
 }
 
 /// Deals records out to the partitions of their topics, one after the other.
@@ -248,8 +259,11 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
     };
     let read = |stage: Stage, at: &[TopicPartition]| committed(&names.group(stage), at).iter().sum::<i64>();
     let (first, second, third) = (steps.len() / 4, steps.len() / 2, steps.len() * 3 / 4);
+    let t0 = Instant::now();
     for (i, step) in steps.iter().enumerate() {
+        let t = Instant::now();
         producer.produce(step);
+        eprintln!("[{:?}] step {i} of {} took {:?}", t0.elapsed(), step.len(), t.elapsed());
         for process in running.iter_mut().flatten() {
             process.check().unwrap();
         }
@@ -322,6 +336,7 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
     });
     eprintln!("signals by kind: {kinds:?}; closed up to {closes}");
     assert_eq!(got.keys().collect::<Vec<_>>(), ["acme", "brook", ZEEK_TENANT]);
+    debug(&log, &names);
     for topic in [names.rejected(), names.late()] {
         assert_eq!(log.offsets(&TopicPartition::new(&topic, 0)).unwrap().end, 0, "{topic} is empty");
     }
@@ -335,6 +350,28 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
     let inputs = files(dir, &items);
     let again = backtest("over-files", dir, &inputs);
     assert_same("live against a backtest over the source files", &without_raw(&got), &without_raw(&again));
+}
+
+fn debug(log: &dyn Log, names: &Names) {
+    use tidewatch::log::PollLimit;
+    use tidewatch_schemas::control::Mark;
+    for topic in [names.late(), names.control()] {
+        let at = TopicPartition::new(&topic, 0);
+        let end = log.offsets(&at).unwrap().end;
+        let mut reader = log.reader(&at, 0).unwrap();
+        while reader.position() < end {
+            for r in reader.poll(PollLimit::default(), WAIT).unwrap() {
+                if topic == names.control() {
+                    let mark = Mark::decode(r.value.as_deref().unwrap()).unwrap();
+                    eprintln!("{} {:?} {:?} {} at {}", r.timestamp, mark.cause, mark.input, mark.watermark, mark.input_offset);
+                } else {
+                    eprintln!("late {} {:?}", r.timestamp, r.headers);
+                    let batch = tidewatch_schemas::observation::decode(tidewatch_schemas::observation::Kind::Flow, r.value.as_deref().unwrap());
+                    if let Ok(batch) = batch { for i in 0..batch.len() { eprintln!("   {:?}", batch.row(i)); } }
+                }
+            }
+        }
+    }
 }
 
 /// The same records as files; the arguments that name them.
