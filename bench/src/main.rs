@@ -1,4 +1,4 @@
-//! The `tidewatch-bench` command: makes traffic, and (beside it, as benches) measures what it costs to analyse it.
+//! The `tidewatch-bench` command: makes traffic, ranks what was found in it, and measures what it costs to analyse it.
 //!
 //! Exit codes: 0 good; 2 usage, or something that cannot be read or written.
 
@@ -6,7 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod cost;
 mod generate;
+mod merge;
+mod rank;
 mod zeek_files;
 
 /// Traffic and measurements for tidewatch.
@@ -21,11 +24,17 @@ struct Cli {
 enum Command {
     // The help text stands at the arguments.
     Generate(generate::Args),
+    Merge(merge::Args),
+    Rank(rank::Args),
+    Cost(cost::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Rank(args) => rank::run(&args),
+        Command::Cost(args) => cost::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

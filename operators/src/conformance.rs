@@ -94,7 +94,6 @@ impl Drive {
                     row: Row::Flow(*row),
                     position,
                     primary,
-                    true_equals: false,
                 });
                 primary = false;
             }
@@ -266,7 +265,6 @@ fn a_scan_of_100_000_destinations_is_bounded_and_told_a_few_times() {
                     row: Row::Flow(*r),
                     position: Position { input: 0, offset: 0, row: 0 },
                     primary: true,
-                    true_equals: false,
                 })
                 .collect();
             detection.host(&key, key.route(), slice, &rows, &mut out);

@@ -14,7 +14,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use crate::detectors;
 use crate::key::{Host, HostKey};
-use crate::operator::{Footprint, Slice, TenantFacts};
+use crate::operator::{Detector, Footprint, Slice, TenantFacts};
 use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
 
 /// Destinations remembered per tenant; at the limit the ones silent longest go, a quarter at a time, counted.
@@ -72,20 +72,28 @@ pub struct Verdicts {
 /// Correlation of one task.
 #[derive(Debug)]
 pub struct Correlation {
+    detectors: &'static [&'static Detector],
     states: KeyedStates<TenantState>,
     verdicts: BTreeMap<String, Verdicts>,
 }
 
 impl Default for Correlation {
     fn default() -> Self {
+        Self::with(detectors::ALL)
+    }
+}
+
+impl Correlation {
+    /// For findings of these detectors.
+    pub fn with(detectors: &'static [&'static Detector]) -> Self {
         let limits = StateLimits { lifetime_ns: 30 * 86_400 * SECOND_NS, ..StateLimits::default() };
-        Self { states: KeyedStates::new(limits), verdicts: BTreeMap::new() }
+        Self { detectors, states: KeyedStates::new(limits), verdicts: BTreeMap::new() }
     }
 }
 
 impl Correlation {
     /// A closed slice of one tenant. Returns the findings that become signals, in order.
-    pub fn slice(&mut self, tenant: &str, slice: Slice, contacts: &Contacts, mut findings: Vec<Finding>) -> Vec<Finding> {
+    pub fn slice(&mut self, tenant: &str, slice: Slice, contacts: Contacts, mut findings: Vec<Finding>) -> Vec<Finding> {
         findings.sort_by(|a, b| {
             (&a.kind, &a.rule.id, &a.entity.id, &a.subject, a.decided_at).cmp(&(
                 &b.kind,
@@ -96,15 +104,16 @@ impl Correlation {
             ))
         });
         let key = HostKey { tenant: Arc::from(tenant), host: Host::Name(Arc::from("")) };
-        let Self { states, verdicts } = self;
+        let Self { detectors, states, verdicts } = self;
         let out = states.touch(&key, key.route(), slice.start, |state, _, _| {
             state.count(tenant, contacts);
-            let hosts = state.hosts_within(slice.start);
+            // Counting walks all hosts: only where somebody asks.
+            let hosts = if findings.is_empty() { 0 } else { state.hosts_within(slice.start) };
             let mut signals = Vec::new();
             for finding in findings {
                 let verdict = verdicts.entry(finding.rule.id.clone()).or_default();
                 verdict.evaluated += 1;
-                let Some(detector) = detectors::by_kind(&finding.kind) else { continue };
+                let Some(detector) = detectors.iter().find(|d| d.kind == finding.kind) else { continue };
                 let facts = state.facts(finding.contact.as_deref(), hosts);
                 let Some(finding) = (detector.judge)(finding, &facts) else {
                     verdict.dismissed += 1;
@@ -159,25 +168,28 @@ impl Correlation {
 }
 
 impl TenantState {
-    fn count(&mut self, tenant: &str, contacts: &Contacts) {
-        for i in 0..contacts.len() {
-            if contacts.tenant[i] != tenant {
-                continue;
-            }
+    fn count(&mut self, tenant: &str, contacts: Contacts) {
+        // In an order of their own: which hosts are named where only the first 64 are must not depend on which detect task
+        // spoke first.
+        let mut order: Vec<usize> = (0..contacts.len()).filter(|i| contacts.tenant[*i] == tenant).collect();
+        order.sort_unstable_by(|&a, &b| {
+            let of = |i: usize| (contacts.at[i], &contacts.host[i], &contacts.destination[i]);
+            of(a).cmp(&of(b))
+        });
+        let mut destinations = contacts.destination;
+        for i in order {
+            let name = std::mem::take(&mut destinations[i]);
             let host = xxhash_rust::xxh3::xxh3_64(contacts.host[i].as_bytes());
             let at = contacts.at[i];
             if self.hosts.len() < HOSTS_PER_TENANT_MAX || self.hosts.contains_key(&host) {
                 let last = self.hosts.entry(host).or_insert(at);
                 *last = (*last).max(at);
             }
-            if contacts.destination[i].is_empty() {
+            if name.is_empty() {
                 continue;
             }
-            let destination = self.destinations.entry(contacts.destination[i].clone()).or_insert_with(|| Destination {
-                first: at,
-                last: at,
-                ..Destination::default()
-            });
+            let new = || Destination { first: at, last: at, ..Destination::default() };
+            let destination = self.destinations.entry(name).or_insert_with(new);
             destination.first = destination.first.min(at);
             destination.last = destination.last.max(at);
             if !destination.hosts.contains(&host) {
@@ -236,7 +248,7 @@ mod tests {
     fn contacts(of: &[(&str, &str)]) -> Contacts {
         let mut c = Contacts::default();
         for (host, destination) in of {
-            c.push("t1", host, destination, EventTime::from_secs(10));
+            c.push("t1", host, *destination, EventTime::from_secs(10));
         }
         c
     }
@@ -244,7 +256,7 @@ mod tests {
     #[test]
     fn prevalence_counts_hosts_not_contacts() {
         let mut state = TenantState::default();
-        state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
+        state.count("t1", contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
         let facts = state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20)));
         assert_eq!((facts.hosts, facts.knowing), (3, 2));
     }
@@ -252,7 +264,7 @@ mod tests {
     #[test]
     fn another_tenants_contacts_do_not_count() {
         let mut state = TenantState::default();
-        state.count("t2", &contacts(&[("a", "x")]));
+        state.count("t2", contacts(&[("a", "x")]));
         assert_eq!(state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20))).knowing, 0);
     }
 }

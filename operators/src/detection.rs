@@ -8,7 +8,7 @@ use tidewatch_schemas::time::EventTime;
 use crate::detectors;
 use crate::door::{Door, DoorStats};
 use crate::key::HostKey;
-use crate::operator::{Position, Seen, Slice};
+use crate::operator::{Detector, Position, Seen, Slice};
 use crate::rule::Rule;
 use crate::runtime::{Env, Instance, RestoreError, StateStats};
 
@@ -23,8 +23,6 @@ pub struct SliceRow<'a> {
     pub position: Position,
     /// False on a copy under a second key.
     pub primary: bool,
-    /// Its format has true equals.
-    pub true_equals: bool,
 }
 
 impl SliceRow<'_> {
@@ -49,11 +47,19 @@ pub struct SliceOutput {
     pub duplicates: u64,
 }
 
+/// Rows whose room is kept for the next host; what a scanning host took goes back.
+const ROOM_ROWS_MAX: usize = 4096;
+
 /// The operators of one task.
 pub struct Detection {
+    detectors: &'static [&'static Detector],
     door: Door,
     instances: Vec<Box<dyn Instance>>,
     inputs: Vec<(String, u32)>,
+    /// Limit on all states; `None` = the defaults of each.
+    bytes_max: Option<usize>,
+    /// Room for one host's rows; empty between hosts.
+    room: Vec<Seen<'static>>,
 }
 
 impl std::fmt::Debug for Detection {
@@ -72,7 +78,7 @@ pub struct RuleStats {
 }
 
 /// Name under which the door's states travel in snapshots; no rule id may be equal (ids hold no space).
-const DOOR: &str = "the door";
+pub(crate) const DOOR: &str = "the door";
 
 /// A state group of an operator: (operator, key group).
 pub type Part = (String, u16);
@@ -80,7 +86,12 @@ pub type Part = (String, u16);
 impl Detection {
     /// Operators for the enabled rules, in their order.
     pub fn new(rules: &[Rule]) -> Self {
-        let mut detection = Self { door: Door::default(), instances: Vec::new(), inputs: Vec::new() };
+        Self::with(rules, detectors::ALL)
+    }
+
+    /// Operators of other detectors than [`detectors::ALL`]: for tests that bring their own.
+    pub fn with(rules: &[Rule], detectors: &'static [&'static Detector]) -> Self {
+        let mut detection = Self { detectors, door: Door::default(), instances: Vec::new(), inputs: Vec::new(), bytes_max: None, room: Vec::new() };
         detection.set_rules(rules);
         detection
     }
@@ -89,7 +100,7 @@ impl Detection {
     pub fn set_rules(&mut self, rules: &[Rule]) {
         let mut old = std::mem::take(&mut self.instances);
         for rule in rules.iter().filter(|r| r.enabled) {
-            let Some(detector) = detectors::by_rule_kind(&rule.kind) else { continue };
+            let Some(detector) = detectors::of_rule_kind(self.detectors, &rule.kind) else { continue };
             let kept = old.iter().position(|i| i.rule().id == rule.id && i.rule().kind == rule.kind);
             self.instances.push(match kept {
                 Some(at) => {
@@ -100,6 +111,20 @@ impl Detection {
                 None => (detector.build)(rule),
             });
         }
+        self.share_limit();
+    }
+
+    /// Limits the state of the task, bytes: a quarter for the door, the rest in equal parts for the rules.
+    pub fn limit_bytes(&mut self, bytes_max: usize) {
+        self.bytes_max = Some(bytes_max);
+        self.share_limit();
+    }
+
+    fn share_limit(&mut self) {
+        let Some(bytes_max) = self.bytes_max else { return };
+        self.door.limit_bytes(bytes_max / 4);
+        let share = bytes_max / 4 * 3 / self.instances.len().max(1);
+        self.instances.iter_mut().for_each(|i| i.limit_bytes(share));
     }
 
     /// Index of an input partition, for [`Position::input`]. At most 65,536; further ones share the last index.
@@ -123,11 +148,14 @@ impl Detection {
 
     /// One host's rows of a slice, sorted by [`SliceRow::order`].
     pub fn host(&mut self, key: &HostKey, route: u64, slice: Slice, rows: &[SliceRow<'_>], out: &mut SliceOutput) {
-        let mut seen: Vec<Seen<'_>> = Vec::with_capacity(rows.len());
+        let mut seen: Vec<Seen<'_>> = emptied(std::mem::take(&mut self.room));
         out.duplicates += self.door.rows(key, route, slice, rows, &mut seen, &mut out.contacts);
         let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings };
         for instance in &mut self.instances {
             instance.rows(key, route, &seen, &mut env);
+        }
+        if seen.capacity() <= ROOM_ROWS_MAX {
+            self.room = emptied(seen);
         }
     }
 
@@ -146,10 +174,10 @@ impl Detection {
         self.door.enforce();
     }
 
-    /// Frees what has outlived its lifetime.
-    pub fn sweep(&mut self, tenant: &str, now: EventTime) {
-        self.door.sweep(tenant, now);
-        self.instances.iter_mut().for_each(|i| i.sweep(tenant, now));
+    /// Frees what tenants in scope have kept beyond its lifetime.
+    pub fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
+        self.door.sweep(in_scope, now);
+        self.instances.iter_mut().for_each(|i| i.sweep(in_scope, now));
     }
 
     /// State groups to write: those changed since the last [`Self::clean`], or all.
@@ -194,4 +222,10 @@ impl Detection {
     pub fn reads(&self, kind: Kind) -> bool {
         self.instances.iter().any(|i| i.detector().reads.contains(&kind))
     }
+}
+
+/// The room that rows took, free of what they borrowed. (Collecting in place keeps the allocation.)
+fn emptied<'b>(mut seen: Vec<Seen<'_>>) -> Vec<Seen<'b>> {
+    seen.clear();
+    seen.into_iter().filter_map(|_| None).collect()
 }

@@ -9,7 +9,12 @@ pub static ALL: &[&Detector] = &[&beaconing::DETECTOR, &egress_volume::DETECTOR,
 
 /// The detector of a rule kind.
 pub fn by_rule_kind(kind: &str) -> Option<&'static Detector> {
-    ALL.iter().copied().find(|d| d.rule_kind == kind)
+    of_rule_kind(ALL, kind)
+}
+
+/// The detector of a rule kind in a list.
+pub fn of_rule_kind(list: &[&'static Detector], kind: &str) -> Option<&'static Detector> {
+    list.iter().copied().find(|d| d.rule_kind == kind)
 }
 
 /// The detector of a signal kind.

@@ -1,7 +1,7 @@
 //! The door of detect: what every detector would otherwise have to do for itself, done once. Per host it
 //!
-//! - recognises rows that are the same event told twice (identical rows lie side by side in the slice order; a format
-//!   with true equals, such as sampled packets, is told apart),
+//! - recognises rows that are the same event told twice (identical rows lie side by side in the slice order; rows
+//!   with true equals, sampled packets, are told apart),
 //! - infers who opened a connection where the source does not say,
 //! - merges the re-exports of one long connection, and its two directions, and its sightings through several exporters,
 //!   so that one connection opens once and its octets count once,
@@ -103,7 +103,9 @@ impl Door {
             }
             let mut budget = CONTACTS_PER_SLICE_MAX;
             for (i, row) in rows.iter().enumerate() {
-                if i > 0 && !row.true_equals && rows[i - 1].row.compare_content(&row.row).is_eq() {
+                // The time is part of the content; it alone tells most neighbours apart.
+                let again = |last: &SliceRow<'_>| last.at == row.at && last.row.compare_content(&row.row).is_eq();
+                if i > 0 && !row.row.has_true_equals() && again(&rows[i - 1]) {
                     stats.duplicates += 1;
                     duplicates += u64::from(row.primary);
                     continue;
@@ -139,14 +141,19 @@ impl Door {
         })
     }
 
+    /// Another limit on its states, bytes.
+    pub fn limit_bytes(&mut self, bytes_max: usize) {
+        self.states.limit_bytes(bytes_max);
+    }
+
     /// Keeps byte limits.
     pub fn enforce(&mut self) {
         self.states.enforce();
     }
 
     /// Frees what has outlived its lifetime.
-    pub fn sweep(&mut self, tenant: &str, now: EventTime) {
-        self.states.sweep(tenant, now);
+    pub fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
+        self.states.sweep(in_scope, now);
     }
 
     /// Key groups to write.
@@ -192,7 +199,7 @@ fn meet_peer(
     };
     if admit(state, hash, budget, stats) {
         match peer.address {
-            Some(address) => contacts.push(&key.tenant, &key.host, &address.to_string(), at),
+            Some(address) => contacts.push(&key.tenant, &key.host, address.to_string(), at),
             None => contacts.push(&key.tenant, &key.host, peer.name.unwrap_or(""), at),
         }
     }

@@ -1,5 +1,6 @@
 //! Whose state it is: a tenant and one of its hosts.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,6 +24,15 @@ pub enum Host {
     Address(Address),
     /// Known only by name.
     Name(Arc<str>),
+}
+
+impl Host {
+    fn from_routing(routing: &Routing<'_>) -> Self {
+        match routing.host_address {
+            Some(address) => Self::Address(address),
+            None => Self::Name(routing.host_name.unwrap_or("").into()),
+        }
+    }
 }
 
 impl fmt::Display for Host {
@@ -52,11 +62,18 @@ pub struct HostKey {
 impl HostKey {
     /// From a row's routing columns.
     pub fn from_routing(routing: &Routing<'_>) -> Self {
-        let host = match routing.host_address {
-            Some(address) => Host::Address(address),
-            None => Host::Name(routing.host_name.unwrap_or("").into()),
-        };
-        Self { tenant: routing.tenant.into(), host }
+        Self { tenant: routing.tenant.into(), host: Host::from_routing(routing) }
+    }
+
+    /// The same, sharing the tenant's text with the keys made before: rows of one tenant come by the thousand.
+    pub fn from_routing_shared(routing: &Routing<'_>, tenants: &mut BTreeSet<Arc<str>>) -> Self {
+        let key = |tenant: Arc<str>| Self { tenant, host: Host::from_routing(routing) };
+        if let Some(tenant) = tenants.get(routing.tenant) {
+            return key(tenant.clone());
+        }
+        let tenant: Arc<str> = routing.tenant.into();
+        tenants.insert(tenant.clone());
+        key(tenant)
     }
 
     /// The routing key.

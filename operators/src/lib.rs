@@ -13,6 +13,8 @@ pub mod detectors;
 pub mod door;
 pub mod egress_volume;
 mod ends;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod key;
 pub mod lateral;
 pub mod operator;

@@ -259,7 +259,8 @@ impl RawRows {
 
     /// Heap bytes.
     pub fn heap_bytes(&self) -> usize {
-        self.0.capacity() * std::mem::size_of::<(u16, i64, i64, u32)>()
+        // By length: a state restored from a snapshot must count as many bytes as the one that was written.
+        self.0.len() * size_of::<(u16, i64, i64, u32)>()
     }
 }
 
@@ -333,6 +334,12 @@ pub struct Detector {
     pub build: fn(&Rule) -> Box<dyn crate::runtime::Instance>,
     /// The tenant's view: may raise or lower confidence, complete `why` and evidence, or drop the candidate (`None`).
     pub judge: fn(Finding, &TenantFacts) -> Option<Finding>,
+}
+
+impl std::fmt::Debug for Detector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind)
+    }
 }
 
 /// Names and values of a rule's thresholds, defaults filled in.

@@ -6,15 +6,16 @@ mod parse;
 mod set;
 
 pub use defaults::{DEFAULTS, DefaultRules};
-pub use parse::{KINDS_OF_SEVERITY, RULE_ID_BYTES_MAX, RULES_MAX, SUPPRESS_MAX, TEXT_BYTES_MAX, parse};
+pub use parse::{FIELDS, KINDS_OF_SEVERITY, RULE_ID_BYTES_MAX, RULES_MAX, SUPPRESS_MAX, TEXT_BYTES_MAX, parse};
 pub use set::{RuleSet, Source};
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tidewatch_schemas::signal::Severity;
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     /// Unique id.
     pub id: String,

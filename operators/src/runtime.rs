@@ -36,8 +36,10 @@ pub trait Instance: Send {
     fn wake(&mut self, in_scope: &dyn Fn(&str) -> bool, env: &mut Env<'_>);
     /// Keeps byte limits; once a slice.
     fn enforce(&mut self);
+    /// Another limit on its states, bytes.
+    fn limit_bytes(&mut self, bytes_max: usize);
     /// Frees what has outlived its lifetime.
-    fn sweep(&mut self, tenant: &str, now: EventTime);
+    fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime);
     /// Key groups to write: those changed since [`Instance::clean`], or all that hold a key.
     fn groups(&self, changed_only: bool) -> Vec<u16>;
     /// Forgets which groups changed.
@@ -133,8 +135,12 @@ impl<O: Operator> Instance for Store<O> {
         self.states.enforce();
     }
 
-    fn sweep(&mut self, tenant: &str, now: EventTime) {
-        self.states.sweep(tenant, now);
+    fn limit_bytes(&mut self, bytes_max: usize) {
+        self.states.limit_bytes(bytes_max);
+    }
+
+    fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
+        self.states.sweep(in_scope, now);
     }
 
     fn groups(&self, changed_only: bool) -> Vec<u16> {

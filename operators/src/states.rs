@@ -107,6 +107,12 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         }
     }
 
+    /// Another limit on all states of the task; one tenant may take three quarters of it.
+    pub fn limit_bytes(&mut self, task_bytes_max: usize) {
+        self.limits.task_bytes_max = task_bytes_max;
+        self.limits.tenant_bytes_max = task_bytes_max / 4 * 3;
+    }
+
     /// Runs `work` on one key's state, then accounts for its bytes and its wish to be woken. `work` gets the state and
     /// returns (wake wish, forget).
     pub fn touch<T>(
@@ -210,12 +216,12 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         }
     }
 
-    /// Frees keys of a tenant that have outlived their lifetime at `now`. Has no effect on any answer.
-    pub fn sweep(&mut self, tenant: &str, now: EventTime) {
+    /// Frees keys of tenants in scope that have outlived their lifetime at `now`. Has no effect on any answer.
+    pub fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
         let mut dead = Vec::new();
         for group in &self.groups {
             for (key, slot) in &group.keys {
-                if &*key.tenant == tenant && now.since(slot.touched) > self.limits.lifetime_ns {
+                if now.since(slot.touched) > self.limits.lifetime_ns && in_scope(&key.tenant) {
                     dead.push(key.clone());
                 }
             }

@@ -18,6 +18,7 @@ use crate::log::{Log, LogError, PollLimit, Reader, TopicPartition};
 use crate::run::{Run, RunError};
 use crate::task::Progress;
 use crate::topology::{Input, LogChoice, Registry, Tenancy, Topology};
+use crate::versions::{self, VersionError};
 use crate::worker::{Bound, Clock};
 
 /// Partitions of a backtest's internal topics: signals do not depend on it, one thread gains nothing from more.
@@ -34,8 +35,10 @@ pub struct BacktestConfig {
     pub tenant: Option<String>,
     /// Networks that count as internal, besides the private ranges.
     pub internal: Vec<IpNet>,
-    /// Rules.
+    /// Rules: those of files, and of topics that no run has recorded rules for.
     pub rules: Vec<Rule>,
+    /// Use `rules` for topics too, whatever a live run recorded.
+    pub own_rules: bool,
     /// The end of the inputs closes everything; `None` = for files yes, for topics no.
     pub flush: Option<bool>,
     /// Log of the topics among the inputs.
@@ -83,6 +86,9 @@ pub enum BacktestError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// Recorded rules.
+    #[error(transparent)]
+    Versions(#[from] VersionError),
     /// The run.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -105,7 +111,12 @@ pub fn run(config: &BacktestConfig, clock: Clock, mut progress: impl FnMut(Done)
     plan.fill(config)?;
     let Plan { topology, sources, bounds, recorded, files, .. } = plan;
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let versions = match &config.log {
+        Some(log) if !config.own_rules => versions::by_time(&**log, &topology)?,
+        _ => BTreeMap::new(),
+    };
     let run = Run {
+        versions,
         source: Arc::new(sources),
         bounds,
         recorded,

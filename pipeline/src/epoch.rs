@@ -155,9 +155,9 @@ impl Outputs {
     /// Silent while true: the hash goes on, records and counts are dropped.
     pub fn mute(&mut self, muted: bool) {
         self.muted = muted;
-        if muted {
-            self.ledger = Ledger::default();
-        }
+        // What was counted while silent was counted when it was committed.
+        self.ledger = Ledger::default();
+        self.urgent = false;
     }
 
     /// Whether it is silent.

@@ -7,6 +7,8 @@ pub mod correlate;
 pub mod deliver;
 pub mod detect;
 pub mod epoch;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod input;
 pub mod log;
 pub mod normalize;
@@ -16,4 +18,5 @@ pub mod snapshot;
 pub mod task;
 pub mod time;
 pub mod topology;
+pub mod versions;
 pub mod worker;

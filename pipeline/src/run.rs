@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tidewatch_operators::operator::Detector;
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::address::Classifier;
 use tidewatch_schemas::control::{Roster, RosterInput};
@@ -18,7 +19,7 @@ use crate::correlate::{CorrelateConfig, CorrelateTask};
 use crate::detect::slices::SliceLimits;
 use crate::detect::{DetectConfig, DetectTask};
 use crate::epoch::Ledger;
-use crate::log::{Log, LogError, Member, PollLimit, TopicPartition, TopicSpec};
+use crate::log::{CommitError, Log, LogError, Member, PollLimit, TopicPartition, TopicSpec};
 use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
@@ -26,13 +27,16 @@ use crate::snapshot::SnapshotStore;
 use crate::task::Progress;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
-use crate::worker::{Bound, Clock, MakeTask, Pace, Recovery, Step, Worker, WorkerConfig, WorkerError};
+use crate::worker::{Absent, Bound, Clock, MakeTask, Pace, Recovery, Step, Worker, WorkerConfig, WorkerError};
 
 /// Marks read back from the control topic at a start, at most: enough to know where everybody is.
 const CONTROL_TAIL: i64 = 10_000;
 
 /// An idle worker looks again after so long.
 const IDLE_WAIT: Duration = Duration::from_millis(20);
+
+/// A worker that could not reach the log starts again after so long.
+const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What can stop a run.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,18 @@ pub enum RunError {
     },
 }
 
+impl RunError {
+    /// The log did not answer: worth trying again.
+    fn is_unreachable(&self) -> bool {
+        let log = match self {
+            Self::Log(log) | Self::Worker { source: WorkerError::Log(log), .. } => log,
+            Self::Worker { source: WorkerError::Commit(CommitError::Log(log)), .. } => log,
+            _ => return false,
+        };
+        matches!(log, LogError::Unreachable { .. })
+    }
+}
+
 /// What the workers of one run share, for people and for each other.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -69,6 +85,8 @@ pub struct Shared {
     /// Per stage: it has finished.
     done: [Arc<AtomicBool>; 3],
     pace: Arc<Pace>,
+    absent: Arc<Absent>,
+    roster: Arc<Mutex<Roster>>,
 }
 
 /// How a topology is run.
@@ -87,6 +105,8 @@ pub struct Run {
     pub bounds: BTreeMap<TopicPartition, Bound>,
     /// Silences recorded by an earlier run.
     pub recorded: BTreeMap<TopicPartition, VecDeque<(i64, EventTime)>>,
+    /// Rule versions known beforehand.
+    pub versions: BTreeMap<EventTime, Vec<Rule>>,
     /// Where snapshots go.
     pub snapshots: Option<SnapshotStore>,
     /// One poll.
@@ -95,6 +115,8 @@ pub struct Run {
     pub trim: bool,
     /// Number of this process among its peers: part of its writers' ids.
     pub ordinal: u32,
+    /// Detectors that rules may name; all of them, but for tests that bring their own.
+    pub detectors: &'static [&'static Detector],
 }
 
 impl std::fmt::Debug for Run {
@@ -114,10 +136,12 @@ impl Run {
             clock,
             bounds: BTreeMap::new(),
             recorded: BTreeMap::new(),
+            versions: BTreeMap::new(),
             snapshots: None,
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
+            detectors: tidewatch_operators::detectors::ALL,
         }
     }
 
@@ -149,7 +173,9 @@ impl Run {
             ledger: Arc::default(),
             board: Arc::default(),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
-            pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64)),
+            pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64, self.lanes())),
+            absent: Arc::new(Absent::new(self.topology.time.hold_at_most.map(|d| d.as_nanos() as i64))),
+            roster: Arc::default(),
         }
     }
 
@@ -162,7 +188,7 @@ impl Run {
         let at = |source: WorkerError| RunError::Worker { stage: stage.name(), source };
         let replay = || Recovery::Replay { snapshots: self.snapshots.clone(), every: self.topology.snapshots.every };
         let (topics, make, recovery): (Vec<String>, MakeTask, Recovery) = match stage {
-            Stage::Normalize => (self.input_names(), self.make_normalize()?, Recovery::Note),
+            Stage::Normalize => (self.input_names(), self.make_normalize(shared)?, Recovery::Note),
             Stage::Detect => (vec![names.obs()], self.make_detect(), replay()),
             _ => (vec![names.findings()], self.make_correlate(), replay()),
         };
@@ -188,6 +214,7 @@ impl Run {
             clock: self.clock.clone(),
             bounds: if normalize { self.bounds.clone() } else { BTreeMap::new() },
             pace: normalize.then(|| shared.pace.clone()),
+            absent: normalize.then(|| (shared.absent.clone(), shared.roster.clone())),
             control,
             upstream_done: shared.done[place].clone(),
             ledger: shared.ledger.clone(),
@@ -196,6 +223,24 @@ impl Run {
             trim: self.trim && !normalize,
         })
         .map_err(at)
+    }
+
+    /// Looks how many partitions the inputs have now. A partition that was added holds slices as soon as anybody's next
+    /// mark names it.
+    pub fn refresh_roster(&self, shared: &Shared) -> Result<(), LogError> {
+        let mut inputs = Vec::new();
+        for input in &self.topology.inputs {
+            let lane = input.lane.as_ref().map(|l| l.tenant.clone());
+            let partitions = self.source.partitions(&input.topic)?;
+            inputs.push(RosterInput { topic: input.topic.clone(), partitions, lane });
+        }
+        let epoch = inputs.iter().map(|r| u64::from(r.partitions)).sum();
+        *shared.roster.lock().unwrap_or_else(PoisonError::into_inner) = Roster::new(epoch, inputs);
+        Ok(())
+    }
+
+    fn lanes(&self) -> BTreeMap<String, Option<String>> {
+        self.topology.inputs.iter().map(|i| (i.topic.clone(), i.lane.as_ref().map(|l| l.tenant.clone()))).collect()
     }
 
     fn input_names(&self) -> Vec<String> {
@@ -212,11 +257,10 @@ impl Run {
         Ok(self.log.reader(&at, range.start.max(range.end - CONTROL_TAIL))?)
     }
 
-    fn make_normalize(&self) -> Result<MakeTask, RunError> {
+    fn make_normalize(&self, shared: &Shared) -> Result<MakeTask, RunError> {
         let topology = &self.topology;
         let names = &topology.names;
         let mut inputs = Vec::new();
-        let mut roster = Vec::new();
         for input in &topology.inputs {
             let lane = input.lane.as_ref().map(|l| l.tenant.clone());
             let tenancy = match &input.tenancy {
@@ -230,7 +274,6 @@ impl Run {
                     lane: lane.as_deref().map(Arc::from),
                 },
             };
-            roster.push(RosterInput { topic: input.topic.clone(), partitions: self.source.partitions(&input.topic)?, lane });
             inputs.push(InputConfig {
                 topic: input.topic.clone(),
                 format: FORMATS.iter().find(|f| f.name == input.format.name).unwrap_or(&FORMATS[0]),
@@ -238,6 +281,7 @@ impl Run {
                     lateness_ns: input.lateness.as_nanos() as i64,
                     max_future_ns: topology.time.max_future.as_nanos() as i64,
                     idle_after_ns: topology.time.idle_after.as_nanos() as i64,
+                    slice_ns: topology.time.slice.as_nanos() as i64,
                 },
                 tenancy,
             });
@@ -251,7 +295,7 @@ impl Run {
                 .find(|t| t.name == names.rejected())
                 .map_or(1 << 20, |t| t.record_bytes_max),
         };
-        let epoch = roster.iter().map(|r| u64::from(r.partitions)).sum();
+        self.refresh_roster(shared)?;
         let all = inputs.clone();
         let base = NormalizeConfig {
             inputs: Vec::new(),
@@ -262,11 +306,24 @@ impl Run {
             late: names.late(),
             rejected,
             classifier: Arc::new(Classifier::new(topology.internal.clone())),
-            roster: Roster::new(epoch, roster),
+            roster: shared.roster.clone(),
+            absent: shared.absent.clone(),
             recorded: VecDeque::new(),
         };
         let recorded = self.recorded.clone();
+        let (source, roster) = (self.source.clone(), shared.roster.clone());
         Ok(Box::new(move |at| {
+            // Asked again for every task: a partition that was added since the start must stand on the roster that its own
+            // task tells.
+            let mut known = roster.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inputs = known.inputs.clone();
+            for input in &mut inputs {
+                let now = source.partitions(&input.topic).unwrap_or(input.partitions);
+                let own = if input.topic == at.topic { at.partition + 1 } else { 0 };
+                input.partitions = input.partitions.max(now).max(own);
+            }
+            *known = Roster::new(inputs.iter().map(|r| u64::from(r.partitions)).sum(), inputs);
+            drop(known);
             let own = all.iter().find(|i| i.topic == at.topic).cloned();
             let mut config = base.clone();
             config.holds = own.is_some();
@@ -283,12 +340,14 @@ impl Run {
             findings: (topology.names.findings(), topology.findings.partitions),
             late: topology.names.late(),
             obs_partitions: topology.obs.partitions,
-            true_equals: FORMATS.iter().filter(|f| f.true_equals).map(|f| f.name).collect(),
             slices: SliceLimits {
                 bytes_max: usize::try_from(topology.limits.slice_bytes).unwrap_or(usize::MAX),
                 spill_dir: topology.limits.spill_dir.clone(),
             },
+            state_bytes_max: usize::try_from(topology.limits.state_bytes).unwrap_or(usize::MAX),
             rules: self.rules.clone(),
+            versions: self.versions.clone(),
+            detectors: self.detectors,
         };
         Box::new(move |at| Box::new(DetectTask::new(at.clone(), config.clone())))
     }
@@ -298,6 +357,7 @@ impl Run {
             slice_ns: self.topology.time.slice.as_nanos() as i64,
             signals: (self.topology.names.signals(), self.topology.signals.partitions),
             source: self.topology.names.deployment().unwrap_or("tidewatch").to_owned(),
+            detectors: self.detectors,
         };
         Box::new(move |at| Box::new(CorrelateTask::new(at.clone(), config.clone())))
     }
@@ -400,12 +460,24 @@ impl Run {
         for_good: bool,
     ) -> Result<(), RunError> {
         let at = |source| RunError::Worker { stage: stage.name(), source };
-        let mut worker = self.worker(stage, index, of, shared)?;
-        while !stop.load(Ordering::Acquire) {
-            if worker.step(IDLE_WAIT).map_err(at)? == Step::Done {
-                break;
+        loop {
+            let result = self.worker(stage, index, of, shared).and_then(|mut worker| {
+                while !stop.load(Ordering::Acquire) {
+                    if worker.step(IDLE_WAIT).map_err(at)? == Step::Done {
+                        break;
+                    }
+                }
+                worker.stop(for_good).map_err(at)
+            });
+            match result {
+                // What cannot be reached comes back or not; either way nothing that is committed is lost. The tasks start
+                // again from there.
+                Err(error) if error.is_unreachable() && !stop.load(Ordering::Acquire) => {
+                    tracing::warn!(stage = stage.name(), %error, "trying again");
+                    std::thread::sleep(UNREACHABLE_PAUSE);
+                }
+                result => return result,
             }
         }
-        worker.stop(for_good).map_err(at)
     }
 }

@@ -73,6 +73,11 @@ pub struct Progress {
 
 /// A stage's work on one partition.
 pub trait Task: Send {
+    /// The first record to come lies at or after `position`.
+    fn begin(&mut self, position: i64) {
+        let _ = position;
+    }
+
     /// One record, in order. Outputs are a function of the records alone.
     fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError>;
 
@@ -81,12 +86,8 @@ pub trait Task: Send {
         let _ = (now, at_end);
     }
 
-    /// Reading begins at `offset`, once, before anything else: what is decided before the first record has a place too.
-    fn begin(&mut self, offset: i64) {
-        let _ = offset;
-    }
-
-    /// The input has ended: no record will come (files, bounded ranges). `closes` says that its time has ended too.
+    /// No record will come (files, bounded ranges). `closes` says that the input's time ends with it, so that its last
+    /// slices close; otherwise only what was recorded about the range still counts.
     fn end(&mut self, closes: bool) {
         let _ = closes;
     }

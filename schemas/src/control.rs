@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::time::EventTime;
 
@@ -17,6 +17,9 @@ pub const CONTROL_VERSION: u32 = 1;
 
 /// Largest control record, bytes: below the 1 MiB of a topic's record, with room for key and headers.
 pub const CONTROL_BYTES_MAX: usize = 1_000_000;
+
+/// Partitions of all inputs of a roster together, at most: five times what one Kafka broker is advised to hold.
+pub const ROSTER_PARTITIONS_MAX: u32 = 20_000;
 
 /// An input partition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,8 +63,19 @@ pub struct RosterInput {
 pub struct Roster {
     /// Grows with every change.
     pub epoch: u64,
-    /// Inputs, sorted by topic: [`Roster::new`] sees to it.
+    /// Inputs, sorted by topic: [`Roster::new`] sees to it. At most [`ROSTER_PARTITIONS_MAX`] partitions are read.
+    #[serde(deserialize_with = "bounded")]
     pub inputs: Vec<RosterInput>,
+}
+
+/// Whoever reads a roster walks its partitions, so their number cannot be the writer's word alone.
+fn bounded<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RosterInput>, D::Error> {
+    let inputs = Vec::<RosterInput>::deserialize(from)?;
+    let partitions = inputs.iter().fold(0u32, |sum, input| sum.saturating_add(input.partitions));
+    if partitions > ROSTER_PARTITIONS_MAX {
+        return Err(D::Error::custom(format_args!("{partitions} partitions, at most {ROSTER_PARTITIONS_MAX} can be read")));
+    }
+    Ok(inputs)
 }
 
 impl Roster {
@@ -323,6 +337,17 @@ mod tests {
         };
         assert!(matches!(large.encode(), Err(ControlError::TooLarge { .. })));
         assert!(matches!(Mark::decode(&vec![b' '; CONTROL_BYTES_MAX + 1]), Err(ControlError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_roster_of_too_many_partitions_is_refused() {
+        let line = text(mark().encode().unwrap());
+        for partitions in ["20000", "4294967295"] {
+            let many = line.replacen("\"partitions\":8", &format!("\"partitions\":{partitions}"), 1);
+            assert!(Mark::decode(many.as_bytes()).is_err(), "{partitions}");
+        }
+        let most = line.replacen("\"partitions\":8", "\"partitions\":19999", 1);
+        assert!(Mark::decode(most.as_bytes()).is_ok());
     }
 
     #[test]

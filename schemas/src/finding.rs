@@ -75,11 +75,19 @@ pub struct Contacts {
 
 impl Contacts {
     /// Adds an entry.
-    pub fn push(&mut self, tenant: &str, host: &impl std::fmt::Display, destination: &str, at: EventTime) {
+    pub fn push(&mut self, tenant: &str, host: &impl std::fmt::Display, destination: impl Into<String>, at: EventTime) {
         self.tenant.push(tenant.to_owned());
         self.host.push(host.to_string());
-        self.destination.push(destination.to_owned());
+        self.destination.push(destination.into());
         self.at.push(at);
+    }
+
+    /// Adds the entries of another.
+    pub fn append(&mut self, mut other: Self) {
+        self.tenant.append(&mut other.tenant);
+        self.host.append(&mut other.host);
+        self.destination.append(&mut other.destination);
+        self.at.append(&mut other.at);
     }
 
     /// Entries.

@@ -79,7 +79,7 @@ fn the_suite_holds() {
     let make = |_want| Fixture {
         log: Arc::new(broker.log()),
         // Retention works in the broker's own time; its partitions have no limit of ours.
-        capabilities: Capabilities { retention_at_once: false, byte_limit: false, takes_over: true },
+        capabilities: Capabilities { retention_at_once: false, byte_limit: false, ..Capabilities::LOCAL },
         prefix: broker.name("suite") + "-",
         patience: WAIT,
         keep: Box::new(()),

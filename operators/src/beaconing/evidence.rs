@@ -105,17 +105,23 @@ pub fn weigh(gaps: &[f64], floor_s: f64) -> Option<Fit> {
     let (wide_s, tight_s) = (mean(wide), mean(densest(&sorted, 1.35)));
 
     let against = null::ln_likelihood(gaps, floor_s);
+    // What depends on the gap alone, and later on the gap and one sleep alone, is worked out once.
+    let ln_gaps: Vec<f64> = gaps.iter().map(|g| log(*g)).collect();
+    let floors: Vec<[f64; FOREIGN.len()]> = gaps.iter().map(|g| FOREIGN.map(|(foreign, _)| foreign / (g * LN_RANGE))).collect();
+    let mut cores: Vec<f64> = Vec::with_capacity(gaps.len());
     let mut all = Vec::with_capacity(ALTERNATIVES.len() * LOST.len() * FOREIGN.len());
     let mut best: Option<(f64, Fit)> = None;
     for alternative in ALTERNATIVES {
         let guess_s = if alternative.spread < WIDE_SPREAD { tight_s } else { wide_s };
         let sleep = Sleep::fitted(gaps, &sorted, guess_s, alternative);
-        let densities: Vec<[f64; 3]> = gaps.iter().map(|g| sleep.densities(*g)).collect();
+        let densities: Vec<Densities> = gaps.iter().zip(&ln_gaps).map(|(g, ln)| sleep.densities(*g, *ln)).collect();
         let fit = sleep.fit(gaps);
         let cost = sleep.period_cost(gaps, fit.fitting + fit.missed);
         for lost in LOST {
-            for (foreign, ln_weight) in FOREIGN {
-                let terms = gaps.iter().zip(&densities).map(|(g, d)| sleep.mixture(*g, d, lost, foreign));
+            cores.clear();
+            cores.extend(densities.iter().map(|d| d.core(lost)));
+            for (i, (foreign, ln_weight)) in FOREIGN.into_iter().enumerate() {
+                let terms = cores.iter().zip(&floors).map(|(core, floor)| (1.0 - foreign) * core + floor[i]);
                 let ln = ln_product(terms) + ln_weight - cost;
                 all.push(ln);
                 if best.is_none_or(|(b, _)| ln > b) {
@@ -205,10 +211,10 @@ impl Sleep {
     }
 
     /// Densities of the gap as `first + 1 ..= first + 3` sleeps.
-    fn densities(&self, gap_s: f64) -> [f64; 3] {
+    fn densities(&self, gap_s: f64, ln_gap: f64) -> Densities {
         let first = self.first(gap_s);
-        let (ln_gap, by_scale) = (log(gap_s), gap_s * self.shape / self.mean_s);
-        std::array::from_fn(|i| {
+        let by_scale = gap_s * self.shape / self.mean_s;
+        let of = std::array::from_fn(|i| {
             match (self.half, first + i + 1) {
                 // One even sleep is a box, two a triangle, more are as good as a bell.
                 (Some(half), 1) => {
@@ -228,17 +234,8 @@ impl Sleep {
                     if ln > LN_NOTHING { exp(ln) } else { 0.0 }
                 }
             }
-        })
-    }
-
-    /// Density of a gap when contacts get lost and some gaps are foreign (spread evenly over the logarithm).
-    fn mixture(&self, gap_s: f64, densities: &[f64; 3], lost: f64, foreign: f64) -> f64 {
-        let mut weight = 1.0 - lost;
-        for _ in 0..self.first(gap_s) {
-            weight *= lost;
-        }
-        let core = weight * (densities[0] + lost * (densities[1] + lost * densities[2]));
-        (1.0 - foreign) * core + foreign / (gap_s * LN_RANGE)
+        });
+        Densities { first, of }
     }
 
     /// What it costs to have chosen the period from the data, nats: the integral over periods spread evenly over the
@@ -271,6 +268,24 @@ impl Sleep {
         }
         let jitter = sqrt(squares / fitting.max(1) as f64);
         Fit { weight: 0.0, interval_s: self.mean_s, jitter, fitting, single, missed: sleeps - fitting, same: 0.0 }
+    }
+}
+
+/// Densities of a gap as one of three neighbouring numbers of sleeps.
+struct Densities {
+    /// The first of these numbers, less one.
+    first: usize,
+    of: [f64; 3],
+}
+
+impl Densities {
+    /// Density of the gap when contacts get lost. (Foreign gaps, spread evenly over the logarithm, come on top.)
+    fn core(&self, lost: f64) -> f64 {
+        let mut weight = 1.0 - lost;
+        for _ in 0..self.first {
+            weight *= lost;
+        }
+        weight * (self.of[0] + lost * (self.of[1] + lost * self.of[2]))
     }
 }
 

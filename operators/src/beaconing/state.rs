@@ -88,11 +88,13 @@ impl HostState {
         internal: bool,
         address: Option<Address>,
     ) -> Option<u32> {
-        if !self.pairs.contains_key(key) {
-            self.pair_heap_bytes += key.heap_bytes();
-            self.pairs.insert(key.clone(), Pair::default());
-        }
-        let pair = self.pairs.get_mut(key)?;
+        let pair = match self.pairs.get_mut(key) {
+            Some(known) => known,
+            None => {
+                self.pair_heap_bytes += key.heap_bytes();
+                self.pairs.entry(key.clone()).or_default()
+            }
+        };
         let before = pair.heap_bytes();
         let new = pair.add(contact);
         pair.touched = pair.touched.max(at);

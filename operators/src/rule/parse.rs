@@ -34,19 +34,19 @@ pub const KINDS_OF_SEVERITY: &[(&str, Severity)] = &[
     ("critical", Severity::Critical),
 ];
 
-/// Names a rule may have.
-const FIELDS: &[&str] = &[
-    "id",
-    "version",
-    "kind",
-    "name",
-    "description",
-    "severity",
-    "base_confidence",
-    "suppress",
-    "enabled",
-    "thresholds",
-    "lists",
+/// Names a rule may have, whether it must have them, and what they mean.
+pub const FIELDS: &[(&str, bool, &str)] = &[
+    ("id", true, "unique; a rule of your own with the id of a default replaces the whole of it; part of every signal's id"),
+    ("version", true, "a whole number from 1; raise it with every change: signals carry it, and it is part of their id"),
+    ("kind", true, "the detector; see the list of detectors"),
+    ("name", false, "what people call it; the detector's title when left out"),
+    ("description", false, "for people"),
+    ("severity", true, "ceiling of its signals: `info`, `low`, `medium` (or `warning`), `high`, `critical`"),
+    ("base_confidence", true, "0 to 100; where the detector's confidence starts"),
+    ("suppress", true, "how long the same subject of the same host stays silent after a signal, as `4h` or `30m`; at most 720h"),
+    ("enabled", false, "`false` switches it off; `true` when left out"),
+    ("thresholds", false, "numbers by name; the detector's defaults when left out"),
+    ("lists", false, "lists by name; the detector's defaults when left out"),
 ];
 
 /// Reads the rules of one layer (the defaults, or an overlay), in the order of the documents. A rule with a mistake is
@@ -91,7 +91,8 @@ fn check_id_is_new(map: &Map<'_>, places: &mut BTreeMap<String, String>, mistake
 }
 
 fn rule(map: &Map<'_>, detectors: &[&Detector], mistakes: &mut Mistakes) -> Option<Rule> {
-    map.expect_keys(FIELDS, mistakes);
+    let names: Vec<&str> = FIELDS.iter().map(|(name, ..)| *name).collect();
+    map.expect_keys(&names, mistakes);
     let id = map.require("id", mistakes).and_then(|n| text(n, RULE_ID_BYTES_MAX, mistakes));
     let version = map.require("version", mistakes).and_then(|n| n.u32_in(1, u32::MAX, mistakes));
     let detector = map.require("kind", mistakes).and_then(|n| kind(n, detectors, mistakes));

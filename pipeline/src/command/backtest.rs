@@ -26,7 +26,7 @@ pub struct Args {
     /// Topology: times and limits; formats, tenants and brokers of topics
     #[arg(long, value_name = "FILE")]
     topology: Option<PathBuf>,
-    /// Directory with rules to lay over the built-in ones
+    /// Directory with rules to lay over the built-in ones; topics are then judged by these, not by the recorded ones
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
     /// Tenant of inputs whose format carries none (Zeek)
@@ -68,6 +68,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         tenant: args.tenant.clone(),
         internal: args.internal.clone(),
         rules: rules.rules,
+        own_rules: args.rules.is_some(),
         flush: args.flush,
         log,
         poll_records: 4096,

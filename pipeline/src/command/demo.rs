@@ -56,7 +56,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let began = Instant::now();
     let dir = Directory::new(args.dir.clone())?;
     let options = Options { durability: Durability::Process, ..Options::default() };
-    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&dir.path.join("log"), options)?);
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.path.join("log"), options)?);
     let plan = Plan::demo(args.seed);
     let injected = truths(&plan);
     let mut topology = Topology::parse("the demo's topology", TOPOLOGY).map_err(Failure::Config)?;
@@ -239,11 +239,8 @@ impl Score {
     }
 }
 
-/// A beacon must name its destination; the other kinds are about the host alone.
+/// An attack with one destination must be found as a call to that one.
 fn goes_to(signal: &Signal, truth: &Truth) -> bool {
-    if truth.kind != "ndr.beaconing" {
-        return true;
-    }
     let Some(wanted) = &truth.destination else { return true };
     signal.destination.as_ref().is_some_and(|d| d.ip.as_ref() == Some(wanted) || d.domain.as_ref() == Some(wanted))
 }

@@ -1,5 +1,5 @@
 //! The command line. One subcommand per file, each with its `Args` and `pub fn run(&Args, &mut Output) -> Result<Exit,
-//! Failure>`; adding one is its file, its `mod` line, its variant of [`Command`] and its line in [`dispatch`].
+//! Failure>`; adding one is its file, its `mod` line, its variant of `Command` and its line in `dispatch`.
 //!
 //! What always holds: results go to standard output, everything else to standard error; one clear message per failure;
 //! exit code 0, 1 or 2 as `--help` says; secrets are never arguments.
@@ -7,16 +7,25 @@
 pub mod failure;
 pub mod output;
 
+mod open;
+mod place;
+mod shown;
+
 mod backtest;
 mod completion;
+mod decode;
 mod demo;
+mod dlq;
 mod graph;
-mod open;
+mod lag;
+mod produce;
 mod run;
+mod tap;
 mod validate;
 mod version;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -26,6 +35,9 @@ pub use output::Output;
 /// Shown at the end of every `--help`.
 const EXIT_CODES: &str = "Exit codes: 0 good; 1 findings or failed checks, where finding them is the command's purpose, or work \
                           that failed midway; 2 usage or configuration (nothing was done).";
+
+/// One poll of a partition that has something to give; a broker far away needs a moment.
+const POLL_WAIT: Duration = Duration::from_secs(1);
 
 /// Network telemetry in, security signals out.
 #[derive(Debug, Parser)]
@@ -75,8 +87,13 @@ enum Command {
     Demo(demo::Args),
     Run(run::Args),
     Backtest(backtest::Args),
+    Produce(produce::Args),
     Validate(validate::Args),
     Graph(graph::Args),
+    Tap(tap::Args),
+    Decode(decode::Args),
+    Lag(lag::Args),
+    Dlq(dlq::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -86,8 +103,13 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Demo(args) => demo::run(args, out),
         Command::Run(args) => run::run(args, out),
         Command::Backtest(args) => backtest::run(args, out),
+        Command::Produce(args) => produce::run(args, out),
         Command::Validate(args) => validate::run(args, out),
         Command::Graph(args) => graph::run(args, out),
+        Command::Tap(args) => tap::run(args, out),
+        Command::Decode(args) => decode::run(args, out),
+        Command::Lag(args) => lag::run(args, out),
+        Command::Dlq(args) => dlq::run(args, out),
         Command::Completion(args) => completion::run(args, out),
         Command::Version(args) => version::run(args, out),
     }

@@ -15,10 +15,14 @@ use crate::log::{Log, Member, TopicPartition, socket};
 use crate::run::{Run, RunError, Shared};
 use crate::snapshot::SnapshotStore;
 use crate::topology::{LogChoice, Stage, Topology};
+use crate::versions::{self, Proposed};
 use crate::worker::{Bound, system_clock};
 
 /// The embedded log drops what retention no longer keeps this often.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
+
+/// Partition counts of the inputs are read this often: a partition added to an input holds slices from then on.
+const ROSTER_EVERY: Duration = Duration::from_secs(5);
 
 /// The main thread looks this often whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -87,9 +91,18 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     };
     let stop = stop_flag()?;
     let log = super::open::log(&topology)?;
-    let mut run = Run::new(topology, rules.rules, log.clone(), system_clock());
+    let mut run = Run::new(topology, rules.rules.clone(), log.clone(), system_clock());
     run.ordinal = args.ordinal;
     run.create_topics()?;
+    // Rules are proposed by whoever detects; what is recorded wins.
+    if stages.contains(&Stage::Detect) {
+        match versions::propose(&*log, &run.topology, &rules, (run.clock)()) {
+            Ok(Proposed::From(t)) => tracing::warn!(from = %t, "the rules differ from the recorded ones: they hold from then on"),
+            Ok(Proposed::First | Proposed::Unchanged) => {}
+            Err(e) => return Err(Failure::Failed(e.to_string())),
+        }
+        run.versions = versions::by_time(&*log, &run.topology).map_err(|e| Failure::Failed(e.to_string()))?;
+    }
     if args.until_end {
         bound_by_what_is_there(&mut run)?;
     }
@@ -181,7 +194,7 @@ fn work(
     let working = stages.iter().any(|s| *s != Stage::Deliver);
     let finished = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| house_keeping(run, stop, &finished));
+        scope.spawn(|| house_keeping(run, shared, stop, &finished));
         let result = if working {
             run.threaded(stages, shared, stop, for_good)
         } else {
@@ -195,12 +208,20 @@ fn work(
     })
 }
 
-/// Retention of a log that does not keep it by itself.
-fn house_keeping(run: &Run, stop: &AtomicBool, finished: &AtomicBool) {
+/// Retention of a log that does not keep it by itself, and new partitions of the inputs.
+fn house_keeping(run: &Run, shared: &Shared, stop: &AtomicBool, finished: &AtomicBool) {
     let mut waited = Duration::ZERO;
+    let mut looked = Duration::ZERO;
     while !stop.load(Ordering::Acquire) && !finished.load(Ordering::Acquire) {
         std::thread::sleep(LOOK_EVERY);
         waited += LOOK_EVERY;
+        looked += LOOK_EVERY;
+        if looked >= ROSTER_EVERY {
+            looked = Duration::ZERO;
+            if let Err(error) = run.refresh_roster(shared) {
+                tracing::warn!(%error, "partition counts of the inputs not read this time");
+            }
+        }
         if waited >= RETENTION_EVERY {
             waited = Duration::ZERO;
             if let Err(error) = run.log.enforce_retention((run.clock)()) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewatch_operators::correlate::Correlation;
-use tidewatch_operators::operator::Slice;
+use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_schemas::control::StageMark;
 use tidewatch_schemas::finding::{Contacts, Finding};
 use tidewatch_schemas::header::{self, RecordType};
@@ -33,6 +33,8 @@ pub struct CorrelateConfig {
     pub signals: (String, u32),
     /// Name of the cluster or deployment in `ce_source`.
     pub source: String,
+    /// Detectors whose findings are judged.
+    pub detectors: &'static [&'static Detector],
 }
 
 #[derive(Debug, Default)]
@@ -69,8 +71,8 @@ impl CorrelateTask {
     pub fn new(at: TopicPartition, config: CorrelateConfig) -> Self {
         Self {
             at,
+            correlation: Correlation::with(config.detectors),
             config,
-            correlation: Correlation::default(),
             marks: BTreeMap::new(),
             open: BTreeMap::new(),
             closed_shared: EventTime::MIN,
@@ -114,9 +116,7 @@ impl CorrelateTask {
                 let end = end()?;
                 let Some(tenant) = contacts.tenant.first().cloned() else { return Ok(Some(())) };
                 if let Some(open) = self.slot(end, tenant, record.offset) {
-                    for i in 0..contacts.len() {
-                        open.contacts.push(&contacts.tenant[i], &contacts.host[i], &contacts.destination[i], contacts.at[i]);
-                    }
+                    open.contacts.append(contacts);
                 }
                 Ok(Some(()))
             }
@@ -151,7 +151,7 @@ impl CorrelateTask {
             let Some(open) = self.open.remove(&key) else { continue };
             let (end, tenant) = key;
             let slice = Slice { start: end.minus(self.config.slice_ns), end };
-            for finding in self.correlation.slice(&tenant, slice, &open.contacts, open.findings) {
+            for finding in self.correlation.slice(&tenant, slice, open.contacts, open.findings) {
                 let signal = publish(finding);
                 out.answer(self.append(&signal));
             }

@@ -186,7 +186,7 @@ fn read_certificates(path: &PathBuf) -> Result<Vec<Certificate>, DestinationErro
     if certificates.is_empty() { Err(wrong("holds no certificate".into())) } else { Ok(certificates) }
 }
 
-fn parse_retry_after(text: &str) -> Option<Duration> {
+pub(crate) fn parse_retry_after(text: &str) -> Option<Duration> {
     if let Ok(secs) = text.trim().parse() {
         return Some(Duration::from_secs(secs));
     }

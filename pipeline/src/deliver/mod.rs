@@ -15,7 +15,7 @@ pub mod http;
 pub mod ndjson;
 pub mod retry;
 pub mod secret;
-mod sources;
+pub(crate) mod sources;
 pub mod splunk_hec;
 mod stats;
 pub mod target;

@@ -164,6 +164,6 @@ fn position(partition: u32, source: &Source, pending: &VecDeque<Event>) -> i64 {
     first.map_or_else(|| source.reader.position(), |event| event.record.offset)
 }
 
-fn parse_since(metadata: &str) -> Option<EventTime> {
+pub(crate) fn parse_since(metadata: &str) -> Option<EventTime> {
     metadata.strip_prefix("since=")?.parse().ok().map(EventTime)
 }

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewatch_operators::detection::{Detection, SliceOutput};
-use tidewatch_operators::operator::Slice;
+use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_operators::rule::Rule;
-use tidewatch_schemas::control::{Mark, StageMark};
-use tidewatch_schemas::finding::Contacts;
+use tidewatch_schemas::control::{Mark, StageMark, Version};
+use tidewatch_schemas::finding::{CONTACTS_BYTES_MAX, Contacts};
 use tidewatch_schemas::header::{self, RecordType};
 use tidewatch_schemas::observation::{self, Batch, Columns, Kind};
 use tidewatch_schemas::time::EventTime;
@@ -23,10 +23,13 @@ use crate::log::{Append, Record, TopicPartition};
 use crate::task::{Progress, State, Task, TaskError};
 use crate::time::closing::{Closing, Scope};
 use crate::time::{floor, slice_index, slice_start};
+use crate::versions;
 use slices::{OpenSlices, Origin, SliceLimits};
 
-/// Contacts in one record, at most.
-const CONTACTS_PER_RECORD: usize = 4096;
+/// Text of one contact, at most, bytes; a longer one (a workload name of many pages) is no name and counts for nothing.
+const CONTACT_BYTES_MAX: usize = 16 << 10;
+
+const _: () = assert!(CONTACT_BYTES_MAX < CONTACTS_BYTES_MAX / 2);
 
 /// What a detect task needs to know.
 #[derive(Clone, Debug)]
@@ -39,12 +42,16 @@ pub struct DetectConfig {
     pub late: String,
     /// Partitions of `obs`.
     pub obs_partitions: u32,
-    /// Names of formats with true equals.
-    pub true_equals: Vec<&'static str>,
     /// Limits of open slices.
     pub slices: SliceLimits,
-    /// Rules at the start.
+    /// Limit of the task's state, bytes.
+    pub state_bytes_max: usize,
+    /// Rules until a version says otherwise.
     pub rules: Vec<Rule>,
+    /// Versions known beforehand (a backtest brings the recorded ones), by the event time from which they hold.
+    pub versions: BTreeMap<EventTime, Vec<Rule>>,
+    /// Detectors that rules may name.
+    pub detectors: &'static [&'static Detector],
 }
 
 /// The task.
@@ -62,6 +69,9 @@ pub struct DetectTask {
     boundary: bool,
     swept: BTreeMap<Scope, i64>,
     late_rows: u64,
+    versions: BTreeMap<EventTime, Vec<Rule>>,
+    /// Which version the operators have now; `None` = the rules of the start.
+    applied: Option<EventTime>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,15 +80,20 @@ struct Head {
     closed: BTreeMap<Scope, EventTime>,
     inputs: Vec<(String, u32)>,
     late_rows: u64,
+    versions: BTreeMap<EventTime, Vec<Rule>>,
 }
 
 impl DetectTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: DetectConfig) -> Self {
+        let mut detection = Detection::with(&config.rules, config.detectors);
+        detection.limit_bytes(config.state_bytes_max);
         Self {
-            detection: Detection::new(&config.rules),
+            detection,
             open: OpenSlices::new(config.slices.clone()),
             at,
+            versions: config.versions.clone(),
+            applied: None,
             config,
             closing: Closing::default(),
             closed: BTreeMap::new(),
@@ -106,7 +121,6 @@ impl DetectTask {
             .and_then(|h| header::parse_input_header(h))
             .ok_or_else(|| self.foreign(record, "header tw-input is missing"))?;
         let input = self.detection.input(topic, partition);
-        let true_equals = first_format(&batch).is_some_and(|f| self.config.true_equals.contains(&f));
         let slice_ns = self.config.slice_ns;
         let (closing, closed) = (&self.closing, &self.closed);
         let place = |routing: &observation::Routing<'_>| {
@@ -116,7 +130,7 @@ impl DetectTask {
             let is_closed = closed.get(&scope).is_some_and(|c| end <= *c);
             (!is_closed).then_some((scope, index))
         };
-        let origin = Origin { input, true_equals, offset: record.offset };
+        let origin = Origin { input, offset: record.offset };
         let refused = self.open.add(batch.clone(), &value, origin, place)?;
         if let Some(out) = out
             && !refused.is_empty()
@@ -149,6 +163,23 @@ impl DetectTask {
         }
     }
 
+    fn version(&mut self, record: &Record) -> Result<(), TaskError> {
+        let value = record.value.as_deref().unwrap_or_default();
+        let version = Version::decode(value).map_err(|e| self.foreign(record, e))?;
+        if version.what == versions::RULES {
+            let rules = versions::rules_of(&version).map_err(|e| self.foreign(record, e))?;
+            self.versions.insert(version.from, rules);
+            if self.versions.len() > versions::VERSIONS_MAX {
+                self.versions.pop_first();
+            }
+            // Should the version hold already, the next slice takes it up.
+            if self.applied == Some(version.from) {
+                self.applied = None;
+            }
+        }
+        Ok(())
+    }
+
     fn mark(&mut self, mark: &Mark, out: &mut Outputs) -> Result<(), TaskError> {
         self.closing.mark(mark);
         for scope in self.closing.scopes() {
@@ -178,6 +209,7 @@ impl DetectTask {
             if slice.end > bound {
                 break;
             }
+            apply(&self.versions, &self.config.rules, &mut self.applied, slice.start, &mut self.detection);
             let mut output = SliceOutput::default();
             let detection = &mut self.detection;
             let mut duplicates: BTreeMap<String, u64> = BTreeMap::new();
@@ -190,10 +222,8 @@ impl DetectTask {
             })?;
             self.detection.end(slice, &in_scope, &mut output);
             let hour = slice_index(slice.start, 3_600_000_000_000);
-            if self.swept.insert(scope.clone(), hour).is_some_and(|last| last != hour)
-                && let Scope::Lane(tenant) = scope
-            {
-                self.detection.sweep(tenant, slice.start);
+            if self.swept.insert(scope.clone(), hour).is_some_and(|last| last != hour) {
+                self.detection.sweep(&in_scope, slice.start);
             }
             for (tenant, n) in duplicates {
                 out.ledger.line(&self.at.topic, &tenant).duplicate += n;
@@ -218,7 +248,7 @@ impl Task for DetectTask {
                 let mark = Mark::decode(record.value.as_deref().unwrap_or_default()).map_err(|e| self.foreign(record, e))?;
                 self.mark(&mark, out)
             }
-            Some(RecordType::Version) => Ok(()),
+            Some(RecordType::Version) => self.version(record),
             _ => Err(self.foreign(record, "not an observation, mark or version of this binary")),
         }
     }
@@ -227,8 +257,9 @@ impl Task for DetectTask {
         if !std::mem::take(&mut self.untold) {
             return;
         }
-        let lanes = self.closed.iter().filter_map(|(s, t)| match s {
-            Scope::Lane(tenant) => Some((tenant.to_string(), *t)),
+        // Every lane of the roster, also those of which nothing has closed: correlate must know that it has to wait for them.
+        let lanes = self.closing.scopes().into_iter().filter_map(|scope| match &scope {
+            Scope::Lane(tenant) => Some((tenant.to_string(), self.closed.get(&scope).copied().unwrap_or(EventTime::MIN))),
             Scope::Shared => None,
         });
         let mark = StageMark {
@@ -262,6 +293,7 @@ impl Task for DetectTask {
             closed: self.closed.clone(),
             inputs: self.detection.inputs().to_vec(),
             late_rows: self.late_rows,
+            versions: self.versions.clone(),
         };
         let parts = self.detection.parts(!full).into_iter().map(|p| {
             let bytes = self.detection.pack(&p);
@@ -283,6 +315,10 @@ impl Task for DetectTask {
         self.closing = head.closing;
         self.closed = head.closed;
         self.late_rows = head.late_rows;
+        self.versions = head.versions;
+        // States are filed by rule: the rules of the snapshot's time must be there before its states are.
+        let at = self.closed.values().max().copied().unwrap_or(EventTime::MIN);
+        apply(&self.versions, &self.config.rules, &mut self.applied, at, &mut self.detection);
         self.detection.set_inputs(head.inputs);
         for (part, bytes) in &state.parts {
             self.detection
@@ -323,6 +359,21 @@ impl Task for DetectTask {
     }
 }
 
+/// Gives the operators the rules that hold at a moment, if they have others.
+fn apply(
+    versions: &BTreeMap<EventTime, Vec<Rule>>,
+    initial: &[Rule],
+    applied: &mut Option<EventTime>,
+    at: EventTime,
+    detection: &mut Detection,
+) {
+    let holds = versions.range(..=at).next_back();
+    if holds.map(|(from, _)| *from) != *applied {
+        *applied = holds.map(|(from, _)| *from);
+        detection.set_rules(holds.map_or(initial, |(_, rules)| rules));
+    }
+}
+
 /// Partition of a tenant in `findings`.
 pub fn findings_partition(tenant: &str, partitions: u32) -> u32 {
     (observation::route_key(tenant, None, None) % u64::from(partitions.max(1))) as u32
@@ -342,18 +393,25 @@ fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output:
         ],
     };
     let mut by_tenant: BTreeMap<String, Contacts> = BTreeMap::new();
-    let contacts = output.contacts;
-    for i in 0..contacts.len() {
-        let tenant = &contacts.tenant[i];
-        let batch = by_tenant.entry(tenant.clone()).or_default();
-        batch.push(tenant, &contacts.host[i], &contacts.destination[i], contacts.at[i]);
-        if batch.len() >= CONTACTS_PER_RECORD {
-            out.answer(record(tenant, RecordType::Contacts, batch.encode().expect("cut at CONTACTS_PER_RECORD")));
-            *batch = Contacts::default();
+    let Contacts { tenant, host, destination, at: times } = output.contacts;
+    for (((tenant, host), destination), at) in tenant.into_iter().zip(host).zip(destination).zip(times) {
+        if tenant.len() + host.len() + destination.len() > CONTACT_BYTES_MAX {
+            continue;
         }
+        // Moved, not copied: of new pairs there are many.
+        let batch = match by_tenant.get_mut(&tenant) {
+            Some(batch) => batch,
+            None => by_tenant.entry(tenant.clone()).or_default(),
+        };
+        batch.tenant.push(tenant);
+        batch.host.push(host);
+        batch.destination.push(destination);
+        batch.at.push(at);
     }
-    for (tenant, batch) in by_tenant.iter().filter(|(_, b)| !b.is_empty()) {
-        out.answer(record(tenant, RecordType::Contacts, batch.encode().expect("cut at CONTACTS_PER_RECORD")));
+    for (tenant, batch) in &by_tenant {
+        for value in batch.encode_records().expect("no row is longer than CONTACT_BYTES_MAX, which a record always takes") {
+            out.answer(record(tenant, RecordType::Contacts, value));
+        }
     }
     for finding in &output.findings {
         out.answer(record(&finding.tenant, RecordType::Finding, finding.encode()));
@@ -373,11 +431,4 @@ pub fn late_headers(kind: Kind, input: Bytes, stage: &'static str) -> Vec<(Strin
         (header::INPUT.to_owned(), input),
         ("tw-late-at".to_owned(), stage.into()),
     ]
-}
-
-fn first_format(batch: &Batch) -> Option<&'static str> {
-    if batch.is_empty() {
-        return None;
-    }
-    tidewatch_schemas::wire::format(batch.row(0).format()).map(|f| f.name)
 }

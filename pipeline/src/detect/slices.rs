@@ -1,7 +1,7 @@
 //! Open slices: rows that wait until their slice is complete. Batches are kept whole and shared; a slice holds indices
 //! into them. Beyond a byte limit batches spill to a local file, counted, never dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -30,6 +30,9 @@ pub struct SliceLimits {
 /// A batch in memory against its lz4 form on the topic: measured 5 to 9 on generated flows; the pessimistic end.
 pub const UNPACKED: usize = 9;
 
+/// Tenants whose text is shared between slices; beyond it sharing begins anew, which only costs memory.
+const TENANTS_SHARED_MAX: usize = 4096;
+
 static SPILLS: AtomicU64 = AtomicU64::new(0);
 
 enum Rows {
@@ -40,7 +43,6 @@ enum Rows {
 struct Held {
     rows: Rows,
     kind: Kind,
-    true_equals: bool,
     input: u16,
     offset: i64,
     bytes: usize,
@@ -61,6 +63,8 @@ pub struct OpenSlices {
     next_id: u64,
     memory_bytes: usize,
     spill: Option<(File, u64)>,
+    /// Tenants met, so that equal ones are one text in all keys: comparing them costs nothing then.
+    tenants: BTreeSet<Arc<str>>,
     /// Rows spilled so far.
     pub spilled_rows: u64,
 }
@@ -76,8 +80,6 @@ impl std::fmt::Debug for OpenSlices {
 pub struct Origin {
     /// Index of the input partition.
     pub input: u16,
-    /// Its format has true equals.
-    pub true_equals: bool,
     /// Offset of the obs record.
     pub offset: i64,
 }
@@ -92,6 +94,7 @@ impl OpenSlices {
             next_id: 0,
             memory_bytes: 0,
             spill: None,
+            tenants: BTreeSet::new(),
             spilled_rows: 0,
         }
     }
@@ -148,8 +151,8 @@ impl OpenSlices {
             self.memory_bytes += bytes;
             Rows::Memory(Arc::new(batch))
         };
-        let Origin { input, true_equals, offset } = origin;
-        self.batches.insert(id, Held { rows, kind, true_equals, input, offset, bytes, users });
+        let Origin { input, offset } = origin;
+        self.batches.insert(id, Held { rows, kind, input, offset, bytes, users });
         Ok(refused)
     }
 
@@ -193,7 +196,7 @@ impl OpenSlices {
     /// Takes a slice out and hands its hosts to `host` one by one, each with its rows in the one order of the slice.
     pub fn close(&mut self, scope: &Scope, index: i64, mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>])) -> io::Result<()> {
         let Some(slice) = self.slices.remove(&(scope.clone(), index)) else { return Ok(()) };
-        let mut batches: Vec<(Arc<Batch>, u16, bool)> = Vec::with_capacity(slice.rows.len());
+        let mut batches: Vec<(Arc<Batch>, u16)> = Vec::with_capacity(slice.rows.len());
         let mut rows: Vec<Place> = Vec::with_capacity(slice.rows.values().map(Vec::len).sum());
         for (id, indices) in &slice.rows {
             let held = &self.batches[id];
@@ -206,17 +209,16 @@ impl OpenSlices {
                 let routing = batch.routing(row as usize);
                 rows.push(Place { key: routing.key, time: routing.event_time, batch: at, row });
             }
-            batches.push((batch, held.input, held.true_equals));
+            batches.push((batch, held.input));
         }
-        rows.sort_unstable_by(|a, b| (a.key, a.time, a.batch, a.row).cmp(&(b.key, b.time, b.batch, b.row)));
+        rows.sort_unstable_by_key(|r| (r.key, r.time, r.batch, r.row));
 
         let mut buffer: Vec<SliceRow<'_>> = Vec::new();
-        let mut from = 0;
-        while from < rows.len() {
-            let key = rows[from].key;
-            let to = from + rows[from..].partition_point(|p| p.key == key);
-            hand_over(&batches, &rows[from..to], &mut buffer, &mut host);
-            from = to;
+        if self.tenants.len() > TENANTS_SHARED_MAX {
+            self.tenants.clear();
+        }
+        for places in rows.chunk_by(|a, b| a.key == b.key) {
+            hand_over(&batches, places, &mut buffer, &mut self.tenants, &mut host);
         }
         drop(buffer);
         self.release(slice.rows.keys());
@@ -256,9 +258,10 @@ struct Place {
 
 /// Rows of one routing key: almost always one host; two hosts whose hashes collide are told apart here.
 fn hand_over<'b>(
-    batches: &'b [(Arc<Batch>, u16, bool)],
+    batches: &'b [(Arc<Batch>, u16)],
     places: &[Place],
     buffer: &mut Vec<SliceRow<'b>>,
+    tenants: &mut BTreeSet<Arc<str>>,
     host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
 ) {
     let routing = |p: &Place| batches[p.batch as usize].0.routing(p.row as usize);
@@ -269,7 +272,7 @@ fn hand_over<'b>(
     let mut fill = |buffer: &mut Vec<SliceRow<'b>>, wanted: &HostKey, collided: bool| {
         buffer.clear();
         for place in places {
-            let (batch, input, true_equals) = &batches[place.batch as usize];
+            let (batch, input) = &batches[place.batch as usize];
             let here = batch.routing(place.row as usize);
             if collided && HostKey::from_routing(&here) != *wanted {
                 continue;
@@ -280,7 +283,6 @@ fn hand_over<'b>(
                 row: batch.row(place.row as usize),
                 position: Position { input: *input, offset, row },
                 primary: here.primary,
-                true_equals: *true_equals,
             });
         }
         order(buffer);
@@ -296,7 +298,7 @@ fn hand_over<'b>(
         }
     }
     if others.is_empty() {
-        fill(buffer, &HostKey::from_routing(&first), false);
+        fill(buffer, &HostKey::from_routing_shared(&first, tenants), false);
     } else {
         others.push(HostKey::from_routing(&first));
         others.sort();

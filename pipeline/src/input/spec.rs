@@ -158,6 +158,7 @@ impl InputSpec {
 
 /// A topic name for files: the path in the letters a topic may have, its end where it is long.
 fn topic_of(label: &str) -> String {
+    /// Bytes of a topic name made from a path, below Kafka's 249; the end is kept, where paths differ.
     const BYTES_MAX: usize = 200;
     let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
     let name: String = label.trim_matches('/').chars().map(legal).collect();

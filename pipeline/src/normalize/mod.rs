@@ -9,7 +9,7 @@ pub mod route;
 pub mod tenancy;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bumpalo::Bump;
 use bytes::Bytes;
@@ -23,11 +23,12 @@ use tidewatch_schemas::time::EventTime;
 use tidewatch_schemas::wire::{Decoded, DecodedRow, Decoder, Format, RecordMeta};
 
 use crate::detect::late_headers;
-use crate::epoch::Outputs;
+use crate::epoch::{Counts, Outputs};
 use crate::log::{Append, Record, TopicPartition};
 use crate::task::{Progress, Task, TaskError};
 use crate::time::floor;
 use crate::time::input::{Admission, InputClock, InputTime};
+use crate::worker::Absent;
 use reject::{Reason, RejectedTopic};
 use route::{Hosts, Workloads};
 use tenancy::Tenancy;
@@ -72,8 +73,10 @@ pub struct NormalizeConfig {
     pub rejected: RejectedTopic,
     /// Address classes.
     pub classifier: Arc<Classifier>,
-    /// All inputs and their partition counts, as known at the start.
-    pub roster: Roster,
+    /// All inputs and their partition counts, as known by now; refreshed beside the tasks.
+    pub roster: Arc<Mutex<Roster>>,
+    /// Who has not been heard of for too long.
+    pub absent: Arc<Absent>,
     /// Silences recorded by an earlier run, by input offset: a backtest replays them.
     pub recorded: VecDeque<(i64, EventTime)>,
 }
@@ -105,6 +108,7 @@ impl std::fmt::Debug for NormalizeTask {
 #[derive(Serialize, Deserialize)]
 struct Note {
     event: EventTime,
+    record: EventTime,
     watermark: EventTime,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     learned: Option<String>,
@@ -113,7 +117,10 @@ struct Note {
 impl NormalizeTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: NormalizeConfig) -> Self {
-        let time = config.inputs.first().map_or(InputTime { lateness_ns: 0, max_future_ns: 0, idle_after_ns: 0 }, |i| i.time);
+        let time = config
+            .inputs
+            .first()
+            .map_or(InputTime { lateness_ns: 0, max_future_ns: 0, idle_after_ns: 0, slice_ns: 1 }, |i| i.time);
         Self {
             decoders: config.inputs.iter().map(|i| (i.format.decoder)()).collect(),
             clock: InputClock::new(time),
@@ -152,12 +159,20 @@ impl NormalizeTask {
             self.reject(record, value, Some(input), None, &Reason::Bytes(fault), out);
             return;
         }
-        let format = self.config.inputs[input].format;
         if !decoded.skipped.is_empty() {
             let n: u32 = decoded.skipped.iter().map(|(_, n)| n).sum();
             out.ledger.line(&self.at.topic, reject::NO_TENANT).skipped += u64::from(n);
         }
         if decoded.rows.is_empty() && decoded.bad.is_empty() {
+            return;
+        }
+        if decoded.rows.is_empty() && matches!(self.config.inputs[input].tenancy, Tenancy::Verified { .. }) {
+            // Nothing that could be verified: each row goes with what is wrong with it, not as an empty batch.
+            for bad in &decoded.bad {
+                let bytes = Bytes::copy_from_slice(&bad.bytes);
+                let row = Some((bad.index, reject::NO_TENANT));
+                self.reject(record, &bytes, Some(input), row, &Reason::Bytes(bad.fault.clone()), out);
+            }
             return;
         }
         let verified = match self.config.inputs[input].tenancy.verify(&decoded.rows) {
@@ -172,22 +187,52 @@ impl NormalizeTask {
             let bytes = Bytes::copy_from_slice(&bad.bytes);
             self.reject(record, &bytes, Some(input), Some((bad.index, tenant)), &Reason::Bytes(bad.fault.clone()), out);
         }
+        let mut refused = Vec::new();
+        // One look-up of the tenant's line for a record, not for a row.
+        let mut counts = Counts::default();
         for row in &decoded.rows {
-            self.row(record, value, input, format, tenant, row, out);
+            if let Err(reason) = self.row(record, input, tenant, row, &mut counts) {
+                refused.push((row.index, reason));
+            }
         }
+        if !refused.is_empty() {
+            self.refuse(record, value, input, tenant, refused, out);
+        }
+        out.ledger.line(&self.at.topic, tenant).add(&counts);
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn row<'a>(
+    /// Rejects rows of a good record, each in its own bytes.
+    fn refuse(
         &mut self,
         record: &Record,
         value: &Bytes,
         input: usize,
-        format: &'static Format,
-        tenant: &'a str,
-        decoded: &DecodedRow<'a>,
+        tenant: &str,
+        refused: Vec<(u32, Reason)>,
         out: &mut Outputs,
     ) {
+        let rows: Vec<u32> = refused.iter().map(|(index, _)| *index).collect();
+        let mut rest = refused.into_iter().peekable();
+        self.decoders[input].extract(value, &rows, &mut |index, bytes| {
+            if let Some((_, reason)) = rest.next_if(|(wanted, _)| *wanted == index) {
+                self.reject(record, &bytes.into(), Some(input), Some((index, tenant)), &reason, out);
+            }
+        });
+        // A row that the decoder does not find again takes its whole record along: nothing is lost.
+        for (index, reason) in rest {
+            self.reject(record, value, Some(input), Some((index, tenant)), &reason, out);
+        }
+    }
+
+    /// Files one row where it belongs; an error when it has to be rejected for its time.
+    fn row<'a>(
+        &mut self,
+        record: &Record,
+        input: usize,
+        tenant: &'a str,
+        decoded: &DecodedRow<'a>,
+        counts: &mut Counts,
+    ) -> Result<(), Reason> {
         let mut row = decoded.row;
         self.classify(&mut row);
         let agent = decoded.agent.unwrap_or("");
@@ -198,25 +243,23 @@ impl NormalizeTask {
             host_address: hosts.primary.0,
             host_name: hosts.primary.1,
             primary: true,
-            format: format.name,
+            format: self.config.inputs[input].format.name,
             offset: record.offset,
             row: decoded.index,
         };
         row.file(&filing);
 
         let at = row.event_time();
-        let admission = if self.config.holds { self.clock.admit(at, record.timestamp) } else { Admission::OnTime };
-        let counts = out.ledger.line(&self.at.topic, tenant);
+        // A replayed row is never late here, whatever its age; but ahead of the clock it would open a slice that never ends.
+        let admission = if self.config.holds {
+            self.clock.admit(at, record.timestamp)
+        } else {
+            InputClock::too_far_ahead(&self.config.inputs[input].time, at, record.timestamp)
+                .map_or(Admission::OnTime, Admission::Future)
+        };
         match admission {
-            _ if at == EventTime::MAX || at == EventTime::MIN => {
-                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
-                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &Reason::NoTime, out);
-            }
-            Admission::Future(ahead_ns) => {
-                let bytes = self.decoders[input].extract(value, decoded.index).map_or_else(|| value.clone(), Bytes::from);
-                let reason = Reason::Future { ahead_ns };
-                self.reject(record, &bytes, Some(input), Some((decoded.index, tenant)), &reason, out);
-            }
+            _ if at == EventTime::MAX || at == EventTime::MIN => return Err(Reason::NoTime),
+            Admission::Future(ahead_ns) => return Err(Reason::Future { ahead_ns }),
             Admission::Late(_) => {
                 counts.rows_in += 1;
                 counts.late += 1;
@@ -236,6 +279,7 @@ impl NormalizeTask {
                 }
             }
         }
+        Ok(())
     }
 
     fn classify(&self, row: &mut Row<'_>) {
@@ -247,7 +291,7 @@ impl NormalizeTask {
     }
 
     fn reject(
-        &mut self,
+        &self,
         record: &Record,
         value: &Bytes,
         input: Option<usize>,
@@ -292,31 +336,50 @@ impl NormalizeTask {
     }
 
     fn mark(&self, watermark: EventTime, cause: Cause, out: &mut Outputs) {
+        for partition in 0..self.config.obs.1 {
+            self.mark_in(&self.config.obs.0, partition, watermark, cause, out);
+        }
+        self.mark_in(&self.config.control, 0, watermark, cause, out);
+    }
+
+    fn mark_in(&self, topic: &str, partition: u32, watermark: EventTime, cause: Cause, out: &mut Outputs) {
         let mark = Mark {
             input: InputRef { topic: self.at.topic.clone(), partition: self.at.partition },
             lane: self.config.inputs.first().and_then(|i| i.tenancy.lane().map(str::to_owned)),
             watermark,
             cause,
             input_offset: self.next_offset,
-            roster: self.config.roster.clone(),
+            roster: Roster::default(),
         };
-        let value = Bytes::from(mark.encode().expect("a roster is bounded by the topology"));
-        let headers = vec![(header::RECORD.to_owned(), Bytes::from(RecordType::Mark.to_header()))];
-        let append = |topic: &str, partition| Append {
-            topic: topic.to_owned(),
-            partition,
-            timestamp: None,
-            key: None,
-            value: Some(value.clone()),
-            headers: headers.clone(),
-        };
-        for partition in 0..self.config.obs.1 {
-            out.note(append(&self.config.obs.0, partition));
-        }
-        out.note(append(&self.config.control, 0));
+        self.write_mark(topic, partition, mark, out);
     }
 
-    /// The watermark has passed a slice boundary that no mark tells of yet.
+    /// Somebody else has not been heard of for too long: goes on without it.
+    fn leave_of(&self, input: InputRef, out: &mut Outputs) {
+        let mark = Mark {
+            input,
+            lane: None,
+            watermark: EventTime::MIN,
+            cause: Cause::Leave,
+            input_offset: 0,
+            roster: Roster::default(),
+        };
+        for partition in 0..self.config.obs.1 {
+            self.write_mark(&self.config.obs.0, partition, mark.clone(), out);
+        }
+        self.write_mark(&self.config.control, 0, mark, out);
+    }
+
+    /// Every mark carries the roster as known now.
+    fn write_mark(&self, topic: &str, partition: u32, mark: Mark, out: &mut Outputs) {
+        let mark = Mark { roster: self.config.roster.lock().unwrap_or_else(PoisonError::into_inner).clone(), ..mark };
+        let value = Bytes::from(mark.encode().expect("a roster is bounded by the topology"));
+        let headers = vec![(header::RECORD.to_owned(), Bytes::from(RecordType::Mark.to_header()))];
+        let topic = topic.to_owned();
+        out.note(Append { topic, partition, timestamp: None, key: None, value: Some(value), headers });
+    }
+
+    /// Whether the watermark has crossed a slice boundary since it was last told.
     fn crossed(&self) -> bool {
         floor(self.clock.watermark(), self.config.slice_ns) > floor(self.marked, self.config.slice_ns)
     }
@@ -351,12 +414,17 @@ pub fn obs_partition(row: &Row<'_>, partitions: u32) -> usize {
 }
 
 impl Task for NormalizeTask {
+    fn begin(&mut self, position: i64) {
+        self.next_offset = position;
+    }
+
     fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError> {
-        self.replay_silences(record.offset);
         if self.cause == Cause::Silence && self.crossed() {
-            // Recorded with the offset at which the silence ended: from here on rows are judged by it.
-            self.flush(out);
+            // Silence that this record ends was decided before it, and must be found again before it. Into `control` alone:
+            // rows from before the silence still wait for the epoch's end, and the mark in `obs` must follow them.
+            self.mark_in(&self.config.control, 0, self.clock.watermark(), Cause::Silence, out);
         }
+        self.replay_silences(record.offset);
         self.next_offset = record.offset + 1;
         self.clock.record(record.timestamp);
         self.cause = Cause::Rows;
@@ -377,13 +445,9 @@ impl Task for NormalizeTask {
         }
         if !at_end {
             self.clock.busy();
-        } else if self.clock.quiet(now, self.config.slice_ns) {
+        } else if self.clock.quiet(now) {
             self.cause = Cause::Silence;
         }
-    }
-
-    fn begin(&mut self, offset: i64) {
-        self.next_offset = offset;
     }
 
     fn end(&mut self, closes: bool) {
@@ -392,6 +456,11 @@ impl Task for NormalizeTask {
     }
 
     fn flush(&mut self, out: &mut Outputs) {
+        if self.config.holds && !self.joined {
+            // Before the first row: only the roster says which tenants have lanes of their own.
+            self.joined = true;
+            self.mark(EventTime::MIN, Cause::Join, out);
+        }
         let mut columns = std::mem::take(&mut self.columns);
         for (partition, columns) in columns.iter_mut().enumerate() {
             self.write(columns, Target::Obs(partition as u32), out);
@@ -403,16 +472,15 @@ impl Task for NormalizeTask {
         if !self.config.holds {
             return;
         }
-        if !self.joined {
-            self.joined = true;
-            self.mark(EventTime::MIN, Cause::Join, out);
-        }
         if self.ended {
             if self.cause != Cause::End {
                 self.cause = Cause::End;
                 self.mark(self.clock.highest_event(), Cause::End, out);
             }
             return;
+        }
+        for input in self.config.absent.overdue() {
+            self.leave_of(input, out);
         }
         if self.crossed() {
             let watermark = self.clock.watermark();
@@ -424,6 +492,7 @@ impl Task for NormalizeTask {
     fn note(&self) -> Option<String> {
         let note = Note {
             event: self.clock.highest_event(),
+            record: self.clock.highest_record(),
             watermark: self.clock.watermark(),
             learned: self.decoders.first().filter(|_| self.config.holds).and_then(|d| d.learned()),
         };
@@ -432,7 +501,7 @@ impl Task for NormalizeTask {
 
     fn resume(&mut self, note: &str) {
         if let Ok(note) = serde_json::from_str::<Note>(note) {
-            self.clock.resume(note.event, note.watermark);
+            self.clock.resume(note.event, note.record, note.watermark);
             if let (Some(learned), Some(decoder)) = (&note.learned, self.decoders.first_mut()) {
                 decoder.resume(learned);
             }

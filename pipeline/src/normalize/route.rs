@@ -59,7 +59,8 @@ impl<'a> Hosts<'a> {
 /// Addresses of workloads, as the latest earlier eBPF row of the same agent gave them.
 #[derive(Debug, Default)]
 pub struct Workloads {
-    known: BTreeMap<(String, String, String), Address>,
+    /// By tenant, agent and name: looked up for every row, so without building a key.
+    known: BTreeMap<String, BTreeMap<String, BTreeMap<String, Address>>>,
     order: VecDeque<(String, String, String)>,
     evicted: u64,
 }
@@ -69,23 +70,69 @@ impl Workloads {
     pub fn learn(&mut self, tenant: &str, agent: &str, row: &Row<'_>) {
         let Row::Flow(flow) = row else { return };
         let (Some(name), Some(address)) = (flow.source_name, flow.source_address) else { return };
-        let key = (tenant.to_owned(), agent.to_owned(), name.to_owned());
-        if self.known.insert(key.clone(), address).is_none() {
-            self.order.push_back(key);
-            if self.order.len() > WORKLOADS_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.known.remove(&oldest);
-                self.evicted += 1;
+        let names = self.known.get_mut(tenant).and_then(|agents| agents.get_mut(agent));
+        if let Some(known) = names.and_then(|names| names.get_mut(name)) {
+            *known = address;
+            return;
+        }
+        let (tenant, agent, name) = (tenant.to_owned(), agent.to_owned(), name.to_owned());
+        self.order.push_back((tenant.clone(), agent.clone(), name.clone()));
+        self.known.entry(tenant).or_default().entry(agent).or_default().insert(name, address);
+        if self.order.len() > WORKLOADS_MAX
+            && let Some((tenant, agent, name)) = self.order.pop_front()
+        {
+            self.forget(&tenant, &agent, &name);
+        }
+    }
+
+    fn forget(&mut self, tenant: &str, agent: &str, name: &str) {
+        let Some(agents) = self.known.get_mut(tenant) else { return };
+        if let Some(names) = agents.get_mut(agent) {
+            names.remove(name);
+            if names.is_empty() {
+                agents.remove(agent);
             }
         }
+        if agents.is_empty() {
+            self.known.remove(tenant);
+        }
+        self.evicted += 1;
     }
 
     /// Address of a workload.
     pub fn resolve(&self, tenant: &str, agent: &str, name: &str) -> Option<Address> {
-        if self.known.is_empty() {
-            return None;
+        self.known.get(tenant)?.get(agent)?.get(name).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewatch_schemas::observation::FlowRow;
+
+    use super::*;
+
+    #[test]
+    fn the_latest_address_is_known_to_the_same_agent_alone_and_the_oldest_name_goes() {
+        let mut workloads = Workloads::default();
+        let mut learn = |name: &str, last: u8| {
+            let address = Some(Address::v4([10, 0, 0, last]));
+            let row = Row::Flow(FlowRow { source_name: Some(name), source_address: address, ..FlowRow::default() });
+            workloads.learn("t", "a", &row);
+        };
+        learn("web", 1);
+        learn("web", 2);
+        for i in 1..WORKLOADS_MAX {
+            learn(&i.to_string(), 3);
         }
-        self.known.get(&(tenant.to_owned(), agent.to_owned(), name.to_owned())).copied()
+        assert_eq!(workloads.resolve("t", "a", "web"), Some(Address::v4([10, 0, 0, 2])));
+        assert_eq!([workloads.resolve("t", "b", "web"), workloads.resolve("u", "a", "web")], [None, None]);
+        let row = Row::Flow(FlowRow {
+            source_name: Some("one more"),
+            source_address: Some(Address::v4([10, 0, 0, 4])),
+            ..FlowRow::default()
+        });
+        workloads.learn("u", "b", &row);
+        assert_eq!((workloads.resolve("t", "a", "web"), workloads.evicted), (None, 1));
+        assert!(workloads.resolve("u", "b", "one more").is_some() && workloads.resolve("t", "a", "1").is_some());
     }
 }

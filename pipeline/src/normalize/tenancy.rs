@@ -170,10 +170,18 @@ impl FileRegistry {
     }
 }
 
-fn read(path: &Path) -> Result<(BTreeSet<(String, String)>, Option<SystemTime>), RegistryError> {
+/// The pairs of a registry file, and when it was last changed.
+type Pairs = (BTreeSet<(String, String)>, Option<SystemTime>);
+
+fn read(path: &Path) -> Result<Pairs, RegistryError> {
     let failed = |source| RegistryError::Read { path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(failed)?;
     let modified = std::fs::metadata(path).and_then(|m| m.modified()).ok();
+    Ok((parse(path, &text)?, modified))
+}
+
+/// The pairs of a registry's text.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<BTreeSet<(String, String)>, RegistryError> {
     let mut pairs = BTreeSet::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or("").trim();
@@ -189,7 +197,7 @@ fn read(path: &Path) -> Result<(BTreeSet<(String, String)>, Option<SystemTime>),
             return Err(RegistryError::TooMany { path: path.to_owned() });
         }
     }
-    Ok((pairs, modified))
+    Ok(pairs)
 }
 
 impl Registry for FileRegistry {

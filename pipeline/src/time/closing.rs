@@ -55,8 +55,8 @@ impl Closing {
                 self.heard.remove(&mark.input);
                 return;
             }
-            Cause::Join => drop(self.left.remove(&mark.input)),
-            Cause::Rows | Cause::Silence | Cause::End => {}
+            // Whoever speaks is there, again or still.
+            Cause::Join | Cause::Rows | Cause::Silence | Cause::End => drop(self.left.remove(&mark.input)),
         }
         let heard = self.heard.entry(mark.input.clone()).or_insert(Heard { watermark: EventTime::MIN, ended: false });
         heard.watermark = heard.watermark.max(mark.watermark);

@@ -16,6 +16,9 @@ pub struct InputTime {
     pub max_future_ns: i64,
     /// At its end for so long, a partition is silent, nanoseconds of the wall clock.
     pub idle_after_ns: i64,
+    /// Silence moves time in whole slices: then the marks tell all that it ever decided, and a backtest that replays them
+    /// judges every row as it was judged.
+    pub slice_ns: i64,
 }
 
 /// What becomes of a row.
@@ -47,10 +50,10 @@ impl InputClock {
         Self { limits, highest_event: EventTime::MIN, highest_record: EventTime::MIN, silence: EventTime::MIN, quiet_since: None }
     }
 
-    /// Takes up a watermark and highest event time from before a restart.
-    pub fn resume(&mut self, highest_event: EventTime, watermark: EventTime) {
+    /// Takes up from before a restart: highest event time, highest record timestamp, watermark.
+    pub fn resume(&mut self, highest_event: EventTime, highest_record: EventTime, watermark: EventTime) {
         self.highest_event = highest_event;
-        self.highest_record = highest_event;
+        self.highest_record = highest_record;
         self.silence = watermark;
     }
 
@@ -62,8 +65,7 @@ impl InputClock {
 
     /// A row of a record with that timestamp: judges it and moves the clock.
     pub fn admit(&mut self, event_time: EventTime, timestamp: EventTime) -> Admission {
-        let ahead = event_time.since(timestamp);
-        if ahead > self.limits.max_future_ns {
+        if let Some(ahead) = Self::too_far_ahead(&self.limits, event_time, timestamp) {
             return Admission::Future(ahead);
         }
         let behind = self.watermark().since(event_time);
@@ -81,15 +83,25 @@ impl InputClock {
         rows.max(self.silence)
     }
 
+    /// Whether `at` is ahead of its record's timestamp by more than is allowed; by how much.
+    pub fn too_far_ahead(limits: &InputTime, at: EventTime, timestamp: EventTime) -> Option<i64> {
+        let ahead = at.since(timestamp);
+        (ahead > limits.max_future_ns).then_some(ahead)
+    }
+
+    /// Highest record timestamp so far.
+    pub fn highest_record(&self) -> EventTime {
+        self.highest_record
+    }
+
     /// Highest event time so far.
     pub fn highest_event(&self) -> EventTime {
         self.highest_event
     }
 
     /// The partition has nothing more at wall-clock time `now`. When that has been so for `idle_after`, time goes on at
-    /// the rate of the clock, in whole slices: what is judged by a silence is then always what a mark has told. Returns
-    /// true while silent.
-    pub fn quiet(&mut self, now: EventTime, slice_ns: i64) -> bool {
+    /// the rate of the clock; returns true while silent.
+    pub fn quiet(&mut self, now: EventTime) -> bool {
         let watermark = self.watermark();
         let (since, at) = *self.quiet_since.get_or_insert((now, watermark));
         let quiet_ns = now.since(since);
@@ -102,7 +114,7 @@ impl InputClock {
         } else {
             at.plus(quiet_ns)
         };
-        self.silence = self.silence.max(floor(reached, slice_ns));
+        self.silence = self.silence.max(floor(reached, self.limits.slice_ns));
         true
     }
 
@@ -124,7 +136,7 @@ mod tests {
     const S: i64 = 1_000_000_000;
 
     fn clock() -> InputClock {
-        InputClock::new(InputTime { lateness_ns: 60 * S, max_future_ns: 30 * S, idle_after_ns: 30 * S })
+        InputClock::new(InputTime { lateness_ns: 60 * S, max_future_ns: 30 * S, idle_after_ns: 30 * S, slice_ns: 10 * S })
     }
 
     fn t(s: i64) -> EventTime {
@@ -154,13 +166,13 @@ mod tests {
         let mut c = clock();
         c.record(t(1000));
         c.admit(t(1000), t(1000));
-        assert!(!c.quiet(t(5000), 10 * S));
-        assert!(!c.quiet(t(5029), 10 * S));
-        assert!(c.quiet(t(5049), 10 * S));
-        assert_eq!(c.watermark(), t(940 + 40), "whole slices");
+        assert!(!c.quiet(t(5000)));
+        assert!(!c.quiet(t(5029)));
+        assert!(c.quiet(t(5040)));
+        assert_eq!(c.watermark(), t(940 + 40));
         c.record(t(5041));
         assert_eq!(c.admit(t(5041), t(5041)), Admission::OnTime);
-        assert!(!c.quiet(t(5052), 10 * S));
+        assert!(!c.quiet(t(5042)));
     }
 
     #[test]
@@ -168,9 +180,9 @@ mod tests {
         let mut c = clock();
         c.record(t(1000));
         c.admit(t(1000), t(1000));
-        c.quiet(t(5000), 10 * S);
+        c.quiet(t(5000));
         c.busy();
-        assert!(!c.quiet(t(9000), 10 * S));
+        assert!(!c.quiet(t(9000)));
         assert_eq!(c.watermark(), t(940));
     }
 }

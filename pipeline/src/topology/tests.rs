@@ -17,7 +17,7 @@ impl Decoder for Nothing {
 }
 
 const fn format(name: &'static str, has_tenant: bool) -> Format {
-    Format { name, about: "", lateness_s: 60, has_tenant, true_equals: false, decoder: || Box::new(Nothing) }
+    Format { name, about: "", lateness_s: 60, has_tenant, decoder: || Box::new(Nothing) }
 }
 
 pub(crate) const FORMATS: &[Format] = &[format("probectl.flow", true), format("zeek.conn", false)];

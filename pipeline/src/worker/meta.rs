@@ -7,26 +7,26 @@ use crate::log::METADATA_BYTES_MAX;
 
 /// Metadata of one partition's committed offset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Meta {
+pub(crate) struct Meta {
     /// Layout.
-    pub(super) v: u32,
+    pub(crate) v: u32,
     /// Output hash, hex.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) hash: String,
+    pub(crate) hash: String,
     /// Offset at which the hash began.
     #[serde(default)]
-    pub(super) from: i64,
+    pub(crate) from: i64,
     /// Current snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) snapshot: Option<String>,
+    pub(crate) snapshot: Option<String>,
     /// The task's note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 impl Meta {
     /// As committed. A note that would not fit is left out: the task then learns again.
-    pub(super) fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
         if text.len() <= METADATA_BYTES_MAX {
             return text;
@@ -36,7 +36,7 @@ impl Meta {
     }
 
     /// As read back; anything else is as if there were none.
-    pub(super) fn decode(text: &str) -> Option<Self> {
+    pub(crate) fn decode(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok().filter(|m: &Self| m.v == 1)
     }
 }

@@ -5,7 +5,8 @@
 //! still being restored does not join the epoch; after an epoch that did not commit every task starts again from what is
 //! committed. Knows no detection and no wire format.
 
-mod meta;
+pub(crate) mod absent;
+pub(crate) mod meta;
 mod pace;
 mod slot;
 
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidewatch_schemas::control::Mark;
+use tidewatch_schemas::control::{Mark, Roster};
 use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Ledger;
@@ -22,6 +23,7 @@ use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, Poll
 use crate::snapshot::{SnapshotError, SnapshotStore};
 use crate::task::{Progress, Task, TaskError};
 
+pub use absent::Absent;
 pub use pace::Pace;
 use slot::Slot;
 pub use slot::{Bound, Phase};
@@ -92,6 +94,8 @@ pub struct WorkerConfig {
     pub bounds: BTreeMap<TopicPartition, Bound>,
     /// Pace of normalize tasks; `None` = run free.
     pub pace: Option<Arc<Pace>>,
+    /// Who has not been heard of, and the roster on which they stand; with a pace.
+    pub absent: Option<(Arc<Absent>, Arc<Mutex<Roster>>)>,
     /// The control topic, where other processes' marks are heard; only with a pace.
     pub control: Option<Box<dyn Reader>>,
     /// The stage before has finished; what is there now is all.
@@ -313,16 +317,22 @@ impl Worker {
 
     fn pace(&mut self) -> Result<(), WorkerError> {
         let Some(pace) = &self.config.pace else { return Ok(()) };
+        let now = (self.config.clock)();
         if let Some(control) = &mut self.config.control {
             for record in control.poll(self.config.poll, Duration::ZERO)? {
                 if let Some(Ok(mark)) = record.value.as_deref().map(Mark::decode) {
                     pace.heard(&mark);
+                    if let Some((absent, _)) = &self.config.absent {
+                        absent.heard(&mark, now);
+                    }
                 }
             }
         }
         for (at, slot) in &self.slots {
-            // Who has read all there is to read holds nobody up.
-            pace.publish(at, Progress { done: slot.finished, ..slot.task.progress() });
+            pace.publish(at, slot.task.progress(), slot.finished);
+        }
+        if let Some((absent, roster)) = &self.config.absent {
+            absent.look(&roster.lock().unwrap_or_else(PoisonError::into_inner), now);
         }
         Ok(())
     }

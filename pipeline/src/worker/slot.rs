@@ -128,13 +128,13 @@ impl Slot {
                 }
             }
         };
+        task.begin(position);
         let reader = match config.source.reader(at, position) {
             Err(LogError::OutOfRange { start, .. }) if position < start => {
                 return Err(WorkerError::Lost { task: format!("{} {at}", config.stage), from: position, to: start });
             }
             reader => reader?,
         };
-        task.begin(position);
         out.mute(phase != Phase::Live);
         let committed = committed.map(|c| c.offset);
         let mut slot =
@@ -192,7 +192,15 @@ impl Slot {
 
     /// Reads and processes what one poll brings. True when something came.
     pub(super) fn read(&mut self, config: &WorkerConfig, now: EventTime) -> Result<bool, WorkerError> {
-        let records = self.reader.poll(config.poll, std::time::Duration::ZERO)?;
+        let records = match self.reader.poll(config.poll, std::time::Duration::ZERO) {
+            // Neither silent nor at its end: it holds its downstream until it answers again.
+            Err(error @ LogError::Unreachable { .. }) => {
+                tracing::warn!(task = %self.at, %error, "unreachable: waiting");
+                self.task.quiet(now, false);
+                return Ok(false);
+            }
+            records => records?,
+        };
         let any = !records.is_empty();
         for record in &records {
             if self.bound.and_then(|b| b.until).is_some_and(|until| record.offset >= until) {

@@ -1,8 +1,8 @@
-//! An address or endpoint.
+//! Any bytes for `address`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::address(bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("address", bytes));

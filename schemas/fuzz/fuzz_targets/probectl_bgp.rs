@@ -1,8 +1,8 @@
-//! One record of `probectl-bgp`.
+//! Any bytes for `probectl-bgp`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::format("probectl-bgp", bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("probectl-bgp", bytes));

@@ -1,8 +1,8 @@
-//! One record of `probectl-ebpf`.
+//! Any bytes for `probectl-ebpf`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::format("probectl-ebpf", bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("probectl-ebpf", bytes));

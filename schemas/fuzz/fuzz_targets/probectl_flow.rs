@@ -1,8 +1,8 @@
-//! One record of `probectl-flow`.
+//! Any bytes for `probectl-flow`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::format("probectl-flow", bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("probectl-flow", bytes));

@@ -1,8 +1,8 @@
-//! One record of `probectl-result`.
+//! Any bytes for `probectl-result`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::format("probectl-result", bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("probectl-result", bytes));

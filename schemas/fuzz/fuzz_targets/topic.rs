@@ -1,8 +1,8 @@
-//! A namespace and a topic.
+//! Any bytes for `topic`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::topic(bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("topic", bytes));

@@ -1,8 +1,8 @@
-//! One record of `zeek`.
+//! Any bytes for `zeek`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::format("zeek", bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("zeek", bytes));

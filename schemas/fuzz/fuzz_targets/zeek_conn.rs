@@ -1,8 +1,8 @@
-//! One record of `zeek-conn`.
+//! Any bytes for `zeek-conn`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::format("zeek-conn", bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("zeek-conn", bytes));

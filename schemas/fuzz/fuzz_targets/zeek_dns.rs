@@ -1,8 +1,8 @@
-//! One record of `zeek-dns`.
+//! Any bytes for `zeek-dns`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::format("zeek-dns", bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("zeek-dns", bytes));

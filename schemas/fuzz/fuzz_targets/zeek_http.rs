@@ -1,8 +1,8 @@
-//! One record of `zeek-http`.
+//! Any bytes for `zeek-http`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::format("zeek-http", bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("zeek-http", bytes));

@@ -1,8 +1,8 @@
-//! One record of `zeek-ssl`.
+//! Any bytes for `zeek-ssl`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidewatch_schemas::fuzz;
 
-fuzz_target!(|bytes: &[u8]| fuzz::format("zeek-ssl", bytes));
+fuzz_target!(|bytes: &[u8]| fuzz::run("zeek-ssl", bytes));

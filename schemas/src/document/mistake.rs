@@ -132,6 +132,7 @@ pub fn did_you_mean<'k>(written: &str, known: impl IntoIterator<Item = &'k str>)
 
 /// Text fit for a message: control characters escaped, at most 80 characters of it.
 pub fn shown(text: &str) -> String {
+    /// Characters of a foreign text that a message shows; the rest is cut off.
     const CHARS_MAX: usize = 80;
     let mut out = String::new();
     for c in text.chars().take(CHARS_MAX) {

@@ -103,7 +103,7 @@ mod tests {
             transport: 6,
             ..FlowRow::default()
         });
-        expect![[r#"{"bytes_forward":0,"destination_class":0,"direction_known":false,"event_time":"2026-06-04T12:00:00Z","key":0,"offset":0,"primary":false,"row":0,"sampling_rate":0,"source_address":"10.0.0.5","source_class":0,"source_port":51514,"tenant":"t1","transport":6}"#]]
+        expect![[r#"{"bytes_forward":0,"destination_class":0,"direction_known":false,"event_time":"2026-06-04T12:00:00Z","key":0,"offset":0,"primary":false,"row":0,"sampled_packet":false,"sampling_rate":0,"source_address":"10.0.0.5","source_class":0,"source_port":51514,"tenant":"t1","transport":6}"#]]
         .assert_eq(&describe(&row).to_string());
     }
 

@@ -24,6 +24,7 @@ table! {
     packets_forward: Opt<U64>, "packets", "packets_scaled else packets; orig_pkts", "source to destination";
     packets_reverse: Opt<U64>, "packets", "resp_pkts", "destination to source";
     sampling_rate: U32, "1 in n", "sampling_rate", "1 = every packet";
+    sampled_packet: Flag, "-", "flow_protocol", "true when the row is one sampled packet: equal rows are two events";
     tcp_flags: Opt<U8>, "bits", "tcp_flags; history", "OR of the flags seen: FIN 1 SYN 2 RST 4 PSH 8 ACK 16 URG 32";
     connection_state: Opt<Dict>, "-", "conn_state; state", "Zeek's letters: S0 REJ SF S1 RSTO ...";
     service: Opt<Dict>, "-", "service", "application protocol where the source knows it";

@@ -119,6 +119,7 @@ macro_rules! kinds {
 
         /// A batch of any kind, opened.
         #[derive(Clone, Debug)]
+        #[allow(clippy::large_enum_variant, reason = "a few per task, never one per row")]
         pub enum Batch { $(#[doc = concat!("Rows of [`", stringify!($batch), "`].")] $kind($batch),)* }
 
         impl Batch {
@@ -174,6 +175,11 @@ macro_rules! kinds {
             /// Its kind.
             pub fn kind(&self) -> Kind {
                 match self { $(Row::$kind(_) => Kind::$kind,)* }
+            }
+
+            /// Rows equal to this one are other events (sampled packets), not this one seen twice.
+            pub fn has_true_equals(&self) -> bool {
+                matches!(self, Row::Flow(flow) if flow.sampled_packet)
             }
 
             /// Its event time.

@@ -135,11 +135,12 @@ pub trait Decoder: Send {
     /// Decodes one record. `Err` rejects the whole record; bad single rows go to [`Decoded::bad`].
     fn decode<'a>(&mut self, value: &'a [u8], meta: RecordMeta, arena: &'a Bump, out: &mut Decoded<'a>) -> Result<(), Fault>;
 
-    /// Row `index` of a record alone, in the record's own format, so that it can be rejected and replayed without its
-    /// neighbours. `None` where the record is the row.
-    fn extract(&self, value: &[u8], index: u32) -> Option<Vec<u8>> {
-        let _ = (value, index);
-        None
+    /// Rows of the record that was decoded last, each alone in the record's own format, so that it can be rejected and
+    /// replayed without its neighbours: decoded alone it gives the same row, but for a time that neighbours decided.
+    /// `rows` are [`DecodedRow::index`], ascending; `each` is called with them and the bytes, in order. One walk over the
+    /// record, however many rows. A format whose record is the row gives the record itself.
+    fn extract(&self, value: &[u8], rows: &[u32], each: &mut dyn FnMut(u32, Vec<u8>)) {
+        rows.iter().for_each(|&row| each(row, value.to_vec()));
     }
 
     /// What it has learned, at most 2 KiB of text; `None` when nothing. Survives a restart in the offset's metadata.
@@ -164,8 +165,6 @@ pub struct Format {
     pub lateness_s: u32,
     /// Rows carry tenant and agent (else the topology names a static tenant).
     pub has_tenant: bool,
-    /// Two equal rows are two events (sampled packets), not one event seen twice.
-    pub true_equals: bool,
     /// A fresh decoder.
     pub decoder: fn() -> Box<dyn Decoder>,
 }
@@ -202,7 +201,6 @@ pub static FORMATS: &[Format] = &[
         // Collectors batch for 2 s; exporters hold a record back for up to one active time-out.
         lateness_s: 60,
         has_tenant: true,
-        true_equals: false,
         decoder: || Box::new(probectl_flow::ProbectlFlow),
     },
     Format {
@@ -211,7 +209,6 @@ pub static FORMATS: &[Format] = &[
         // Agents flush every few seconds and keep batches while the broker is away.
         lateness_s: 60,
         has_tenant: true,
-        true_equals: false,
         decoder: || Box::new(probectl_ebpf::ProbectlEbpf),
     },
     Format {
@@ -220,7 +217,6 @@ pub static FORMATS: &[Format] = &[
         // Agents retry for about a minute.
         lateness_s: 60,
         has_tenant: true,
-        true_equals: false,
         decoder: || Box::new(probectl_result::ProbectlResult),
     },
     Format {
@@ -229,7 +225,6 @@ pub static FORMATS: &[Format] = &[
         // As for results.
         lateness_s: 60,
         has_tenant: true,
-        true_equals: false,
         decoder: || Box::new(probectl_bgp::ProbectlBgp),
     },
     Format {
@@ -238,7 +233,6 @@ pub static FORMATS: &[Format] = &[
         // The slowest of its logs, conn.
         lateness_s: 360,
         has_tenant: false,
-        true_equals: false,
         decoder: || Box::new(zeek::Zeek::new(None)),
     },
     Format {
@@ -247,7 +241,6 @@ pub static FORMATS: &[Format] = &[
         // Written at the end, but UDP and broken TCP only after a time-out of 1 to 5 min without packets.
         lateness_s: 360,
         has_tenant: false,
-        true_equals: false,
         decoder: || Box::new(zeek::Zeek::new(Some(zeek::Log::Conn))),
     },
     Format {
@@ -256,7 +249,6 @@ pub static FORMATS: &[Format] = &[
         // Unanswered queries are written after 10 s of waiting, or when their connection ends.
         lateness_s: 60,
         has_tenant: false,
-        true_equals: false,
         decoder: || Box::new(zeek::Zeek::new(Some(zeek::Log::Dns))),
     },
     Format {
@@ -265,7 +257,6 @@ pub static FORMATS: &[Format] = &[
         // Event time is the write time or never goes back; workers of a cluster differ by seconds.
         lateness_s: 10,
         has_tenant: false,
-        true_equals: false,
         decoder: || Box::new(zeek::Zeek::new(Some(zeek::Log::Ssl))),
     },
     Format {
@@ -274,7 +265,6 @@ pub static FORMATS: &[Format] = &[
         // As for ssl.
         lateness_s: 10,
         has_tenant: false,
-        true_equals: false,
         decoder: || Box::new(zeek::Zeek::new(Some(zeek::Log::Http))),
     },
 ];

@@ -9,7 +9,7 @@
 use bumpalo::Bump;
 
 use super::dns_codes::{query_type, response_code};
-use super::protobuf::{Reader, batch_of_one};
+use super::protobuf::{Reader, batch_of_one, extract};
 use super::value::{Scratch, TCP, UDP, address, port, present, transport, unix_ns, wrong};
 use super::{Decoded, DecodedRow, Decoder, Fault, RecordMeta, push_row};
 use crate::address::Address;
@@ -58,6 +58,11 @@ impl Decoder for ProbectlEbpf {
         }
         date_edges(&mut out.rows[first..], meta);
         Ok(())
+    }
+
+    /// An edge alone has only its own time, not its batch's.
+    fn extract(&self, value: &[u8], rows: &[u32], each: &mut dyn FnMut(u32, Vec<u8>)) {
+        extract(value, 3, rows, each);
     }
 }
 

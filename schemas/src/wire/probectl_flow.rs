@@ -5,14 +5,18 @@
 //! (no address, port 70000, a time in 1970) rejects that row, re-encoded as a batch of one.
 //!
 //! Event time is `observed_at` (the export was received), else the flow's end, else the record's timestamp. 0 octets or
-//! packets mean "not known". The initiator is not known to NetFlow and IPFIX. sFlow's sampled packets can be true equals.
+//! packets mean "not known". The initiator is not known to NetFlow and IPFIX. Each sFlow record is one sampled packet, and
+//! two packets may be equal in everything that is told of them.
 
 use bumpalo::Bump;
 
-use super::protobuf::{Reader, Tag, batch_of_one};
+use super::protobuf::{Reader, Tag, batch_of_one, extract};
 use super::value::{ICMP, ICMP_V6, TCP, address, port, transport, unix_ns};
 use super::{Decoded, DecodedRow, Decoder, Fault, RecordMeta, push_row};
 use crate::observation::{FlowRow, Row};
+
+/// The protocol whose every record is one sampled packet.
+const SFLOW: &[u8] = b"sflow5";
 
 /// Decoder of `probectl-flow`.
 #[derive(Debug, Default)]
@@ -37,6 +41,10 @@ impl Decoder for ProbectlFlow {
         }
         Ok(())
     }
+
+    fn extract(&self, value: &[u8], rows: &[u32], each: &mut dyn FnMut(u32, Vec<u8>)) {
+        extract(value, 1, rows, each);
+    }
 }
 
 /// A FlowRecord as it stands on the wire.
@@ -45,6 +53,7 @@ struct Wire<'a> {
     tenant: &'a str,
     agent: &'a str,
     exporter: &'a str,
+    flow_protocol: &'a [u8],
     observed_at_ns: i64,
     start_ns: i64,
     end_ns: i64,
@@ -79,6 +88,7 @@ impl<'a> Wire<'a> {
             1 => self.tenant = r.text(tag, "tenant_id")?,
             2 => self.agent = r.text(tag, "agent_id")?,
             3 => self.exporter = r.text(tag, "exporter_address")?,
+            5 => self.flow_protocol = r.bytes(tag, "flow_protocol")?,
             6 => self.observed_at_ns = r.i64(tag, "observed_at_unix_nano")?,
             7 => self.start_ns = r.i64(tag, "start_unix_nano")?,
             8 => self.end_ns = r.i64(tag, "end_unix_nano")?,
@@ -128,6 +138,7 @@ impl<'a> Wire<'a> {
             bytes_forward: known(self.bytes_scaled, self.bytes),
             packets_forward: known(self.packets_scaled, self.packets),
             sampling_rate: u32::try_from(self.sampling_rate.max(1)).unwrap_or(u32::MAX),
+            sampled_packet: self.flow_protocol == SFLOW,
             // IPFIX has 16 bits of flags; the upper ones are NS and reserved. Some exporters set ACK on UDP.
             tcp_flags: (self.tcp_flags != 0 && transport == TCP).then_some(self.tcp_flags as u8),
             destination_asn: u32::try_from(self.destination_asn).ok().filter(|&asn| asn != 0),

@@ -6,6 +6,10 @@ use super::{Fault, shown};
 /// Bytes of a varint, at most.
 const VARINT_BYTES_MAX: usize = 10;
 
+/// Bytes of one text, at most: names, addresses, states. A longer one is none, and would make rows that no record of ours
+/// can carry.
+const TEXT_BYTES_MAX: usize = 4096;
+
 /// Wire type of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wire {
@@ -170,6 +174,9 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn text(&mut self, tag: Tag, field: &'static str) -> Result<&'a str, Fault> {
         let bytes = self.bytes(tag, field)?;
+        if bytes.len() > TEXT_BYTES_MAX {
+            return Err(Fault::TooLarge { what: field, limit: TEXT_BYTES_MAX });
+        }
         std::str::from_utf8(bytes).map_err(|_| Fault::Field { field, expected: "utf-8", got: shown(bytes) })
     }
 
@@ -246,6 +253,29 @@ pub(super) fn batch_of_one(number: u8, body: &[u8]) -> Vec<u8> {
     out.push(len as u8);
     out.extend_from_slice(body);
     out
+}
+
+/// Elements of a batch by index, each as a batch of one. Elements are the messages in fields 1 to `numbers_max` (below
+/// 16), counted together in wire order, as the decoders of batches count them. `rows` is ascending.
+pub(super) fn extract(value: &[u8], numbers_max: u8, rows: &[u32], each: &mut dyn FnMut(u32, Vec<u8>)) {
+    let mut wanted = rows.iter().copied().peekable();
+    let mut reader = Reader::new(value);
+    let mut index = 0;
+    while wanted.peek().is_some() {
+        // The record has been decoded, so there is no fault; if there were, what is left is not found.
+        let Ok(Some(tag)) = reader.tag() else { return };
+        let Some(number) = u8::try_from(tag.number).ok().filter(|n| *n <= numbers_max) else {
+            if reader.skip(tag).is_err() {
+                return;
+            }
+            continue;
+        };
+        let Ok(body) = reader.bytes(tag, "element") else { return };
+        if wanted.next_if_eq(&index).is_some() {
+            each(index, batch_of_one(number, body));
+        }
+        index += 1;
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::LogError;
 use super::local::LocalLog;
 pub use super::local::Settings;
 
-mod block;
+pub(crate) mod block;
 mod form;
 mod lock;
 mod recover;

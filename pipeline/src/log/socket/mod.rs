@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::LogError;
 
 mod client;
+pub(crate) mod fuzz;
 mod path;
 mod server;
 mod wire;

@@ -34,7 +34,7 @@ fn record() -> flow::FlowRecord {
 fn golden_vectors() {
     expect![[r#"
         0 flow tenant="t1" agent=Some("a")
-          bytes_forward=5120 destination_address="203.0.113.66" destination_asn=64496 destination_port=443 direction_known=false end_time="2026-06-04T12:00:00Z" event_time="2026-06-04T12:00:00Z" observer="a" sampling_rate=10 source_address="10.0.0.5" transport=6
+          bytes_forward=5120 destination_address="203.0.113.66" destination_asn=64496 destination_port=443 direction_known=false end_time="2026-06-04T12:00:00Z" event_time="2026-06-04T12:00:00Z" observer="a" sampled_packet=false sampling_rate=10 source_address="10.0.0.5" transport=6
     "#]].assert_eq(&show_fresh("probectl-flow", &hex::decode(V0A).unwrap()));
     expect![[r#"
         0 dns tenant="t1" agent=Some("h")
@@ -76,15 +76,15 @@ fn flows() {
     ];
     expect![[r#"
         0 flow tenant="t1" agent=Some("collector")
-          bytes_forward=1000 destination_address="203.0.113.7" destination_port=443 direction_known=false end_time="2026-06-04T12:00:00Z" event_time="2026-06-04T12:00:02Z" observer="192.0.2.1" packets_forward=10 sampling_rate=1 source_address="2001:db8::1" source_port=51514 start_time="2026-06-04T11:59:00Z" tcp_flags=27 transport=6
+          bytes_forward=1000 destination_address="203.0.113.7" destination_port=443 direction_known=false end_time="2026-06-04T12:00:00Z" event_time="2026-06-04T12:00:02Z" observer="192.0.2.1" packets_forward=10 sampled_packet=false sampling_rate=1 source_address="2001:db8::1" source_port=51514 start_time="2026-06-04T11:59:00Z" tcp_flags=27 transport=6
         1 flow tenant="t1" agent=Some("collector")
-          bytes_forward=1000 destination_address="203.0.113.7" direction_known=false end_time="2026-06-04T12:00:00Z" event_time="2026-06-04T12:00:02Z" observer="192.0.2.1" packets_forward=10 sampling_rate=1 source_address="2001:db8::1" start_time="2026-06-04T11:59:00Z" transport=58
+          bytes_forward=1000 destination_address="203.0.113.7" direction_known=false end_time="2026-06-04T12:00:00Z" event_time="2026-06-04T12:00:02Z" observer="192.0.2.1" packets_forward=10 sampled_packet=false sampling_rate=1 source_address="2001:db8::1" start_time="2026-06-04T11:59:00Z" transport=58
         2 flow tenant="t1" agent=Some("collector")
-          destination_address="203.0.113.7" destination_port=443 direction_known=false end_time="2026-06-04T12:00:00Z" event_time="2026-06-04T12:00:00Z" observer="192.0.2.1" sampling_rate=1 source_address="2001:db8::1" start_time="2026-06-04T11:59:00Z" transport=132
+          destination_address="203.0.113.7" destination_port=443 direction_known=false end_time="2026-06-04T12:00:00Z" event_time="2026-06-04T12:00:00Z" observer="192.0.2.1" sampled_packet=false sampling_rate=1 source_address="2001:db8::1" start_time="2026-06-04T11:59:00Z" transport=132
         3 flow tenant="t1" agent=Some("collector")
-          bytes_forward=100000 destination_address="203.0.113.7" destination_port=443 direction_known=false event_time="2026-06-04T12:00:02Z" observer="192.0.2.1" packets_forward=1000 sampling_rate=100 source_address="2001:db8::1" source_port=51514 start_time="2026-06-04T11:59:00Z" tcp_flags=27 transport=6
+          bytes_forward=100000 destination_address="203.0.113.7" destination_port=443 direction_known=false event_time="2026-06-04T12:00:02Z" observer="192.0.2.1" packets_forward=1000 sampled_packet=false sampling_rate=100 source_address="2001:db8::1" source_port=51514 start_time="2026-06-04T11:59:00Z" tcp_flags=27 transport=6
         4 flow tenant="t1" agent=Some("collector")
-          bytes_forward=1000 destination_address="203.0.113.7" destination_port=443 direction_known=false event_time="2026-06-04T13:00:00Z" observer="192.0.2.1" packets_forward=10 sampling_rate=1 source_address="2001:db8::1" source_port=51514 transport=0
+          bytes_forward=1000 destination_address="203.0.113.7" destination_port=443 direction_known=false event_time="2026-06-04T13:00:00Z" observer="192.0.2.1" packets_forward=10 sampled_packet=false sampling_rate=1 source_address="2001:db8::1" source_port=51514 transport=0
     "#]].assert_eq(&show_fresh("probectl-flow", &flow::FlowBatch { flows }.encode_to_vec()));
 }
 
@@ -204,7 +204,7 @@ fn ebpf_rows() {
     };
     expect![[r#"
         0 flow tenant="t1" agent=Some("h1")
-          connection_state="established" destination_address="10.0.0.9" destination_port=5432 direction_known=false event_time="2026-06-04T12:00:00Z" observer="h1" process_name="psql" sampling_rate=1 source_address="10.0.0.5" source_name="billing" source_port=40000 transport=6
+          connection_state="established" destination_address="10.0.0.9" destination_port=5432 direction_known=false event_time="2026-06-04T12:00:00Z" observer="h1" process_name="psql" sampled_packet=false sampling_rate=1 source_address="10.0.0.5" source_name="billing" source_port=40000 transport=6
         2 edge tenant="t1" agent=None
           bytes=900 connections=7 destination_name="db" destination_port=5432 event_time="2026-06-04T12:00:00.012Z" first_seen="2026-06-04T10:00:00Z" l7_calls=4 l7_errors=1 l7_protocol="postgres" last_seen="2026-06-04T11:00:00Z" packets=9 source_name="billing" transport=6
         4 dns tenant="t1" agent=Some("h1")

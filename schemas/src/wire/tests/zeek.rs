@@ -16,11 +16,11 @@ const CONN_ROWS: &str = "1780574400.444458\tC1\t192.0.2.10\t51514\t203.0.113.7\t
 fn conn_text() {
     expect![[r#"
         0 flow tenant="" agent=None
-          bytes_forward=900 bytes_reverse=6100 connection_state="SF" destination_address="203.0.113.7" destination_port=443 direction_known=true end_time="2026-06-04T12:00:04.944458Z" event_time="2026-06-04T12:00:04.944458Z" packets_forward=12 packets_reverse=14 sampling_rate=1 service="ssl" source_address="192.0.2.10" source_port=51514 start_time="2026-06-04T12:00:00.444458Z" tcp_flags=19 transport=6 uid="C1"
+          bytes_forward=900 bytes_reverse=6100 connection_state="SF" destination_address="203.0.113.7" destination_port=443 direction_known=true end_time="2026-06-04T12:00:04.944458Z" event_time="2026-06-04T12:00:04.944458Z" packets_forward=12 packets_reverse=14 sampled_packet=false sampling_rate=1 service="ssl" source_address="192.0.2.10" source_port=51514 start_time="2026-06-04T12:00:00.444458Z" tcp_flags=19 transport=6 uid="C1"
         1 flow tenant="" agent=None
-          connection_state="OTH" destination_address="ff02::1" direction_known=true event_time="2026-06-04T12:00:01Z" packets_forward=1 packets_reverse=0 sampling_rate=1 source_address="2001:db8::1" start_time="2026-06-04T12:00:01Z" transport=58 uid="C2"
+          connection_state="OTH" destination_address="ff02::1" direction_known=true event_time="2026-06-04T12:00:01Z" packets_forward=1 packets_reverse=0 sampled_packet=false sampling_rate=1 source_address="2001:db8::1" start_time="2026-06-04T12:00:01Z" transport=58 uid="C2"
         2 flow tenant="" agent=None
-          bytes_forward=0 bytes_reverse=0 connection_state="S0" destination_address="224.0.0.251" destination_port=5353 direction_known=true end_time="2026-06-04T12:00:02.500002Z" event_time="2026-06-04T12:00:02.500002Z" packets_forward=1 packets_reverse=0 sampling_rate=1 service="dns" source_address="192.0.2.10" source_port=5353 start_time="2026-06-04T12:00:02.5Z" transport=17 uid="C3"
+          bytes_forward=0 bytes_reverse=0 connection_state="S0" destination_address="224.0.0.251" destination_port=5353 direction_known=true end_time="2026-06-04T12:00:02.500002Z" event_time="2026-06-04T12:00:02.500002Z" packets_forward=1 packets_reverse=0 sampled_packet=false sampling_rate=1 service="dns" source_address="192.0.2.10" source_port=5353 start_time="2026-06-04T12:00:02.5Z" transport=17 uid="C3"
         3 bad: id.resp_h: expected an address, got 224.0.0.300
         4 bad: #fields: expected a value for every column, got 4 of 16: 1780574403.5\tC5\t192.0.2.10\t5353
         skipped 9: zeek header line
@@ -73,7 +73,7 @@ fn conn_json_forms() {
     let expected = show_fresh("zeek-conn", flat.as_bytes());
     expect![[r#"
         0 flow tenant="" agent=None
-          bytes_forward=900 bytes_reverse=6100 connection_state="SF" destination_address="203.0.113.7" destination_port=443 direction_known=true end_time="2026-06-04T12:00:04.75Z" event_time="2026-06-04T12:00:04.75Z" packets_forward=12 packets_reverse=14 sampling_rate=1 service="ssl" source_address="192.0.2.10" source_port=51514 start_time="2026-06-04T12:00:00.25Z" tcp_flags=19 transport=6 uid="C1"
+          bytes_forward=900 bytes_reverse=6100 connection_state="SF" destination_address="203.0.113.7" destination_port=443 direction_known=true end_time="2026-06-04T12:00:04.75Z" event_time="2026-06-04T12:00:04.75Z" packets_forward=12 packets_reverse=14 sampled_packet=false sampling_rate=1 service="ssl" source_address="192.0.2.10" source_port=51514 start_time="2026-06-04T12:00:00.25Z" tcp_flags=19 transport=6 uid="C1"
     "#]].assert_eq(&expected);
     let nested = flat.replace(
         r#""id.orig_h":"192.0.2.10","id.orig_p":51514,"id.resp_h":"203.0.113.7","id.resp_p":443"#,

@@ -84,6 +84,8 @@ pub(super) struct Zeek {
     /// The one log to take; `None` for any.
     wanted: Option<Log>,
     header: Header,
+    /// The header before the last record, where that record brought another.
+    before: Option<Header>,
     /// Highest start so far in ssl and in http, ns.
     highest_ns: [i64; 2],
 }
@@ -91,7 +93,7 @@ pub(super) struct Zeek {
 impl Zeek {
     /// For one log, or for any.
     pub(super) fn new(wanted: Option<Log>) -> Self {
-        Self { wanted, header: Header::default(), highest_ns: [i64::MIN; 2] }
+        Self { wanted, header: Header::default(), before: None, highest_ns: [i64::MIN; 2] }
     }
 
     /// Reads a row or says why it is skipped.
@@ -161,6 +163,7 @@ impl Decoder for Zeek {
             return Err(Fault::Empty);
         }
         let scratch = Scratch::new(arena);
+        self.before = None;
         let mut index = 0;
         let mut bad_bytes = 0usize;
         for bytes in Lines(value) {
@@ -168,17 +171,13 @@ impl Decoder for Zeek {
                 continue;
             }
             let text = std::str::from_utf8(bytes).map_err(|_| Fault::Format { expected: "utf-8", got: shown(bytes) });
-            if let Ok(text) = text {
-                if text.starts_with('#') {
-                    self.header.line(text)?;
-                    out.skip("zeek header line");
-                    continue;
-                }
-                if self.header.is_names(text) {
-                    self.header.names(text)?;
-                    out.skip("zeek header line");
-                    continue;
-                }
+            if let Ok(text) = text
+                && self.header.is_header(text)
+            {
+                self.before.get_or_insert_with(|| self.header.clone());
+                self.header.take(text)?;
+                out.skip("zeek header line");
+                continue;
             }
             let row = match text.and_then(|text| self.row(text, meta, &scratch)) {
                 Ok(Ok(row)) => Ok(DecodedRow { tenant: "", agent: None, index, row }),
@@ -190,9 +189,7 @@ impl Decoder for Zeek {
                 Err(fault) => Err(fault),
             };
             push_row(out, index, row, || {
-                let mut alone = if bytes.starts_with(b"{") { Vec::new() } else { self.header.text().into_bytes() };
-                alone.extend_from_slice(bytes);
-                alone.push(b'\n');
+                let alone = self.header.alone(bytes);
                 bad_bytes += alone.len();
                 alone
             })?;
@@ -202,6 +199,29 @@ impl Decoder for Zeek {
             index += 1;
         }
         Ok(())
+    }
+
+    /// A line of ssl or http without write time has its own start as its time, not the highest so far.
+    fn extract(&self, value: &[u8], rows: &[u32], each: &mut dyn FnMut(u32, Vec<u8>)) {
+        let mut wanted = rows.iter().copied().peekable();
+        let mut header = self.before.as_ref().unwrap_or(&self.header).clone();
+        let mut index = 0;
+        for bytes in Lines(value).filter(|bytes| !bytes.is_empty()) {
+            if wanted.peek().is_none() {
+                return;
+            }
+            if let Ok(text) = std::str::from_utf8(bytes)
+                && header.is_header(text)
+            {
+                // The record has been decoded, so its header lines are good.
+                drop(header.take(text));
+                continue;
+            }
+            if wanted.next_if_eq(&index).is_some() {
+                each(index, header.alone(bytes));
+            }
+            index += 1;
+        }
     }
 
     fn learned(&self) -> Option<String> {

@@ -46,6 +46,24 @@ impl Default for Header {
 }
 
 impl Header {
+    /// A line that tells columns, not a row: one that begins with `#`, or bare names.
+    pub(super) fn is_header(&self, line: &str) -> bool {
+        line.starts_with('#') || self.is_names(line)
+    }
+
+    /// Learns from a header line.
+    pub(super) fn take(&mut self, line: &str) -> Result<(), Fault> {
+        if line.starts_with('#') { self.line(line) } else { self.names(line) }
+    }
+
+    /// A row's line as a record of its own; a text row brings the header along.
+    pub(super) fn alone(&self, line: &[u8]) -> Vec<u8> {
+        let mut alone = if line.starts_with(b"{") { Vec::new() } else { self.text().into_bytes() };
+        alone.extend_from_slice(line);
+        alone.push(b'\n');
+        alone
+    }
+
     /// Learns from a line that begins with `#`.
     pub(super) fn line(&mut self, line: &str) -> Result<(), Fault> {
         let line = line.trim_end_matches('\r');
@@ -77,7 +95,7 @@ impl Header {
     }
 
     /// Takes a line as the names of the columns.
-    pub(super) fn names(&mut self, names: &str) -> Result<(), Fault> {
+    fn names(&mut self, names: &str) -> Result<(), Fault> {
         self.columns.clear();
         for name in names.split(char::from(self.separator)).flat_map(|n| n.split(LABEL_GAP)) {
             if self.columns.len() == COLUMNS_MAX {
@@ -95,7 +113,7 @@ impl Header {
     }
 
     /// A line of names without a header (`tsv=T`): it begins with the first column of every log.
-    pub(super) fn is_names(&self, line: &str) -> bool {
+    fn is_names(&self, line: &str) -> bool {
         line.strip_prefix("ts").is_some_and(|rest| rest.starts_with(char::from(self.separator)))
     }
 

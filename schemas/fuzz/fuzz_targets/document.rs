@@ -1,0 +1,8 @@
+//! Any bytes for `document`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tidewatch_schemas::fuzz;
+
+fuzz_target!(|bytes: &[u8]| fuzz::run("document", bytes));

@@ -1,0 +1,227 @@
+//! The documents that are made from the code, under `docs/`: each must be what the code says now. To write them anew:
+//!
+//! `UPDATE_DOCS=1 cargo test --release -p tidewatch-tests --test docs`
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+
+use tidewatch_operators::detectors;
+use tidewatch_operators::operator::{Detector, ListEntry};
+use tidewatch_operators::rule::{DEFAULTS, FIELDS, RULE_ID_BYTES_MAX, RULES_MAX, TEXT_BYTES_MAX};
+use tidewatch_schemas::observation::Kind;
+use tidewatch_schemas::wire::FORMATS;
+use tidewatch_tests::project::{files, root};
+
+const MADE: &str = "<!-- Made by tests/tests/docs.rs from the code; change the code, then run it with UPDATE_DOCS=1. -->";
+
+/// Compares a document with what it should be, or writes it.
+#[allow(clippy::disallowed_methods, reason = "a developer asks for the documents to be written")]
+fn check(name: &str, wanted: &str) {
+    let path = root().join("docs").join(name);
+    if std::env::var("UPDATE_DOCS").is_ok() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, wanted).unwrap();
+        return;
+    }
+    let got = fs::read_to_string(&path).unwrap_or_default();
+    if let Some(line) = (0..).zip(got.lines().zip(wanted.lines())).find(|(_, (a, b))| a != b).map(|(i, _)| i + 1) {
+        panic!("docs/{name} is not what the code says from line {line} on; UPDATE_DOCS=1 writes it anew");
+    }
+    assert_eq!(got, wanted, "docs/{name} is not what the code says; UPDATE_DOCS=1 writes it anew");
+}
+
+/// Text in a cell of a Markdown table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+fn table(out: &mut String, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    out.push_str(&line(&head.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>()));
+    out.push_str(&line(&head.iter().map(|_| "---".to_owned()).collect::<Vec<_>>()));
+    for row in rows {
+        out.push_str(&line(&row.iter().map(|c| cell(c)).collect::<Vec<_>>()));
+    }
+}
+
+#[test]
+fn detectors_md() {
+    let mut out = format!("{MADE}\n\n# Detectors\n\n");
+    out.push_str("What each detector finds, what it keeps, what it cannot see. Thresholds and lists are changed in rules: [rules.md](rules.md).\n\n");
+    table(
+        &mut out,
+        &["signal kind", "rule kind", "title", "reads", "ATT&CK"],
+        detectors::ALL.iter().map(|d| {
+            let reads: Vec<&str> = d.reads.iter().map(|k| k.name()).collect();
+            vec![
+                format!("`{}`", d.kind),
+                format!("[`{0}`](#{0})", d.rule_kind),
+                d.title.to_owned(),
+                reads.join(", "),
+                d.attack.join(", "),
+            ]
+        }),
+    );
+    for detector in detectors::ALL {
+        page(&mut out, detector);
+    }
+    check("detectors.md", &out);
+}
+
+fn page(out: &mut String, detector: &Detector) {
+    write!(out, "\n## {}\n\n", detector.rule_kind).unwrap();
+    let lines: Vec<&str> = detector.page.lines().map_while(|l| l.strip_prefix("//!")).collect();
+    for line in lines {
+        let line = line.strip_prefix(' ').unwrap_or(line);
+        match line.strip_prefix("# ") {
+            Some(heading) => writeln!(out, "### {heading}: {}\n", detector.rule_kind).unwrap(),
+            None => writeln!(out, "{line}").unwrap(),
+        }
+    }
+    write!(out, "\n### Fields: {}\n\n", detector.rule_kind).unwrap();
+    table(
+        out,
+        &["threshold", "default", "from", "to", "meaning"],
+        detector.thresholds.iter().map(|t| {
+            vec![format!("`{}`", t.name), t.default.to_string(), t.min.to_string(), t.max.to_string(), t.meaning.to_owned()]
+        }),
+    );
+    if !detector.lists.is_empty() {
+        out.push('\n');
+        table(
+            out,
+            &["list", "entries", "default", "meaning"],
+            detector.lists.iter().map(|l| {
+                let entry = match l.entry {
+                    ListEntry::Port => "port numbers",
+                    ListEntry::Text => "texts",
+                };
+                let default = if l.default.is_empty() { "empty".to_owned() } else { l.default.join(", ") };
+                vec![format!("`{}`", l.name), entry.to_owned(), default, l.meaning.to_owned()]
+            }),
+        );
+    }
+}
+
+#[test]
+fn observations_md() {
+    let mut out = format!("{MADE}\n\n# Observations\n\n");
+    out.push_str(
+        "What every input is turned into: one Arrow table per kind of row, on the topic `tidewatch.obs`. A value that is not known \
+         is absent, never 0. `optional` columns may be absent. The first eight and the last two columns are those of every table.\n",
+    );
+    for kind in Kind::ALL {
+        write!(out, "\n## {}\n\nVersion {}.\n\n", kind.name(), kind.version()).unwrap();
+        table(
+            &mut out,
+            &["column", "type", "unit", "from", "meaning"],
+            kind.columns().into_iter().map(|c| {
+                let optional = if c.nullable { ", optional" } else { "" };
+                vec![
+                    format!("`{}`", c.name),
+                    format!("{}{optional}", c.kind),
+                    c.unit.to_owned(),
+                    c.upstream.to_owned(),
+                    c.meaning.to_owned(),
+                ]
+            }),
+        );
+    }
+    check("observations.md", &out);
+}
+
+#[test]
+fn formats_md() {
+    let mut out = format!("{MADE}\n\n# Input formats\n\n");
+    out.push_str(
+        "Named in topologies (`format:`) and on the command line (`--input FORMAT:PATH`). Lateness is how long after a row's event \
+         time older rows are still waited for, unless the topology says otherwise. A format whose rows name no tenant gets one \
+         from the topology (`tenant: {static: ...}`) or from `--tenant`.\n\n",
+    );
+    table(
+        &mut out,
+        &["format", "what", "lateness", "rows name their tenant"],
+        FORMATS.iter().map(|f| {
+            vec![
+                format!("`{}`", f.name),
+                f.about.to_owned(),
+                format!("{} s", f.lateness_s),
+                if f.has_tenant { "yes" } else { "no" }.to_owned(),
+            ]
+        }),
+    );
+    check("formats.md", &out);
+}
+
+#[test]
+fn rules_md() {
+    let mut out = format!("{MADE}\n\n# Rules\n\n");
+    out.push_str(
+        "A rule says with which thresholds a detector speaks, how severe that is, and for how long it is then silent. The default \
+         rules are built in; `rules: DIR` in a topology, or `--rules DIR` on the command line, lays your own over them: a rule with \
+         the id of a default replaces it, a new id adds one. Several rules of one kind stand side by side without touching each \
+         other. All mistakes of all files are told at once, with file, line and column; unknown names are mistakes. `tidewatch \
+         validate TOPOLOGY` checks without starting anything.\n\n## Fields of a rule\n\n",
+    );
+    table(
+        &mut out,
+        &["field", "", "meaning"],
+        FIELDS.iter().map(|(name, must, meaning)| {
+            vec![format!("`{name}`"), if *must { "required" } else { "optional" }.to_owned(), (*meaning).to_owned()]
+        }),
+    );
+    write!(
+        out,
+        "\nAt most {RULES_MAX} rules, {RULE_ID_BYTES_MAX} bytes of id, {TEXT_BYTES_MAX} bytes of any other text. Thresholds and lists of \
+         each kind: [detectors.md](detectors.md).\n\n## The default rules\n"
+    )
+    .unwrap();
+    for default in DEFAULTS {
+        write!(out, "\n`{}`\n\n```yaml\n{}```\n", default.file, default.text).unwrap();
+    }
+    check("rules.md", &out);
+}
+
+#[test]
+fn limits_md() {
+    let mut out = format!("{MADE}\n\n# Limits\n\n");
+    out.push_str(
+        "Everything that holds something has a limit with a name; beyond it a value is refused, dropped, spilled or waited for as \
+         the meaning says, and counted. Limits that a topology may change stand in [topology.md](topology.md).\n",
+    );
+    for (room, title) in [("schemas", "Rows and records"), ("operators", "Detection"), ("pipeline", "Pipeline")] {
+        write!(out, "\n## {title}\n\n").unwrap();
+        let mut rows = Vec::new();
+        for source in files(".rs").iter().filter(|s| s.path.starts_with(&format!("{room}/src/"))) {
+            for limit in source.limits() {
+                let file = source.path.trim_start_matches(&format!("{room}/src/")).to_owned();
+                // A link of rustdoc leads nowhere here.
+                let meaning = limit.meaning.replace("[`", "`").replace("`]", "`");
+                rows.push(vec![format!("`{}`", limit.name), format!("`{}`", limit.value), meaning, file]);
+            }
+        }
+        assert!(rows.len() > 10, "limits of {room} were not found");
+        table(&mut out, &["limit", "value", "what it limits", "file"], rows);
+    }
+    check("limits.md", &out);
+}
+
+/// `docs/topology.md` is written by hand; every name that a topology may have must stand in it.
+#[test]
+fn topology_md_names_every_field() {
+    let document = fs::read_to_string(root().join("docs/topology.md")).unwrap();
+    let mut names = BTreeSet::new();
+    for source in files(".rs").iter().filter(|s| s.path.starts_with("pipeline/src/topology")) {
+        let text = source.product();
+        // Lists of texts: names of fields, and words that a field may be.
+        for list in text.split("&[").skip(1).filter(|l| l.trim_start().starts_with('"')) {
+            let list = list.split(']').next().unwrap_or_default();
+            names.extend(list.split('"').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    assert!(names.len() > 40, "the topology's names were not found: {names:?}");
+    let missing: Vec<&String> = names.iter().filter(|n| !document.contains(&format!("`{n}`"))).collect();
+    assert!(missing.is_empty(), "docs/topology.md does not name {missing:?}");
+}
