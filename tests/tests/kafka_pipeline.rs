@@ -21,6 +21,8 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use tidewatch_tests::kafka::Broker;
 use tidewatch_tests::program::Process;
 
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tidewatch_program");
 /// Longest wait for anything.
 const WAIT: Duration = Duration::from_secs(60);
 /// Tenant of the Zeek topics.
@@ -164,7 +166,7 @@ fn topology(broker: &Broker, dir: &Path) -> PathBuf {
 const STAGES: [&str; 3] = ["normalize", "detect", "correlate"];
 
 fn start(stage: &str, dir: &Path) -> Process {
-    Process::start(stage, dir, &["run", "topology.yaml", "--stage", stage]).unwrap()
+    Process::start(PROGRAM, stage, dir, &["run", "topology.yaml", "--stage", stage]).unwrap()
 }
 
 /// Signals of each tenant in order.
@@ -183,7 +185,7 @@ fn backtest(name: &str, dir: &Path, args: &[String]) -> PerTenant {
     let out = format!("{name}.ndjson");
     let mut all = vec!["backtest", "--topology", "topology.yaml", "--out", &out];
     all.extend(args.iter().map(String::as_str));
-    let process = Process::start(name, dir, &all).unwrap();
+    let process = Process::start(PROGRAM, name, dir, &all).unwrap();
     let status = process.wait(WAIT).unwrap();
     let told = std::fs::read_to_string(dir.join(format!("{name}.err"))).unwrap_or_default();
     assert!(status.success(), "{name}: {status}\n{told}");
@@ -240,9 +242,8 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
         log.create_topic(&TopicSpec::new(topic, *n)).unwrap();
     }
     let items = items(&partitions);
-    let mut steps: Vec<&[Item]> = items
-        .chunk_by(|a, b| a.at.0.div_euclid(STEP_S * SECOND_NS) == b.at.0.div_euclid(STEP_S * SECOND_NS))
-        .collect();
+    let mut steps: Vec<&[Item]> =
+        items.chunk_by(|a, b| a.at.0.div_euclid(STEP_S * SECOND_NS) == b.at.0.div_euclid(STEP_S * SECOND_NS)).collect();
     let last_steps = steps.split_off(steps.len() - 1);
     eprintln!("{} records in {} steps, {} topics", items.len(), steps.len() + 1, partitions.len());
     let mut producer = Producer { writer: log.writer("e2e-producer").unwrap(), partitions: &partitions, dealt: BTreeMap::new() };
@@ -259,18 +260,16 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
     };
     let read = |stage: Stage, at: &[TopicPartition]| committed(&names.group(stage), at).iter().sum::<i64>();
     let (first, second, third) = (steps.len() / 4, steps.len() / 2, steps.len() * 3 / 4);
-    let t0 = Instant::now();
     for (i, step) in steps.iter().enumerate() {
-        let t = Instant::now();
         producer.produce(step);
-        eprintln!("[{:?}] step {i} of {} took {:?}", t0.elapsed(), step.len(), t.elapsed());
         for process in running.iter_mut().flatten() {
             process.check().unwrap();
         }
         if i == 0 {
-            eprintln!("first commit of correlate after {:?}", until("a first signal mark", || {
-                read(Stage::Correlate, &of(&names.findings())) > 0
-            }));
+            eprintln!(
+                "first commit of correlate after {:?}",
+                until("a first signal mark", || { read(Stage::Correlate, &of(&names.findings())) > 0 })
+            );
         } else if i == first {
             for (process, stage) in running.iter_mut().zip(STAGES) {
                 eprintln!("{stage} ended {:?} after SIGTERM", process.take().unwrap().stop(WAIT).unwrap());
@@ -323,7 +322,8 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
     std::thread::sleep(bound.saturating_sub(produced.elapsed()));
     let mut rest = running.into_iter().map(Option::unwrap);
     rest.next().unwrap().stop(WAIT).unwrap();
-    for (stage, topic, process) in [(Stage::Detect, names.obs(), rest.next()), (Stage::Correlate, names.findings(), rest.next())] {
+    for (stage, topic, process) in [(Stage::Detect, names.obs(), rest.next()), (Stage::Correlate, names.findings(), rest.next())]
+    {
         let at = of(&topic);
         let ends: Vec<i64> = at.iter().map(|at| log.offsets(at).unwrap().end).collect();
         until("the last marks are read", || committed(&names.group(stage), &at) == ends);
@@ -336,7 +336,6 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
     });
     eprintln!("signals by kind: {kinds:?}; closed up to {closes}");
     assert_eq!(got.keys().collect::<Vec<_>>(), ["acme", "brook", ZEEK_TENANT]);
-    debug(&log, &names);
     for topic in [names.rejected(), names.late()] {
         assert_eq!(log.offsets(&TopicPartition::new(&topic, 0)).unwrap().end, 0, "{topic} is empty");
     }
@@ -350,28 +349,6 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
     let inputs = files(dir, &items);
     let again = backtest("over-files", dir, &inputs);
     assert_same("live against a backtest over the source files", &without_raw(&got), &without_raw(&again));
-}
-
-fn debug(log: &dyn Log, names: &Names) {
-    use tidewatch::log::PollLimit;
-    use tidewatch_schemas::control::Mark;
-    for topic in [names.late(), names.control()] {
-        let at = TopicPartition::new(&topic, 0);
-        let end = log.offsets(&at).unwrap().end;
-        let mut reader = log.reader(&at, 0).unwrap();
-        while reader.position() < end {
-            for r in reader.poll(PollLimit::default(), WAIT).unwrap() {
-                if topic == names.control() {
-                    let mark = Mark::decode(r.value.as_deref().unwrap()).unwrap();
-                    eprintln!("{} {:?} {:?} {} at {}", r.timestamp, mark.cause, mark.input, mark.watermark, mark.input_offset);
-                } else {
-                    eprintln!("late {} {:?}", r.timestamp, r.headers);
-                    let batch = tidewatch_schemas::observation::decode(tidewatch_schemas::observation::Kind::Flow, r.value.as_deref().unwrap());
-                    if let Ok(batch) = batch { for i in 0..batch.len() { eprintln!("   {:?}", batch.row(i)); } }
-                }
-            }
-        }
-    }
 }
 
 /// The same records as files; the arguments that name them.
