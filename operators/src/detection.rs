@@ -91,7 +91,14 @@ impl Detection {
 
     /// Operators of other detectors than [`detectors::ALL`]: for tests that bring their own.
     pub fn with(rules: &[Rule], detectors: &'static [&'static Detector]) -> Self {
-        let mut detection = Self { detectors, door: Door::default(), instances: Vec::new(), inputs: Vec::new(), bytes_max: None, room: Vec::new() };
+        let mut detection = Self {
+            detectors,
+            door: Door::default(),
+            instances: Vec::new(),
+            inputs: Vec::new(),
+            bytes_max: None,
+            room: Vec::new(),
+        };
         detection.set_rules(rules);
         detection
     }

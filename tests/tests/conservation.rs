@@ -185,14 +185,8 @@ fn hostile_records_are_kept_with_their_reason_and_change_nothing() {
 /// an unbroken run gives.
 #[test]
 fn a_repaired_record_counts_as_if_it_had_never_been_bad() {
-    let contacts = |n: u32| Contact {
-        tenant: "a",
-        at_s: f64::from(n) * 30.0,
-        from: "10.0.0.5",
-        to: "203.0.113.66",
-        port: 443,
-        bytes: 512,
-    };
+    let contacts =
+        |n: u32| Contact { tenant: "a", at_s: f64::from(n) * 30.0, from: "10.0.0.5", to: "203.0.113.66", port: 443, bytes: 512 };
     let messages: Vec<Message> = (0..12).map(|n| flow_message(&contacts(n))).collect();
     let whole = Scenario::new("replay", vec![scenario::open_input(FLOW, "probectl-flow")], messages);
     let layout = Layout { poll_records: 64, log: LogKind::Memory, drive: Drive::Lockstep, ..Layout::default() };

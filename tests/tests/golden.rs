@@ -149,8 +149,7 @@ const STATE_BYTES_MAX: [u64; 2] = [8 << 20, 2 << 20];
 /// One host calls `destinations` others, each equally often, in batches of 500.
 fn scan(destinations: u32) -> Scenario {
     let mut messages = Vec::new();
-    let names: Vec<String> =
-        (0..destinations).map(|n| format!("20.{}.{}.{}", 70 + (n >> 16), (n >> 8) & 255, n & 255)).collect();
+    let names: Vec<String> = (0..destinations).map(|n| format!("20.{}.{}.{}", 70 + (n >> 16), (n >> 8) & 255, n & 255)).collect();
     for first in (0..SCAN_ROWS).step_by(500) {
         let flows: Vec<_> = (first..first + 500)
             .map(|n| {
