@@ -112,7 +112,7 @@ fn slices(c: &mut Criterion) {
     let fill = || {
         let mut open = OpenSlices::new(limits.clone());
         for (offset, (batch, bytes)) in batches.iter().enumerate() {
-            let origin = Origin { input: 0, true_equals: false, offset: offset as i64 };
+            let origin = Origin { input: 0, offset: offset as i64 };
             open.add(batch.clone(), bytes, origin, |_| Some((Scope::Shared, index))).expect("nothing spills");
         }
         open

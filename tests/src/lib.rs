@@ -5,6 +5,7 @@ pub mod growing;
 pub mod http_server;
 pub mod kafka;
 pub mod live;
+pub mod program;
 pub mod project;
 pub mod scenario;
 pub mod traffic;

@@ -1,0 +1,128 @@
+//! The `tidewatch` program as processes of its own: started, signalled, waited for.
+//!
+//! What always holds: the program is of the same build as the test; no process outlives its handle; a process that ends
+//! otherwise than expected is reported with the end of what it said.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Lines of a process's standard error that a report shows.
+const TOLD_LINES: usize = 30;
+/// Pause between looks at a process.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Path of the program, brought up to date by cargo when it is missing or older than this test.
+pub fn tidewatch() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| find().expect("the tidewatch program is needed for this test"))
+}
+
+fn find() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let profile = own.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?;
+    let path = profile.join("tidewatch");
+    let born = |path: &Path| path.metadata().and_then(|m| m.modified());
+    if born(&path).is_ok_and(|program| born(&own).is_ok_and(|own| program >= own)) {
+        return Ok(path);
+    }
+    let name = match profile.file_name().and_then(|n| n.to_str()) {
+        None | Some("debug") => "dev",
+        Some(name) => name,
+    };
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--quiet", "--package", "tidewatch", "--profile", name]);
+    command.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
+    if let Some(target) = profile.parent() {
+        command.arg("--target-dir").arg(target);
+    }
+    let status = command.stdin(Stdio::null()).status().context("running cargo")?;
+    if status.success() { Ok(path) } else { bail!("cargo build --package tidewatch: {status}") }
+}
+
+/// A running program. Dropping it kills it.
+pub struct Process {
+    name: String,
+    child: Child,
+    said: PathBuf,
+}
+
+impl Process {
+    /// Starts `tidewatch ARGS` in a directory; what it says goes to `NAME.err` and `NAME.out` there, after what an earlier
+    /// process of that name said.
+    pub fn start(name: &str, dir: &Path, args: &[&str]) -> Result<Self> {
+        let open = |ending: &str| File::options().create(true).append(true).open(dir.join(format!("{name}.{ending}")));
+        let child = Command::new(tidewatch())
+            .args(args)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(open("out")?)
+            .stderr(open("err")?)
+            .spawn()
+            .with_context(|| format!("starting {}", tidewatch().display()))?;
+        Ok(Self { name: name.to_owned(), child, said: dir.join(format!("{name}.err")) })
+    }
+
+    /// Sends a signal by name (`TERM`, `KILL`).
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.child.id().to_string();
+        let status = Command::new("sh").args(["-c", r#"kill "-$0" "$1""#, signal, &pid]).status()?;
+        if status.success() { Ok(()) } else { bail!("kill -{signal} {}: {status}\n{}", self.name, self.told()) }
+    }
+
+    /// True while it runs; a report when it has ended.
+    pub fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended by itself, {status}:\n{}", self.name, self.told()),
+        }
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self, longest: Duration) -> Result<ExitStatus> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if began.elapsed() > longest {
+                bail!("{} has not ended after {longest:?}:\n{}", self.name, self.told());
+            }
+            std::thread::sleep(LOOK_PAUSE);
+        }
+    }
+
+    /// SIGTERM, and a good end. Returns how long it took.
+    pub fn stop(self, longest: Duration) -> Result<Duration> {
+        let began = Instant::now();
+        self.signal("TERM")?;
+        let told = format!("{}", self.said.display());
+        let name = self.name.clone();
+        let status = self.wait(longest)?;
+        if status.success() { Ok(began.elapsed()) } else { bail!("{name} after SIGTERM: {status}; see {told}") }
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) -> Result<()> {
+        self.signal("KILL")?;
+        self.wait(Duration::from_secs(10)).map(drop)
+    }
+
+    /// The last lines of its standard error.
+    pub fn told(&self) -> String {
+        let said = std::fs::read_to_string(&self.said).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
