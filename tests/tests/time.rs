@@ -261,7 +261,7 @@ fn backtest_over(live: &Live, scenario: &Scenario) -> (Signals, u64) {
         tenant: None,
         internal: Vec::new(),
         rules: scenario.rules.clone(),
-        own_rules: true,
+        own_rules: false,
         flush: None,
         log: Some(live.log.clone()),
         poll_records: 64,
