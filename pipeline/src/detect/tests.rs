@@ -27,6 +27,8 @@ fn duplicates(sampled_packet: bool) -> u64 {
         slices: SliceLimits { bytes_max: 1 << 20, spill_dir: dir.path().to_owned() },
         rules: Vec::new(),
         versions: BTreeMap::new(),
+        detectors: Default::default(),
+        state_bytes_max: 1 << 20,
     };
     let mut task = DetectTask::new(TopicPartition::new("obs", 0), config);
     let mut out = Outputs::default();
