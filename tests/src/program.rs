@@ -1,12 +1,12 @@
 //! The `tidewatch` program as processes of its own: started, signalled, waited for.
 //!
-//! What always holds: the program is of the same build as the test; no process outlives its handle; a process that ends
+//! Which program is the caller's to say: `env!("CARGO_BIN_EXE_tidewatch_program")` is of the same build as the test.
+//! What always holds: no process outlives its handle; a process that ends
 //! otherwise than expected is reported with the end of what it said.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,34 +16,6 @@ const TOLD_LINES: usize = 30;
 /// Pause between looks at a process.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
-/// Path of the program, brought up to date by cargo when it is missing or older than this test.
-pub fn tidewatch() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| find().expect("the tidewatch program is needed for this test"))
-}
-
-fn find() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let profile = own.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?;
-    let path = profile.join("tidewatch");
-    let born = |path: &Path| path.metadata().and_then(|m| m.modified());
-    if born(&path).is_ok_and(|program| born(&own).is_ok_and(|own| program >= own)) {
-        return Ok(path);
-    }
-    let name = match profile.file_name().and_then(|n| n.to_str()) {
-        None | Some("debug") => "dev",
-        Some(name) => name,
-    };
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--package", "tidewatch", "--profile", name]);
-    command.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
-    if let Some(target) = profile.parent() {
-        command.arg("--target-dir").arg(target);
-    }
-    let status = command.stdin(Stdio::null()).status().context("running cargo")?;
-    if status.success() { Ok(path) } else { bail!("cargo build --package tidewatch: {status}") }
-}
-
 /// A running program. Dropping it kills it.
 pub struct Process {
     name: String,
@@ -52,18 +24,18 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `tidewatch ARGS` in a directory; what it says goes to `NAME.err` and `NAME.out` there, after what an earlier
+    /// Starts `PROGRAM ARGS` in a directory; what it says goes to `NAME.err` and `NAME.out` there, after what an earlier
     /// process of that name said.
-    pub fn start(name: &str, dir: &Path, args: &[&str]) -> Result<Self> {
+    pub fn start(program: &str, name: &str, dir: &Path, args: &[&str]) -> Result<Self> {
         let open = |ending: &str| File::options().create(true).append(true).open(dir.join(format!("{name}.{ending}")));
-        let child = Command::new(tidewatch())
+        let child = Command::new(program)
             .args(args)
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(open("out")?)
             .stderr(open("err")?)
             .spawn()
-            .with_context(|| format!("starting {}", tidewatch().display()))?;
+            .with_context(|| format!("starting {program}"))?;
         Ok(Self { name: name.to_owned(), child, said: dir.join(format!("{name}.err")) })
     }
 

@@ -21,6 +21,8 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use tidewatch_tests::kafka::Broker;
 use tidewatch_tests::program::Process;
 
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tidewatch_program");
 /// Longest wait for anything.
 const WAIT: Duration = Duration::from_secs(60);
 /// Tenant of the Zeek topics.
@@ -40,11 +42,11 @@ struct Item {
     value: Vec<u8>,
 }
 
-/// Zeek's topics with JSON lines, as its Kafka writers stream them (`_write_ts`), and probectl's flow topic; by time. The
-/// last records are alike in every partition, one moment after the plan.
+/// Zeek's topics with JSON lines, as its Kafka writers stream them (`_write_ts`), and probectl's flow topic; by time. Every
+/// partition begins and ends with a record of the same moment: one without a row yet would count from the wall clock.
 fn items(partitions: &BTreeMap<String, u32>) -> Vec<Item> {
     let mut items = Vec::new();
-    let mut last: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    let mut lines: BTreeMap<String, serde_json::Value> = BTreeMap::new();
     let plan = Plan::small(11);
     for line in zeek_lines(&plan, Style::Json).filter(|l| l.tenant == 0) {
         let topic = format!("zeek.{}", line.log.name());
@@ -53,12 +55,12 @@ fn items(partitions: &BTreeMap<String, u32>) -> Vec<Item> {
             object["_write_ts"] = line.at.as_secs_f64().into();
         }
         items.push(Item { topic: topic.clone(), at: line.at, key: None, value: object.to_string().into_bytes() });
-        last.insert(topic, object);
+        lines.insert(topic, object);
     }
     let mut flows = Plan::small(5);
     // Found only when the last slices close.
-    let end = flows.duration_s;
-    flows.attacks.push(Scan { tenant: 1, host: 9, start_s: end - 8, ..Scan::smb(30, 10.0) }.into());
+    let last_s = flows.duration_s - 8;
+    flows.attacks.push(Scan { tenant: 1, host: 9, start_s: last_s, ..Scan::smb(30, 10.0) }.into());
     let mut batch = FlowBatch::default();
     for record in probectl_records(&flows).filter(|r| r.topic == FLOW) {
         batch = FlowBatch::decode(&record.value[..]).unwrap();
@@ -67,30 +69,41 @@ fn items(partitions: &BTreeMap<String, u32>) -> Vec<Item> {
     }
     items.sort_by_key(|i| i.at);
 
+    let begin = plan.start.min(flows.start);
     let end = items.last().unwrap().at.plus(SECOND_NS);
-    for (topic, n) in partitions {
-        for i in 0..*n {
-            let (value, key) = if topic == FLOW {
-                let mut flow = batch.flows[0].clone();
-                (flow.start_unix_nano, flow.end_unix_nano, flow.observed_at_unix_nano) = (end.0, end.0, end.0);
-                flow.source_port = 50_000 + i;
-                (FlowBatch { flows: vec![flow] }.encode_to_vec(), Some(b"end".to_vec()))
-            } else {
-                let mut object = last[topic].clone();
-                object["ts"] = end.as_secs_f64().into();
-                object["uid"] = format!("Cend{i}").into();
-                if topic == "zeek.conn" {
-                    object["duration"] = 0.into();
-                }
-                if object.get("_write_ts").is_some() {
-                    object["_write_ts"] = end.as_secs_f64().into();
-                }
-                (object.to_string().into_bytes(), None)
-            };
-            items.push(Item { topic: topic.clone(), at: end, key, value });
+    let mut ends = |at: EventTime| -> Vec<Item> {
+        let of = |(topic, n): (&String, &u32)| (0..*n).map(|i| extra(topic, at, i, &batch, lines.get(topic))).collect::<Vec<_>>();
+        partitions.iter().flat_map(of).collect()
+    };
+    let mut all = ends(begin);
+    all.append(&mut items);
+    all.append(&mut ends(end));
+    all
+}
+
+/// An ordinary record, moved to another moment.
+fn extra(topic: &str, at: EventTime, i: u32, batch: &FlowBatch, line: Option<&serde_json::Value>) -> Item {
+    let (value, key) = match line {
+        None => {
+            let mut flow = batch.flows[0].clone();
+            (flow.start_unix_nano, flow.end_unix_nano, flow.observed_at_unix_nano) = (at.0, at.0, at.0);
+            flow.source_port = 50_000 + i;
+            (FlowBatch { flows: vec![flow] }.encode_to_vec(), Some(b"extra".to_vec()))
         }
-    }
-    items
+        Some(line) => {
+            let mut object = line.clone();
+            object["ts"] = at.as_secs_f64().into();
+            object["uid"] = format!("C{}-{i}", at.0).into();
+            if topic == "zeek.conn" {
+                object["duration"] = 0.into();
+            }
+            if object.get("_write_ts").is_some() {
+                object["_write_ts"] = at.as_secs_f64().into();
+            }
+            (object.to_string().into_bytes(), None)
+        }
+    };
+    Item { topic: topic.to_owned(), at, key, value }
 }
 
 /// Deals records out to the partitions of their topics, one after the other.
@@ -153,7 +166,7 @@ fn topology(broker: &Broker, dir: &Path) -> PathBuf {
 const STAGES: [&str; 3] = ["normalize", "detect", "correlate"];
 
 fn start(stage: &str, dir: &Path) -> Process {
-    Process::start(stage, dir, &["run", "topology.yaml", "--stage", stage]).unwrap()
+    Process::start(PROGRAM, stage, dir, &["run", "topology.yaml", "--stage", stage]).unwrap()
 }
 
 /// Signals of each tenant in order.
@@ -172,7 +185,7 @@ fn backtest(name: &str, dir: &Path, args: &[String]) -> PerTenant {
     let out = format!("{name}.ndjson");
     let mut all = vec!["backtest", "--topology", "topology.yaml", "--out", &out];
     all.extend(args.iter().map(String::as_str));
-    let process = Process::start(name, dir, &all).unwrap();
+    let process = Process::start(PROGRAM, name, dir, &all).unwrap();
     let status = process.wait(WAIT).unwrap();
     let told = std::fs::read_to_string(dir.join(format!("{name}.err"))).unwrap_or_default();
     assert!(status.success(), "{name}: {status}\n{told}");
