@@ -25,8 +25,10 @@ fn duplicates(sampled_packet: bool) -> u64 {
         late: "late".into(),
         obs_partitions: 1,
         slices: SliceLimits { bytes_max: 1 << 20, spill_dir: dir.path().to_owned() },
+        state_bytes_max: 1 << 20,
         rules: Vec::new(),
         versions: BTreeMap::new(),
+        detectors: &[],
     };
     let mut task = DetectTask::new(TopicPartition::new("obs", 0), config);
     let mut out = Outputs::default();
