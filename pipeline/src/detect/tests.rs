@@ -29,6 +29,7 @@ fn duplicates(sampled_packet: bool) -> u64 {
         rules: Vec::new(),
         detectors: &[],
         versions: BTreeMap::new(),
+        detectors: &[],
     };
     let mut task = DetectTask::new(TopicPartition::new("obs", 0), config);
     let mut out = Outputs::default();
