@@ -24,6 +24,9 @@ use crate::worker::{Bound, Clock};
 /// Partitions of a backtest's internal topics: signals do not depend on it, one thread gains nothing from more.
 const PARTITIONS: u32 = 1;
 
+/// A log that has to be asked over a network hands its records out within so long, or is asked again.
+const READ_WAIT: Duration = Duration::from_millis(200);
+
 /// What a backtest runs over.
 #[derive(Clone, Debug)]
 pub struct BacktestConfig {
@@ -303,12 +306,23 @@ impl SignalReader {
         Ok(Self { readers: readers?, found: Vec::new() })
     }
 
-    /// Takes in what is there; true when something was.
+    /// Takes in what is there without waiting; true when something was.
     pub fn read(&mut self) -> Result<bool, LogError> {
+        self.take(Duration::ZERO)
+    }
+
+    /// Takes in everything committed so far, however long the log takes to hand it out.
+    pub fn read_to_end(&mut self) -> Result<(), LogError> {
+        while self.take(READ_WAIT)? || !self.readers.iter().all(|r| r.at_end()) {}
+        Ok(())
+    }
+
+    fn take(&mut self, wait: Duration) -> Result<bool, LogError> {
         let before = self.found.len();
         for reader in &mut self.readers {
             loop {
-                let records = reader.poll(PollLimit::default(), Duration::ZERO)?;
+                let wait = if reader.at_end() { Duration::ZERO } else { wait };
+                let records = reader.poll(PollLimit::default(), wait)?;
                 if records.is_empty() {
                     break;
                 }

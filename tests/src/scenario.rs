@@ -340,7 +340,7 @@ pub fn open(kind: LogKind) -> anyhow::Result<(Arc<dyn Log>, Option<tempfile::Tem
 /// What lies on the signals topic, by tenant, in order.
 pub fn published(log: &Arc<dyn Log>, topic: &str) -> anyhow::Result<Signals> {
     let mut reader = SignalReader::open(log, topic)?;
-    while reader.read()? {}
+    reader.read_to_end()?;
     let mut signals = Signals::new();
     for (text, signal) in reader.found {
         signals.entry(signal.tenant).or_default().push(text);
