@@ -71,7 +71,7 @@ fn items(partitions: &BTreeMap<String, u32>) -> Vec<Item> {
 
     let begin = plan.start.min(flows.start);
     let end = items.last().unwrap().at.plus(SECOND_NS);
-    let mut ends = |at: EventTime| -> Vec<Item> {
+    let ends = |at: EventTime| -> Vec<Item> {
         let of = |(topic, n): (&String, &u32)| (0..*n).map(|i| extra(topic, at, i, &batch, lines.get(topic))).collect::<Vec<_>>();
         partitions.iter().flat_map(of).collect()
     };
