@@ -232,6 +232,7 @@ impl Detection {
 }
 
 /// The room that rows took, free of what they borrowed. (Collecting in place keeps the allocation.)
+#[allow(clippy::unnecessary_filter_map, reason = "a filter would keep the items' lifetime")]
 fn emptied<'b>(mut seen: Vec<Seen<'_>>) -> Vec<Seen<'b>> {
     seen.clear();
     seen.into_iter().filter_map(|_| None).collect()

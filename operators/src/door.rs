@@ -274,3 +274,42 @@ fn failed(row: &FlowRow<'_>) -> bool {
         (None, None) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidewatch_schemas::address::Address;
+
+    use super::*;
+    use crate::detection::{Detection, SliceOutput};
+    use crate::operator::Position;
+
+    /// How many of two equal rows are taken as seen before.
+    fn duplicates(sampled_packet: bool) -> u64 {
+        let at = EventTime::from_secs(1_780_574_400);
+        let host = Address::v4([10, 0, 0, 5]);
+        let row = FlowRow {
+            tenant: "acme",
+            event_time: at,
+            source_address: Some(host),
+            source_class: 1,
+            destination_address: Some(Address::v4([203, 0, 113, 66])),
+            destination_port: Some(443),
+            transport: 6,
+            sampling_rate: 100,
+            sampled_packet,
+            ..FlowRow::default()
+        };
+        let row = SliceRow { at, row: Row::Flow(row), position: Position { input: 0, offset: 0, row: 0 }, primary: true };
+        let key = HostKey { tenant: "acme".into(), host: Host::Address(host) };
+        let slice = Slice { start: at, end: at.plus(10 * SECOND_NS) };
+        let mut out = SliceOutput::default();
+        Detection::new(&[]).host(&key, key.route(), slice, &[row, row], &mut out);
+        out.duplicates
+    }
+
+    #[test]
+    fn equal_rows_are_one_event_but_sampled_packets_are_two() {
+        assert_eq!(duplicates(false), 1);
+        assert_eq!(duplicates(true), 0);
+    }
+}

@@ -93,3 +93,26 @@ fn state_seeds(_: &str) -> Vec<Vec<u8>> {
     }
     detection.parts(false).iter().map(|part| detection.pack(part)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every bit of a state group, turned one by one: counters that travel in it cannot overflow what counts them.
+    #[test]
+    fn turned_bits_in_state_groups_never_panic() {
+        for seed in state_seeds("") {
+            for at in 0..seed.len() {
+                for turn in [0x01, 0x7f, 0x80, 0xff] {
+                    let mut bytes = seed.clone();
+                    bytes[at] ^= turn;
+                    state_group(&bytes);
+                }
+            }
+            // The largest number there is, in the place of every byte.
+            for at in 0..seed.len() {
+                state_group(&[&seed[..at], &[0xff; 9], &[1], &seed[at + 1..]].concat());
+            }
+        }
+    }
+}

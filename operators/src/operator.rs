@@ -117,6 +117,12 @@ pub trait Footprint {
     fn heap_bytes(&self) -> usize;
 }
 
+/// Bytes of a vector of so many elements, as doubling growth rounds them. By length, not by capacity: a state restored
+/// from a snapshot must weigh what the written one did, or a task at its limit would evict differently after a restart.
+pub(crate) fn vec_bytes<T>(len: usize) -> usize {
+    if len == 0 { 0 } else { len.next_power_of_two() * size_of::<T>() }
+}
+
 /// A detector's logic for one rule.
 pub trait Operator: Send + 'static {
     /// What is kept per host. Encoded with postcard in snapshots, so its layout is versioned with the binary's output.

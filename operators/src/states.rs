@@ -297,14 +297,16 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         let old: Vec<HostKey> = self.groups[usize::from(group)].keys.keys().cloned().collect();
         old.iter().for_each(|key| self.remove(key));
         for (key, touched, wake, state) in packed {
-            let bytes = size_of::<(HostKey, Slot<S>)>() + state.heap_bytes();
-            self.bytes += bytes;
-            *self.tenant_bytes.entry(key.tenant.clone()).or_default() += bytes;
+            // A state may count itself by what the bytes say; what is added here is what goes when the key goes.
+            let bytes = size_of::<(HostKey, Slot<S>)>().saturating_add(state.heap_bytes());
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.remove(&key);
+            self.bytes += bytes as usize;
+            *self.tenant_bytes.entry(key.tenant.clone()).or_default() += bytes as usize;
             self.stats.keys += 1;
             if let Some(at) = wake {
                 self.wakes.entry(key.tenant.clone()).or_default().insert((at, key.host.clone()));
             }
-            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             self.groups[usize::from(group)].keys.insert(key, Slot { state, touched, wake, bytes });
         }
         self.groups[usize::from(group)].dirty = false;

@@ -115,7 +115,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 
 /// Good objects for [`fuzz()`].
 pub(crate) fn fuzz_seeds(_: &str) -> Vec<Vec<u8>> {
-    let part = |group| ("ndr-beaconing-default".to_owned(), group);
+    let part = |group| ("a-rule".to_owned(), group);
     let file = File {
         layout: LAYOUT,
         taken: Taken { position: 20, replay_offset: 10, hash: [7; 32] },

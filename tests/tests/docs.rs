@@ -138,7 +138,8 @@ fn formats_md() {
     out.push_str(
         "Named in topologies (`format:`) and on the command line (`--input FORMAT:PATH`). Lateness is how long after a row's event \
          time older rows are still waited for, unless the topology says otherwise. A format whose rows name no tenant gets one \
-         from the topology (`tenant: {static: ...}`) or from `--tenant`.\n\n",
+         from the topology (`tenant: {static: ...}`) or from `--tenant`. Rows that are equal in everything are one event told \
+         twice and count once; only sampled packets (`flow_protocol` `sflow5` of probectl) are each an event of its own.\n\n",
     );
     table(
         &mut out,

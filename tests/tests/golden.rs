@@ -1,6 +1,6 @@
 //! Golden vectors of the wire contract, end to end: records as probectl writes them in, signals out.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::time::Duration;
 

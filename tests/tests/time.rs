@@ -1,7 +1,7 @@
 //! Event time, end to end: clocks that run ahead, backlogs, workers that are missing, partitions that fall silent, come
 //! back, are added; the night; late rows; and that what silence decided is found again by a backtest, byte for byte.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -261,6 +261,7 @@ fn backtest_over(live: &Live, scenario: &Scenario) -> (Signals, u64) {
         tenant: None,
         internal: Vec::new(),
         rules: scenario.rules.clone(),
+        own_rules: false,
         flush: None,
         log: Some(live.log.clone()),
         poll_records: 64,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
-use crate::operator::{Position, RawRows};
+use crate::operator::{Position, RawRows, vec_bytes};
 
 /// Contacts kept per pair, the newest: enough for sleeps with 90 % jitter, whose evidence is slow.
 pub(super) const CONTACTS_MAX: usize = 96;
@@ -162,7 +162,7 @@ impl Pair {
 
     /// Heap bytes.
     pub fn heap_bytes(&self) -> usize {
-        self.contacts.capacity() * size_of::<Contact>() + self.addresses.capacity() * size_of::<Address>()
+        vec_bytes::<Contact>(self.contacts.len()) + vec_bytes::<Address>(self.addresses.len())
     }
 }
 

@@ -91,7 +91,7 @@ impl HostState {
         let pair = match self.pairs.get_mut(key) {
             Some(known) => known,
             None => {
-                self.pair_heap_bytes += key.heap_bytes();
+                self.pair_heap_bytes = self.pair_heap_bytes.saturating_add(key.heap_bytes());
                 self.pairs.entry(key.clone()).or_default()
             }
         };
@@ -103,7 +103,7 @@ impl HostState {
             pair.reached_at(address);
         }
         let total = pair.total;
-        self.pair_heap_bytes = self.pair_heap_bytes + pair.heap_bytes() - before;
+        self.pair_heap_bytes = self.pair_heap_bytes.saturating_add(pair.heap_bytes()).saturating_sub(before);
         if self.pairs.len() > PAIRS_MAX {
             self.evict();
         }
@@ -216,9 +216,10 @@ fn entries(len: usize, entry_bytes: usize) -> usize {
 impl Footprint for HostState {
     fn heap_bytes(&self) -> usize {
         // A name in a naming or service is counted as 32 bytes: exact counting would walk the map.
-        entries(self.pairs.len(), size_of::<(PeerKey, Pair)>())
-            + self.pair_heap_bytes
+        // What a snapshot says of the pairs may be any number.
+        let tables = entries(self.pairs.len(), size_of::<(PeerKey, Pair)>())
             + entries(self.namings.len(), size_of::<((Address, u16, EventTime), Naming)>() + 32)
-            + entries(self.services.len(), size_of::<((Address, u16), Service)>() + 32)
+            + entries(self.services.len(), size_of::<((Address, u16), Service)>() + 32);
+        tables.saturating_add(self.pair_heap_bytes)
     }
 }

@@ -76,7 +76,7 @@ impl Habits {
     }
 
     pub fn heap_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<Habit>()
+        crate::operator::vec_bytes::<Habit>(self.0.len())
     }
 }
 

@@ -174,7 +174,7 @@ impl Bucket {
 
     pub fn heap_bytes(&self) -> usize {
         let names: usize = self.tops.iter().filter_map(|t| t.place.name()).map(str::len).sum();
-        self.tops.capacity() * size_of::<Top>() + names + self.raw.heap_bytes()
+        crate::operator::vec_bytes::<Top>(self.tops.len()) + names + self.raw.heap_bytes()
     }
 }
 

@@ -223,7 +223,7 @@ impl Footprint for HostState {
         // A target's text counts as 40 bytes, an IPv6 address.
         entries(self.peers.len(), size_of::<(u64, Peer)>())
             + entries(self.recent.len() + self.near.len(), size_of::<(EventTime, u64)>())
-            + self.targets.capacity() * (size_of::<String>() + 40)
+            + crate::operator::vec_bytes::<[u8; 64]>(self.targets.len())
             + self.raw.heap_bytes()
     }
 }

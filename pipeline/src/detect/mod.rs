@@ -5,6 +5,9 @@
 
 pub mod slices;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -41,7 +41,7 @@ pub(crate) fn format(name: &str, bytes: &[u8]) {
         return;
     }
     extracted(format, decoder.as_ref(), bytes, meta, &one);
-    if xxhash_rust::xxh3::xxh3_64(bytes) % COLUMNS_EVERY == 0 {
+    if xxhash_rust::xxh3::xxh3_64(bytes).is_multiple_of(COLUMNS_EVERY) {
         columns(&one);
     }
     for bad in one.bad.iter().take(8) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod all;
+mod extract;
 mod probectl;
 mod zeek;
 

@@ -2,7 +2,7 @@
 //! coverage-guided: that is what cargo-fuzz is for. `TIDEWATCH_FUZZ_RUNS` sets how many inputs each target gets,
 //! `TIDEWATCH_FUZZ_SEED` where the stream begins, `TIDEWATCH_FUZZ_TARGETS` which targets run (names, comma between them).
 //! Shared by the smoke tests of the workspace (by path), so it holds no target itself.
-
+#![allow(clippy::disallowed_methods, reason = "how often to run comes from the environment; the test ends at a time")]
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
