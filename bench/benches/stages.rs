@@ -123,7 +123,7 @@ fn slices(c: &mut Criterion) {
     group.bench_function("sort and group", |b| {
         let close = |mut open: OpenSlices| {
             let mut seen = 0;
-            open.close(&Scope::Shared, index, |_, _, rows| seen += rows.len()).expect("nothing spilled");
+            open.close(&Scope::Shared, index, &[], |_, _, rows| seen += rows.len()).expect("nothing spilled");
             seen
         };
         b.iter_batched(fill, close, BatchSize::LargeInput);
@@ -131,7 +131,7 @@ fn slices(c: &mut Criterion) {
     group.bench_function("close with all detectors", |b| {
         let close = |(mut open, mut detection): (OpenSlices, Detection)| {
             let mut out = SliceOutput::default();
-            open.close(&Scope::Shared, index, |key, route, rows| detection.host(key, route, slice, rows, &mut out))
+            open.close(&Scope::Shared, index, &[], |key, route, rows| detection.host(key, route, slice, rows, &mut out))
                 .expect("nothing spilled");
             detection.end(slice, &|_| true, &mut out);
             (out.contacts.len(), detection)

@@ -104,7 +104,7 @@ impl Drive {
             let slice = Slice { start, end: start.plus(SLICE_S * 1_000_000_000) };
             let mut out = SliceOutput::default();
             for (key, mut rows) in hosts {
-                rows.sort_by(SliceRow::order);
+                rows.sort_by(|a, b| a.order(b, &[]));
                 self.detection.host(&key, key.route(), slice, &rows, &mut out);
             }
             self.detection.end(slice, &|_| true, &mut out);

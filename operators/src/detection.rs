@@ -27,11 +27,13 @@ pub struct SliceRow<'a> {
 
 impl SliceRow<'_> {
     /// The one order of a host's rows: event time, kind, content. Position comes last and only breaks ties between
-    /// identical rows, which differ in nothing else.
-    pub fn order(&self, other: &SliceRow<'_>) -> std::cmp::Ordering {
+    /// identical rows, which differ in nothing else; `ranks` gives an input's place by name, because its index is given
+    /// out by arrival.
+    pub fn order(&self, other: &SliceRow<'_>, ranks: &[u16]) -> std::cmp::Ordering {
         self.at.cmp(&other.at).then_with(|| self.row.compare_content(&other.row)).then_with(|| {
             let (a, b) = (self.position, other.position);
-            (a.input, a.offset, a.row).cmp(&(b.input, b.offset, b.row))
+            let rank = |p: Position| ranks.get(usize::from(p.input)).copied().unwrap_or(p.input);
+            (rank(a), a.offset, a.row).cmp(&(rank(b), b.offset, b.row))
         })
     }
 }
@@ -146,6 +148,17 @@ impl Detection {
     /// The input partitions by index.
     pub fn inputs(&self) -> &[(String, u32)] {
         &self.inputs
+    }
+
+    /// Place of each input partition by (topic, partition), for [`SliceRow::order`].
+    pub fn ranks(&self) -> Vec<u16> {
+        let mut by_name: Vec<usize> = (0..self.inputs.len()).collect();
+        by_name.sort_by(|&a, &b| self.inputs[a].cmp(&self.inputs[b]));
+        let mut ranks = vec![0; by_name.len()];
+        for (rank, index) in by_name.into_iter().enumerate() {
+            ranks[index] = u16::try_from(rank).unwrap_or(u16::MAX);
+        }
+        ranks
     }
 
     /// Restores the list of input partitions.

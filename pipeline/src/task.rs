@@ -8,6 +8,7 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Outputs;
 use crate::log::Record;
+use crate::time::input::Peers;
 
 /// A reason to stop that a retry cannot heal. Names what to do.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,9 @@ pub struct Progress {
     pub state_bytes: u64,
     /// Keys evicted at a limit.
     pub evicted: u64,
+    /// Rows have come, and it is not silent since.
+    #[serde(default)]
+    pub active: bool,
     /// Nothing will follow.
     pub done: bool,
 }
@@ -82,8 +86,8 @@ pub trait Task: Send {
     fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError>;
 
     /// The partition had nothing to give at wall-clock time `now`; `at_end` says that a successful fetch showed it.
-    fn quiet(&mut self, now: EventTime, at_end: bool) {
-        let _ = (now, at_end);
+    fn quiet(&mut self, now: EventTime, at_end: bool, peers: Peers) {
+        let _ = (now, at_end, peers);
     }
 
     /// No record will come (files, bounded ranges). `closes` says that the input's time ends with it, so that its last

@@ -271,6 +271,7 @@ impl Task for CorrelateTask {
             keys: stats.keys,
             state_bytes: stats.bytes,
             evicted: stats.evicted,
+            active: false,
             done: self.marks.values().next().is_some_and(|m| self.marks.len() as u64 >= u64::from(m.partitions))
                 && self.marks.values().all(|m| m.ended),
         }

@@ -214,9 +214,10 @@ impl DetectTask {
             }
             apply(&self.versions, &self.config.rules, &mut self.applied, slice.start, &mut self.detection);
             let mut output = SliceOutput::default();
+            let ranks = self.detection.ranks();
             let detection = &mut self.detection;
             let mut duplicates: BTreeMap<String, u64> = BTreeMap::new();
-            self.open.close(scope, index, |key, route, rows| {
+            self.open.close(scope, index, &ranks, |key, route, rows| {
                 let before = output.duplicates;
                 detection.host(key, route, slice, rows, &mut output);
                 if output.duplicates > before {
@@ -357,6 +358,7 @@ impl Task for DetectTask {
             keys: rules.iter().map(|r| r.states.keys).sum(),
             state_bytes: rules.iter().map(|r| r.states.bytes).sum(),
             evicted: rules.iter().map(|r| r.states.evicted).sum(),
+            active: false,
             done: self.closing.all_ended(),
         }
     }

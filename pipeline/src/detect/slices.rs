@@ -194,7 +194,13 @@ impl OpenSlices {
     }
 
     /// Takes a slice out and hands its hosts to `host` one by one, each with its rows in the one order of the slice.
-    pub fn close(&mut self, scope: &Scope, index: i64, mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>])) -> io::Result<()> {
+    pub fn close(
+        &mut self,
+        scope: &Scope,
+        index: i64,
+        ranks: &[u16],
+        mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
+    ) -> io::Result<()> {
         let Some(slice) = self.slices.remove(&(scope.clone(), index)) else { return Ok(()) };
         let mut batches: Vec<(Arc<Batch>, u16)> = Vec::with_capacity(slice.rows.len());
         let mut rows: Vec<Place> = Vec::with_capacity(slice.rows.values().map(Vec::len).sum());
@@ -218,7 +224,7 @@ impl OpenSlices {
             self.tenants.clear();
         }
         for places in rows.chunk_by(|a, b| a.key == b.key) {
-            hand_over(&batches, places, &mut buffer, &mut self.tenants, &mut host);
+            hand_over(&batches, places, ranks, &mut buffer, &mut self.tenants, &mut host);
         }
         drop(buffer);
         self.release(slice.rows.keys());
@@ -260,6 +266,7 @@ struct Place {
 fn hand_over<'b>(
     batches: &'b [(Arc<Batch>, u16)],
     places: &[Place],
+    ranks: &[u16],
     buffer: &mut Vec<SliceRow<'b>>,
     tenants: &mut BTreeSet<Arc<str>>,
     host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
@@ -285,7 +292,7 @@ fn hand_over<'b>(
                 primary: here.primary,
             });
         }
-        order(buffer);
+        order(buffer, ranks);
         host(wanted, places[0].key, buffer);
     };
     for place in places {
@@ -307,12 +314,12 @@ fn hand_over<'b>(
 }
 
 /// Rows come sorted by time; only runs of equal time still need their content compared.
-fn order(rows: &mut [SliceRow<'_>]) {
+fn order(rows: &mut [SliceRow<'_>], ranks: &[u16]) {
     let mut from = 0;
     while from < rows.len() {
         let to = from + rows[from..].partition_point(|r| r.at == rows[from].at);
         if to - from > 1 {
-            rows[from..to].sort_unstable_by(SliceRow::order);
+            rows[from..to].sort_unstable_by(|a, b| a.order(b, ranks));
         }
         from = to;
     }

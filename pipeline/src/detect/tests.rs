@@ -29,7 +29,6 @@ fn duplicates(sampled_packet: bool) -> u64 {
         rules: Vec::new(),
         detectors: &[],
         versions: BTreeMap::new(),
-        detectors: &[],
     };
     let mut task = DetectTask::new(TopicPartition::new("obs", 0), config);
     let mut out = Outputs::default();

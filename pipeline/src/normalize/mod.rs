@@ -27,7 +27,7 @@ use crate::epoch::{Counts, Outputs};
 use crate::log::{Append, Record, TopicPartition};
 use crate::task::{Progress, Task, TaskError};
 use crate::time::floor;
-use crate::time::input::{Admission, InputClock, InputTime};
+use crate::time::input::{Admission, InputClock, InputTime, Peers};
 use crate::worker::Absent;
 use reject::{Reason, RejectedTopic};
 use route::{Hosts, Workloads};
@@ -439,13 +439,13 @@ impl Task for NormalizeTask {
         Ok(())
     }
 
-    fn quiet(&mut self, now: EventTime, at_end: bool) {
+    fn quiet(&mut self, now: EventTime, at_end: bool, peers: Peers) {
         if !self.config.holds || self.ended {
             return;
         }
         if !at_end {
             self.clock.busy();
-        } else if self.clock.quiet(now) {
+        } else if self.clock.quiet(now, peers) {
             self.cause = Cause::Silence;
         }
     }
@@ -512,6 +512,7 @@ impl Task for NormalizeTask {
         let watermark = self.clock.watermark();
         Progress {
             watermark: (watermark != EventTime::MIN).then_some(watermark),
+            active: self.clock.highest_event() != EventTime::MIN && self.cause == Cause::Rows,
             done: self.ended && (self.cause == Cause::End || !self.config.holds),
             ..Progress::default()
         }

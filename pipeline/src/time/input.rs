@@ -21,6 +21,15 @@ pub struct InputTime {
     pub slice_ns: i64,
 }
 
+/// Where the other partitions are that a slice waits for together with this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// Lowest watermark among those that have rows.
+    pub active: Option<EventTime>,
+    /// Highest watermark among those that are silent.
+    pub silent: Option<EventTime>,
+}
+
 /// What becomes of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -100,19 +109,22 @@ impl InputClock {
     }
 
     /// The partition has nothing more at wall-clock time `now`. When that has been so for `idle_after`, time goes on at
-    /// the rate of the clock; returns true while silent.
-    pub fn quiet(&mut self, now: EventTime) -> bool {
+    /// the rate of the clock, and not behind the lowest peer that has rows: whoever has nothing holds nobody who has. A
+    /// partition that never had a row knows no time of its own and only follows. Returns true while silent.
+    pub fn quiet(&mut self, now: EventTime, peers: Peers) -> bool {
         let watermark = self.watermark();
         let (since, at) = *self.quiet_since.get_or_insert((now, watermark));
         let quiet_ns = now.since(since);
         if quiet_ns < self.limits.idle_after_ns {
             return false;
         }
-        let reached = if at == EventTime::MIN {
-            // Never a row: all that is known of its event times is what lateness allows against the clock.
-            now.minus(self.limits.lateness_ns)
+        let reached = if self.highest_event == EventTime::MIN {
+            match peers.active.or(peers.silent) {
+                Some(peer) => peer,
+                None => return false,
+            }
         } else {
-            at.plus(quiet_ns)
+            at.plus(quiet_ns).max(peers.active.unwrap_or(EventTime::MIN))
         };
         self.silence = self.silence.max(floor(reached, self.limits.slice_ns));
         true
@@ -166,13 +178,13 @@ mod tests {
         let mut c = clock();
         c.record(t(1000));
         c.admit(t(1000), t(1000));
-        assert!(!c.quiet(t(5000)));
-        assert!(!c.quiet(t(5029)));
-        assert!(c.quiet(t(5040)));
+        assert!(!c.quiet(t(5000), Peers::default()));
+        assert!(!c.quiet(t(5029), Peers::default()));
+        assert!(c.quiet(t(5040), Peers::default()));
         assert_eq!(c.watermark(), t(940 + 40));
         c.record(t(5041));
         assert_eq!(c.admit(t(5041), t(5041)), Admission::OnTime);
-        assert!(!c.quiet(t(5042)));
+        assert!(!c.quiet(t(5042), Peers::default()));
     }
 
     #[test]
@@ -180,9 +192,28 @@ mod tests {
         let mut c = clock();
         c.record(t(1000));
         c.admit(t(1000), t(1000));
-        c.quiet(t(5000));
+        c.quiet(t(5000), Peers::default());
         c.busy();
-        assert!(!c.quiet(t(9000)));
+        assert!(!c.quiet(t(9000), Peers::default()));
         assert_eq!(c.watermark(), t(940));
+    }
+
+    #[test]
+    fn who_never_had_a_row_follows_and_who_is_silent_holds_nobody_back() {
+        let active = |s| Peers { active: Some(t(s)), silent: None };
+        let mut never = clock();
+        never.quiet(t(5000), Peers::default());
+        assert!(!never.quiet(t(9000), Peers::default()), "nobody to follow");
+        assert!(never.quiet(t(9000), active(715)));
+        assert_eq!(never.watermark(), t(710), "whole slices");
+        assert!(never.quiet(t(9001), Peers { active: None, silent: Some(t(800)) }));
+        assert_eq!(never.watermark(), t(800));
+
+        let mut stopped = clock();
+        stopped.record(t(1000));
+        stopped.admit(t(1000), t(1000));
+        stopped.quiet(t(5000), active(90_000));
+        assert!(stopped.quiet(t(5030), active(90_000)));
+        assert_eq!(stopped.watermark(), t(90_000));
     }
 }

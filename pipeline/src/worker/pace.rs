@@ -10,6 +10,15 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::log::TopicPartition;
 use crate::task::Progress;
+use crate::time::input::Peers;
+
+/// What is known of a partition.
+#[derive(Clone, Copy, Debug)]
+struct Published {
+    watermark: EventTime,
+    /// It has rows; otherwise it is silent.
+    active: bool,
+}
 
 /// Published watermarks.
 #[derive(Debug)]
@@ -18,7 +27,7 @@ pub struct Pace {
     /// Input topic to the tenant whose lane it is. Marks of other topics (an input that was taken out of the topology)
     /// hold nobody.
     lanes: BTreeMap<String, Option<String>>,
-    published: Mutex<BTreeMap<TopicPartition, EventTime>>,
+    published: Mutex<BTreeMap<TopicPartition, Published>>,
 }
 
 impl Pace {
@@ -32,8 +41,24 @@ impl Pace {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let lane = self.lanes.get(&at.topic);
         let together = published.iter().filter(|(other, _)| self.lanes.get(&other.topic) == lane);
-        let (Some(mine), Some(lowest)) = (published.get(at), together.map(|(_, t)| t).min()) else { return true };
-        mine.since(*lowest) <= self.max_skew_ns
+        let lowest = together.map(|(_, p)| p.watermark).min();
+        let (Some(mine), Some(lowest)) = (published.get(at), lowest) else { return true };
+        mine.watermark.since(lowest) <= self.max_skew_ns
+    }
+
+    /// Where the others are that a slice waits for together with this one.
+    pub fn peers(&self, at: &TopicPartition) -> Peers {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let lane = self.lanes.get(&at.topic);
+        let mut peers = Peers::default();
+        for (_, known) in published.iter().filter(|(o, _)| *o != at && self.lanes.get(&o.topic) == lane) {
+            if known.active {
+                peers.active = Some(peers.active.map_or(known.watermark, |t| t.min(known.watermark)));
+            } else {
+                peers.silent = peers.silent.max(Some(known.watermark));
+            }
+        }
+        peers
     }
 
     /// A task of this process after an epoch. `finished` = it will read no more.
@@ -45,7 +70,7 @@ impl Pace {
         if finished || progress.done {
             published.remove(at);
         } else if let Some(watermark) = progress.watermark {
-            published.insert(at.clone(), watermark);
+            published.insert(at.clone(), Published { watermark, active: progress.active });
         }
     }
 
@@ -60,8 +85,9 @@ impl Pace {
             Cause::End | Cause::Leave => drop(published.remove(&at)),
             Cause::Join => {}
             Cause::Rows | Cause::Silence => {
-                let known = published.entry(at).or_insert(mark.watermark);
-                *known = (*known).max(mark.watermark);
+                let active = mark.cause == Cause::Rows;
+                let known = published.entry(at).or_insert(Published { watermark: mark.watermark, active });
+                *known = Published { watermark: known.watermark.max(mark.watermark), active };
             }
         }
     }

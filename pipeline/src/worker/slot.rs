@@ -11,6 +11,7 @@ use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
 use crate::snapshot::{CHAIN_MAX, Index, SnapshotError, SnapshotStore, Taken};
 use crate::task::Task;
+use crate::time::input::Peers;
 
 /// Where a partition is read from and to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +197,7 @@ impl Slot {
             // Neither silent nor at its end: it holds its downstream until it answers again.
             Err(error @ LogError::Unreachable { .. }) => {
                 tracing::warn!(task = %self.at, %error, "unreachable: waiting");
-                self.task.quiet(now, false);
+                self.task.quiet(now, false, Peers::default());
                 return Ok(false);
             }
             records => records?,
@@ -212,7 +213,8 @@ impl Slot {
         }
         self.advance(config, self.reader.position())?;
         if !any {
-            self.task.quiet(now, self.reader.at_end());
+            let peers = config.pace.as_ref().map(|pace| pace.peers(&self.at)).unwrap_or_default();
+            self.task.quiet(now, self.reader.at_end(), peers);
             let reached = self.bound.is_some_and(|b| match b.until {
                 Some(until) => self.reader.position() >= until || self.reader.at_end(),
                 None => b.ends && self.reader.at_end(),
