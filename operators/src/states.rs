@@ -318,3 +318,69 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         StateStats { bytes: self.bytes as u64, ..self.stats }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tidewatch_schemas::address::Address;
+
+    #[derive(Default, Serialize, serde::Deserialize)]
+    struct Weighty(Vec<u8>);
+
+    impl Footprint for Weighty {
+        fn heap_bytes(&self) -> usize {
+            self.0.len()
+        }
+    }
+
+    fn key(tenant: &str, host: u8) -> HostKey {
+        HostKey { tenant: tenant.into(), host: Host::Address(Address::v4([10, 0, 0, host])) }
+    }
+
+    fn touch(states: &mut KeyedStates<Weighty>, key: &HostKey, s: i64) {
+        states.touch(key, key.route(), EventTime::from_secs(s), |state, _, _| state.0.resize(10_000, 0));
+    }
+
+    fn limits(task: usize, tenant: usize) -> StateLimits {
+        StateLimits { task_bytes_max: task, tenant_bytes_max: tenant, ..StateLimits::default() }
+    }
+
+    #[test]
+    fn at_the_limit_a_new_host_is_tracked_and_the_least_recently_touched_goes() {
+        let mut states = KeyedStates::new(limits(50_000, 50_000));
+        for host in 0..20 {
+            touch(&mut states, &key("t", host), i64::from(host));
+            states.enforce();
+            assert!(states.contains(&key("t", host)), "the newest is there");
+        }
+        assert!(!states.contains(&key("t", 0)));
+        assert!(states.stats().evicted > 0 && states.stats().bytes <= 50_000);
+    }
+
+    #[test]
+    fn a_tenant_over_its_limit_takes_nothing_from_another() {
+        let mut states = KeyedStates::new(limits(1 << 20, 50_000));
+        touch(&mut states, &key("quiet", 1), 0);
+        for host in 0..50 {
+            touch(&mut states, &key("loud", host), 1 + i64::from(host));
+            states.enforce();
+        }
+        assert!(states.contains(&key("quiet", 1)));
+        assert!(!states.contains(&key("loud", 0)));
+    }
+
+    #[test]
+    fn what_is_packed_comes_back_with_its_wake_up() {
+        let mut states = KeyedStates::<Weighty>::new(StateLimits::default());
+        let host = key("t", 7);
+        let at = EventTime::from_secs(100);
+        states.touch(&host, host.route(), EventTime::from_secs(1), |_, wake, _| *wake = Some(at));
+        let group = key_group(host.route());
+        let bytes = states.pack(group);
+        let mut restored = KeyedStates::<Weighty>::new(StateLimits::default());
+        restored.unpack("op", group, &bytes).unwrap();
+        assert_eq!(restored.next_wake(&|_| true), Some(at));
+        assert_eq!(restored.pack(group), bytes);
+    }
+}
