@@ -10,8 +10,7 @@ use tidewatch_operators::rule::DEFAULTS;
 use tidewatch_tests::project::{Source, files, root};
 
 /// Files over [`LINES_LONG`] lines, and why each is better whole.
-const LONG_ALLOWED: &[(&str, &str)] =
-    &[("pipeline/src/normalize/mod.rs", "one task, read from top to bottom; to be split when it next grows")];
+const LONG_ALLOWED: &[(&str, &str)] = &[];
 const LINES_LONG: usize = 500;
 
 /// Tests that let time pass, and why they cannot do otherwise.

@@ -4,19 +4,20 @@
 //! This is the door where the outside world is met, so it is not pure: its decisions (who is registered, that a partition
 //! is silent) are recorded once, in the transaction with its offsets. Knows no detection.
 
+mod marks;
 pub mod reject;
 pub mod route;
 pub mod tenancy;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bumpalo::Bump;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewatch_operators::key::{KEY_GROUPS, key_group};
 use tidewatch_schemas::address::Classifier;
-use tidewatch_schemas::control::{Cause, InputRef, Mark, Roster};
+use tidewatch_schemas::control::{Cause, Roster};
 use tidewatch_schemas::header::{self, RecordType};
 use tidewatch_schemas::observation::{self, Columns, Filing, Kind, ROWS_MAX, Row};
 use tidewatch_schemas::time::EventTime;
@@ -333,50 +334,6 @@ impl NormalizeTask {
             Target::Late(topic) => (topic, 0),
         };
         out.note(Append { topic: topic.clone(), partition, timestamp: None, key: None, value: Some(value.into()), headers });
-    }
-
-    fn mark(&self, watermark: EventTime, cause: Cause, out: &mut Outputs) {
-        for partition in 0..self.config.obs.1 {
-            self.mark_in(&self.config.obs.0, partition, watermark, cause, out);
-        }
-        self.mark_in(&self.config.control, 0, watermark, cause, out);
-    }
-
-    fn mark_in(&self, topic: &str, partition: u32, watermark: EventTime, cause: Cause, out: &mut Outputs) {
-        let mark = Mark {
-            input: InputRef { topic: self.at.topic.clone(), partition: self.at.partition },
-            lane: self.config.inputs.first().and_then(|i| i.tenancy.lane().map(str::to_owned)),
-            watermark,
-            cause,
-            input_offset: self.next_offset,
-            roster: Roster::default(),
-        };
-        self.write_mark(topic, partition, mark, out);
-    }
-
-    /// Somebody else has not been heard of for too long: goes on without it.
-    fn leave_of(&self, input: InputRef, out: &mut Outputs) {
-        let mark = Mark {
-            input,
-            lane: None,
-            watermark: EventTime::MIN,
-            cause: Cause::Leave,
-            input_offset: 0,
-            roster: Roster::default(),
-        };
-        for partition in 0..self.config.obs.1 {
-            self.write_mark(&self.config.obs.0, partition, mark.clone(), out);
-        }
-        self.write_mark(&self.config.control, 0, mark, out);
-    }
-
-    /// Every mark carries the roster as known now.
-    fn write_mark(&self, topic: &str, partition: u32, mark: Mark, out: &mut Outputs) {
-        let mark = Mark { roster: self.config.roster.lock().unwrap_or_else(PoisonError::into_inner).clone(), ..mark };
-        let value = Bytes::from(mark.encode().expect("a roster is bounded by the topology"));
-        let headers = vec![(header::RECORD.to_owned(), Bytes::from(RecordType::Mark.to_header()))];
-        let topic = topic.to_owned();
-        out.note(Append { topic, partition, timestamp: None, key: None, value: Some(value), headers });
     }
 
     /// Whether the watermark has crossed a slice boundary since it was last told.
