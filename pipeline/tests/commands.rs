@@ -208,7 +208,7 @@ fn generated_records_are_where_they_belong_and_decode() {
         .assert_eq(&serde_json::to_string(&figures).unwrap());
     let first = place.good(&["tap", "t.yaml", "probectl.flow.events", "--limit", "1"]);
     expect![[r#"
-        2026-03-11T08:00:08.64738Z  brook  flow  10.0.0.60:65486 -> 10.0.0.10:389 bytes_forward=280 direction_known=false end_time=2026-03-11T08:00:07.64738Z packets_forward=4 sampling_rate=1 start_time=2026-03-11T08:00:07.609152Z tcp_flags=27 transport=6
+        2026-03-11T08:00:08.64738Z  brook  flow  10.0.0.60:65486 -> 10.0.0.10:389 bytes_forward=280 direction_known=false end_time=2026-03-11T08:00:07.64738Z packets_forward=4 sampled_packet=false sampling_rate=1 start_time=2026-03-11T08:00:07.609152Z tcp_flags=27 transport=6
     "#]]
         .assert_eq(&first);
     // All rows of a tenant lie in one of the partitions: keys are placed as the Java client places them.
@@ -255,11 +255,11 @@ fn lines_of_a_folder_go_round_and_headers_everywhere() {
     .assert_eq(&out);
     let partition = |n| place.good(&["tap", "t.yaml", "zeek.conn", "--partition", n, "--kind", "flow"]);
     expect![[r#"
-        2026-03-11T08:00:01.5Z  local  flow  10.0.0.1:1025 -> 10.0.0.2:80 connection_state=SF direction_known=true sampling_rate=1 start_time=2026-03-11T08:00:01.5Z transport=6 uid=C1
-        2026-03-11T08:00:03.5Z  local  flow  10.0.0.1:1027 -> 10.0.0.2:80 connection_state=SF direction_known=true sampling_rate=1 start_time=2026-03-11T08:00:03.5Z transport=6 uid=C3
+        2026-03-11T08:00:01.5Z  local  flow  10.0.0.1:1025 -> 10.0.0.2:80 connection_state=SF direction_known=true sampled_packet=false sampling_rate=1 start_time=2026-03-11T08:00:01.5Z transport=6 uid=C1
+        2026-03-11T08:00:03.5Z  local  flow  10.0.0.1:1027 -> 10.0.0.2:80 connection_state=SF direction_known=true sampled_packet=false sampling_rate=1 start_time=2026-03-11T08:00:03.5Z transport=6 uid=C3
     "#]].assert_eq(&partition("0"));
     expect![[r#"
-        2026-03-11T08:00:02.5Z  local  flow  10.0.0.1:1026 -> 10.0.0.2:80 connection_state=SF direction_known=true sampling_rate=1 start_time=2026-03-11T08:00:02.5Z transport=6 uid=C2
+        2026-03-11T08:00:02.5Z  local  flow  10.0.0.1:1026 -> 10.0.0.2:80 connection_state=SF direction_known=true sampled_packet=false sampling_rate=1 start_time=2026-03-11T08:00:02.5Z transport=6 uid=C2
     "#]].assert_eq(&partition("1"));
     // From the middle of a partition the columns are known, too.
     let place_of_row = ["decode", "zeek-conn", "--topic", "zeek.conn@0:4", "--topology", "t.yaml"];
