@@ -4,6 +4,7 @@
 //! This is the door where the outside world is met, so it is not pure: its decisions (who is registered, that a partition
 //! is silent) are recorded once, in the transaction with its offsets. Knows no detection.
 
+mod batches;
 mod marks;
 pub mod reject;
 pub mod route;
@@ -18,14 +19,14 @@ use serde::{Deserialize, Serialize};
 use tidewatch_operators::key::{KEY_GROUPS, key_group};
 use tidewatch_schemas::address::Classifier;
 use tidewatch_schemas::control::{Cause, Roster};
-use tidewatch_schemas::header::{self, RecordType};
-use tidewatch_schemas::observation::{self, Columns, Filing, Kind, ROWS_MAX, Row};
+use tidewatch_schemas::header;
+use tidewatch_schemas::observation::cell::DICT_VALUES_MAX;
+use tidewatch_schemas::observation::{self, Columns, Filing, ROWS_MAX, Row};
 use tidewatch_schemas::time::EventTime;
-use tidewatch_schemas::wire::{Decoded, DecodedRow, Decoder, Format, RecordMeta};
+use tidewatch_schemas::wire::{Decoded, DecodedRow, Decoder, Format, RECORD_ROWS_MAX, RecordMeta};
 
-use crate::detect::late_headers;
 use crate::epoch::{Counts, Outputs};
-use crate::log::{Append, Record, TopicPartition};
+use crate::log::{Record, TopicPartition};
 use crate::task::{Progress, Task, TaskError};
 use crate::time::floor;
 use crate::time::input::{Admission, InputClock, InputTime, Peers};
@@ -40,7 +41,18 @@ pub const OBS_RECORD_BYTES_MAX: usize = 900 << 10;
 /// Rows of one obs record: small enough that a batch of flows stays well below [`OBS_RECORD_BYTES_MAX`].
 const OBS_RECORD_ROWS_MAX: usize = 4096;
 
-const _: () = assert!(OBS_RECORD_ROWS_MAX <= ROWS_MAX);
+/// Rows waiting for one partition of `obs`, after which they are written without waiting for the epoch's end: with the
+/// rows of one more record (twice, where both ends lie in one partition) no dictionary can overflow.
+const PENDING_ROWS_MAX: usize = 16_384;
+
+const _: () = assert!(OBS_RECORD_ROWS_MAX <= ROWS_MAX && PENDING_ROWS_MAX + 2 * RECORD_ROWS_MAX < DICT_VALUES_MAX);
+
+/// A record from this size on may hold a row that no record of `obs` can take: its rows are measured one by one. A row
+/// of a smaller record fits however its text is escaped (six octets for one at worst).
+const MEASURED_BYTES: usize = 128 << 10;
+
+/// Text of one row, bytes of its JSON form; a larger row is rejected.
+pub const ROW_BYTES_MAX: usize = 256 << 10;
 
 /// One input topic as normalize sees it.
 #[derive(Clone, Debug)]
@@ -192,7 +204,9 @@ impl NormalizeTask {
         // One look-up of the tenant's line for a record, not for a row.
         let mut counts = Counts::default();
         for row in &decoded.rows {
-            if let Err(reason) = self.row(record, input, tenant, row, &mut counts) {
+            let too_large = value.len() >= MEASURED_BYTES && observation::describe(&row.row).to_string().len() > ROW_BYTES_MAX;
+            let filed = if too_large { Err(Reason::RowTooLarge) } else { self.row(record, input, tenant, row, &mut counts) };
+            if let Err(reason) = filed {
                 refused.push((row.index, reason));
             }
         }
@@ -200,6 +214,9 @@ impl NormalizeTask {
             self.refuse(record, value, input, tenant, refused, out);
         }
         out.ledger.line(&self.at.topic, tenant).add(&counts);
+        if self.late.len() >= PENDING_ROWS_MAX || self.columns.iter().any(|c| c.len() >= PENDING_ROWS_MAX) {
+            self.write_pending(out);
+        }
     }
 
     /// Rejects rows of a good record, each in its own bytes.
@@ -307,35 +324,6 @@ impl NormalizeTask {
         out.note(self.config.rejected.append(&self.at, record, value, format, row.map(|(index, _)| index), reason));
     }
 
-    fn write(&self, columns: &mut Columns, to: Target<'_>, out: &mut Outputs) {
-        for (kind, batch) in columns.finish() {
-            self.write_batch(kind, &batch, to, out);
-        }
-    }
-
-    /// Halves a batch until its bytes fit a record.
-    fn write_batch(&self, kind: Kind, batch: &arrow_array::RecordBatch, to: Target<'_>, out: &mut Outputs) {
-        let value = if batch.num_rows() > OBS_RECORD_ROWS_MAX { Vec::new() } else { observation::encode(batch) };
-        if batch.num_rows() > 1 && (value.is_empty() || value.len() > OBS_RECORD_BYTES_MAX) {
-            let half = batch.num_rows() / 2;
-            self.write_batch(kind, &batch.slice(0, half), to, out);
-            self.write_batch(kind, &batch.slice(half, batch.num_rows() - half), to, out);
-            return;
-        }
-        let headers = match to {
-            Target::Obs(_) => vec![
-                (header::RECORD.to_owned(), RecordType::Observations(kind, kind.version()).to_header().into()),
-                (header::INPUT.to_owned(), self.input_header.clone()),
-            ],
-            Target::Late(_) => late_headers(kind, self.input_header.clone(), "normalize"),
-        };
-        let (topic, partition) = match to {
-            Target::Obs(partition) => (&self.config.obs.0, partition),
-            Target::Late(topic) => (topic, 0),
-        };
-        out.note(Append { topic: topic.clone(), partition, timestamp: None, key: None, value: Some(value.into()), headers });
-    }
-
     /// Whether the watermark has crossed a slice boundary since it was last told.
     fn crossed(&self) -> bool {
         floor(self.clock.watermark(), self.config.slice_ns) > floor(self.marked, self.config.slice_ns)
@@ -349,12 +337,6 @@ impl NormalizeTask {
             }
         }
     }
-}
-
-#[derive(Clone, Copy)]
-enum Target<'a> {
-    Obs(u32),
-    Late(&'a String),
 }
 
 /// Partition of `obs` for a row: ranges of key groups, so that a topic can grow by splitting ranges.
@@ -418,14 +400,7 @@ impl Task for NormalizeTask {
             self.joined = true;
             self.mark(EventTime::MIN, Cause::Join, out);
         }
-        let mut columns = std::mem::take(&mut self.columns);
-        for (partition, columns) in columns.iter_mut().enumerate() {
-            self.write(columns, Target::Obs(partition as u32), out);
-        }
-        self.columns = columns;
-        let mut late = std::mem::take(&mut self.late);
-        self.write(&mut late, Target::Late(&self.config.late.clone()), out);
-        self.late = late;
+        self.write_pending(out);
         if !self.config.holds {
             return;
         }

@@ -47,6 +47,8 @@ pub enum Reason {
         /// By so much, nanoseconds.
         ahead_ns: i64,
     },
+    /// More text than a record of `obs` takes.
+    RowTooLarge,
     /// No time can be told.
     NoTime,
     /// A replayed record that names no input of this topology.
@@ -59,6 +61,7 @@ impl fmt::Display for Reason {
             Self::Bytes(fault) => write!(f, "bytes: {fault}"),
             Self::Tenant(fault) => write!(f, "tenant: {fault}"),
             Self::Future { ahead_ns } => write!(f, "future: {:.1} s ahead of its record", *ahead_ns as f64 / 1e9),
+            Self::RowTooLarge => write!(f, "size: the row's text exceeds {} bytes", super::ROW_BYTES_MAX),
             Self::NoTime => f.write_str("time: the row tells none"),
             Self::UnknownInput => f.write_str("replay: header tw-topic names no input of this topology"),
         }
