@@ -27,7 +27,7 @@ use crate::snapshot::SnapshotStore;
 use crate::task::Progress;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
-use crate::worker::{Absent, Bound, Clock, MakeTask, Pace, Recovery, Step, Worker, WorkerConfig, WorkerError};
+use crate::worker::{Absent, Bound, Clock, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError};
 
 /// Marks read back from the control topic at a start, at most: enough to know where everybody is.
 const CONTROL_TAIL: i64 = 10_000;
@@ -109,6 +109,8 @@ pub struct Run {
     pub versions: BTreeMap<EventTime, Vec<Rule>>,
     /// Where snapshots go.
     pub snapshots: Option<SnapshotStore>,
+    /// Who writes and loads snapshots.
+    pub side: Side,
     /// One poll.
     pub poll: PollLimit,
     /// Remove what the next stage has read, inputs excepted.
@@ -138,6 +140,7 @@ impl Run {
             recorded: BTreeMap::new(),
             versions: BTreeMap::new(),
             snapshots: None,
+            side: Side::default(),
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
@@ -211,6 +214,7 @@ impl Run {
             recovery,
             epoch: self.topology.epoch,
             poll: self.poll,
+            side: self.side,
             clock: self.clock.clone(),
             bounds: if normalize { self.bounds.clone() } else { BTreeMap::new() },
             pace: normalize.then(|| shared.pace.clone()),

@@ -174,11 +174,16 @@ impl SnapshotStore {
         Ok(Self { store: store.into(), base, runtime })
     }
 
+    /// Over any store, in this process's memory for tests or simulated.
+    pub fn over(store: Arc<dyn ObjectStore>) -> Result<Self, SnapshotError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|e| SnapshotError::Url { url: "(own)".to_owned(), reason: e.to_string() })?;
+        Ok(Self { store, base: Path::default(), runtime: Arc::new(runtime) })
+    }
+
     /// A store in this process's memory, for tests.
     pub fn memory() -> Result<Self, SnapshotError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|e| SnapshotError::Url { url: "memory".to_owned(), reason: e.to_string() })?;
-        Ok(Self { store: Arc::new(object_store::memory::InMemory::new()), base: Path::default(), runtime: Arc::new(runtime) })
+        Self::over(Arc::new(object_store::memory::InMemory::new()))
     }
 
     /// The snapshots of one task.

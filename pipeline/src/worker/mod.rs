@@ -8,6 +8,7 @@
 pub(crate) mod absent;
 pub(crate) mod meta;
 mod pace;
+mod side;
 mod slot;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::task::{Progress, Task, TaskError};
 
 pub use absent::Absent;
 pub use pace::Pace;
+pub use side::Side;
 use slot::Slot;
 pub use slot::{Bound, Phase};
 
@@ -88,6 +90,8 @@ pub struct WorkerConfig {
     pub epoch: Duration,
     /// One poll.
     pub poll: PollLimit,
+    /// Who writes and loads snapshots.
+    pub side: Side,
     /// Wall clock.
     pub clock: Clock,
     /// Where a partition is read from and to, when not from its start for ever.

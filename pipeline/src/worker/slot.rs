@@ -1,11 +1,11 @@
 //! A task in its place: its reader, its outputs, its phase on the way from a restart to live, its snapshots.
 
 use std::collections::BTreeSet;
-use std::thread::JoinHandle;
 
 use tidewatch_schemas::time::EventTime;
 
 use super::meta::Meta;
+use super::side::Job;
 use super::{Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
@@ -53,7 +53,7 @@ struct Snapshots {
     current: Option<String>,
     index: Index,
     last: EventTime,
-    writing: Option<(String, JoinHandle<Result<Index, SnapshotError>>)>,
+    writing: Option<(String, Job<Result<Index, SnapshotError>>)>,
     ready: Option<(String, Index)>,
     sequence: u64,
     failed: bool,
@@ -224,7 +224,7 @@ impl Slot {
                 return Ok(true);
             }
         }
-        self.begin_snapshot(now)?;
+        self.begin_snapshot(config, now)?;
         Ok(any)
     }
 
@@ -242,7 +242,7 @@ impl Slot {
     }
 
     /// Takes a snapshot when one is due and a slice boundary was just passed; writing goes on beside the hot path.
-    fn begin_snapshot(&mut self, now: EventTime) -> Result<(), WorkerError> {
+    fn begin_snapshot(&mut self, config: &WorkerConfig, now: EventTime) -> Result<(), WorkerError> {
         let Some(s) = &mut self.snapshots else { return Ok(()) };
         let due = now.since(s.last) >= s.every_ns && s.writing.is_none() && s.ready.is_none();
         if !due || self.phase != Phase::Live || !self.task.at_boundary() {
@@ -257,18 +257,18 @@ impl Slot {
         s.sequence += 1;
         let id = format!("{:020}-{}-{}", position.max(0), now.0, s.sequence);
         let (store, before, name) = (s.store.clone(), s.index.clone(), id.clone());
-        s.writing = Some((id, std::thread::spawn(move || store.write(&name, &taken, state, &before))));
+        s.writing = Some((id, config.side.start("snapshot", move || store.write(&name, &taken, state, &before))));
         Ok(())
     }
 
     /// A snapshot that has been written waits for the next epoch.
     pub(super) fn snapshot_ready(&mut self) {
         let Some(s) = &mut self.snapshots else { return };
-        if !s.writing.as_ref().is_some_and(|(_, thread)| thread.is_finished()) {
+        if !s.writing.as_ref().is_some_and(|(_, job)| job.is_finished()) {
             return;
         }
-        let Some((id, thread)) = s.writing.take() else { return };
-        match thread.join() {
+        let Some((id, job)) = s.writing.take() else { return };
+        match job.take() {
             Ok(Ok(index)) => {
                 s.failed = false;
                 s.ready = Some((id, index));
@@ -313,7 +313,7 @@ impl Slot {
     /// Waits for a snapshot that is being written.
     pub(super) fn settle(&mut self) {
         let Some(s) = &mut self.snapshots else { return };
-        while s.writing.as_ref().is_some_and(|(_, thread)| !thread.is_finished()) {
+        while s.writing.as_ref().is_some_and(|(_, job)| !job.is_finished()) {
             std::thread::yield_now();
         }
         self.snapshot_ready();
