@@ -24,7 +24,7 @@ use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
 use crate::snapshot::SnapshotStore;
-use crate::task::Progress;
+use crate::status::Board;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
 use crate::worker::{Absent, Bound, Clock, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError};
@@ -80,8 +80,8 @@ impl RunError {
 pub struct Shared {
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// Progress by `stage:topic/partition`.
-    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// How every task is.
+    pub board: Arc<Board>,
     /// Per stage: it has finished.
     done: [Arc<AtomicBool>; 3],
     pace: Arc<Pace>,

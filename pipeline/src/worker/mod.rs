@@ -22,7 +22,8 @@ use tidewatch_schemas::time::EventTime;
 use crate::epoch::Ledger;
 use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, Reader, TopicPartition, Writer};
 use crate::snapshot::{SnapshotError, SnapshotStore};
-use crate::task::{Progress, Task, TaskError};
+use crate::status::Board;
+use crate::task::{Task, TaskError};
 
 pub use absent::Absent;
 pub use pace::Pace;
@@ -106,8 +107,8 @@ pub struct WorkerConfig {
     pub upstream_done: Arc<AtomicBool>,
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// Progress per partition, for people.
-    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// Where it says how its tasks are.
+    pub board: Arc<Board>,
     /// An epoch ends as soon as nothing more is there to read.
     pub eager: bool,
     /// Records below the committed offset are removed (backtests keep their memory small).
@@ -238,7 +239,13 @@ impl Worker {
     fn assign(&mut self, wait: Duration) -> Result<bool, WorkerError> {
         let wait = if self.assigned.is_some() { Duration::ZERO } else { wait };
         let Some(partitions) = self.config.membership.poll(wait)? else { return Ok(false) };
-        self.slots.retain(|at, _| partitions.contains(at));
+        self.slots.retain(|at, _| {
+            let stays = partitions.contains(at);
+            if !stays {
+                self.config.board.remove(self.config.stage, at);
+            }
+            stays
+        });
         self.assigned = Some(partitions);
         self.start_missing()?;
         Ok(true)
@@ -342,9 +349,8 @@ impl Worker {
     }
 
     fn publish(&self) {
-        let mut board = self.config.board.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, slot) in &self.slots {
-            board.insert(format!("{}:{at}", self.config.stage), slot.task.progress());
+            self.config.board.task(self.config.stage, at, |line| slot.report(line));
         }
     }
 

@@ -10,6 +10,7 @@ use super::{Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
 use crate::snapshot::{CHAIN_MAX, Index, SnapshotError, SnapshotStore, Taken};
+use crate::status::{RestoreStep, TaskPhase, TaskStatus};
 use crate::task::Task;
 use crate::time::input::Peers;
 
@@ -72,6 +73,8 @@ pub(super) struct Slot {
     committed: Option<i64>,
     snapshots: Option<Snapshots>,
     keeps_note: bool,
+    /// Offset and moment at which the running step of a restart began.
+    step_began: (i64, EventTime),
     pub(super) finished: bool,
 }
 
@@ -142,8 +145,10 @@ impl Slot {
         };
         out.mute(phase != Phase::Live);
         let committed = committed.map(|c| c.offset);
+        let step_began = (position, (config.clock)());
+        let at = at.clone();
         let mut slot =
-            Self { at: at.clone(), task, reader, out, phase, bound, from, committed, snapshots, keeps_note, finished: false };
+            Self { at, task, reader, out, phase, bound, from, committed, snapshots, keeps_note, step_began, finished: false };
         slot.advance(config, position)?;
         Ok(slot)
     }
@@ -176,6 +181,7 @@ impl Slot {
             && next >= position
         {
             self.phase = Phase::Muted { committed, expected };
+            self.step_began = (next, (config.clock)());
         }
         if let Phase::Muted { committed, expected } = self.phase
             && next >= committed
@@ -328,6 +334,26 @@ impl Slot {
             s.store.sweep(&keep);
         }
         Ok(())
+    }
+
+    /// How the task is, for its line on the board.
+    pub(super) fn report(&self, line: &mut TaskStatus) {
+        line.position = self.reader.position();
+        line.committed = self.committed;
+        line.at_end = self.reader.at_end();
+        line.progress = self.task.progress();
+        line.phase = match self.phase {
+            _ if self.finished => TaskPhase::Finished,
+            Phase::Live => TaskPhase::Live,
+            Phase::Refill { position, .. } => self.restoring(RestoreStep::Refill, position),
+            Phase::Muted { committed, .. } => self.restoring(RestoreStep::Muted, committed),
+        };
+    }
+
+    fn restoring(&self, step: RestoreStep, until: i64) -> TaskPhase {
+        let (begin, since) = self.step_began;
+        let offsets = |to: i64| u64::try_from(to - begin).unwrap_or_default();
+        TaskPhase::Restoring { step, done: offsets(self.reader.position()), of: offsets(until), since }
     }
 
     /// Waits for a snapshot that is being written.
