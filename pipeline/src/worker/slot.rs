@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tidewatch_schemas::time::EventTime;
 
+use super::known;
 use super::meta::Meta;
 use super::side::Job;
 use super::{Recovery, WorkerConfig, WorkerError};
@@ -70,6 +71,8 @@ pub(super) struct Slot {
     committed: Option<i64>,
     snapshots: Option<Snapshots>,
     keeps_note: bool,
+    /// Why it cannot be read for now.
+    away: Option<String>,
     pub(super) finished: bool,
 }
 
@@ -77,6 +80,7 @@ impl Slot {
     /// Brings a task up from what is committed.
     pub(super) fn start(config: &WorkerConfig, at: &TopicPartition) -> Result<Self, WorkerError> {
         let committed = config.sink.committed(&config.group, std::slice::from_ref(at))?.pop().flatten();
+        config.known.check(config, at, committed.as_ref().map(|c| c.offset))?;
         let meta = committed.as_ref().and_then(|c| Meta::decode(&c.metadata));
         let bound = config.bounds.get(at).copied();
         let mut task = (config.make)(at);
@@ -131,21 +135,24 @@ impl Slot {
         };
         task.begin(position);
         let reader = match config.source.reader(at, position) {
-            Err(LogError::OutOfRange { start, .. }) if position < start => {
-                return Err(WorkerError::Lost { task: format!("{} {at}", config.stage), from: position, to: start });
-            }
+            Err(LogError::OutOfRange { wanted, start, end, .. }) => return Err(known::gone(config, at, wanted, start, end)),
             reader => reader?,
         };
         out.mute(phase != Phase::Live);
         let committed = committed.map(|c| c.offset);
         let mut slot =
-            Self { at: at.clone(), task, reader, out, phase, bound, from, committed, snapshots, keeps_note, finished: false };
+            Self { at: at.clone(), task, reader, out, phase, bound, from, committed, snapshots, keeps_note, away: None, finished: false };
         slot.advance(config, position)?;
         Ok(slot)
     }
 
     pub(super) fn position(&self) -> i64 {
         self.reader.position()
+    }
+
+    /// Why the partition cannot be read for now.
+    pub(super) fn away(&self) -> Option<&str> {
+        self.away.as_deref()
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -196,12 +203,21 @@ impl Slot {
         let records = match self.reader.poll(config.poll, std::time::Duration::ZERO) {
             // Neither silent nor at its end: it holds its downstream until it answers again.
             Err(error @ LogError::Unreachable { .. }) => {
-                tracing::warn!(task = %self.at, %error, "unreachable: waiting");
+                self.away.get_or_insert_with(|| error.to_string());
                 self.task.quiet(now, false, Peers::default());
                 return Ok(false);
             }
+            Err(LogError::OutOfRange { wanted, start, end, .. }) => return Err(known::gone(config, &self.at, wanted, start, end)),
             records => records?,
         };
+        if !records.is_empty() || self.reader.at_end() {
+            self.away = None;
+        }
+        if self.reader.was_unknown() {
+            // It may be another topic of the same name; then the brokers have forgotten the positions of the first.
+            let committed = config.sink.committed(&config.group, std::slice::from_ref(&self.at))?.pop().flatten();
+            config.known.check(config, &self.at, committed.map(|c| c.offset))?;
+        }
         let any = !records.is_empty();
         for record in &records {
             if self.bound.and_then(|b| b.until).is_some_and(|until| record.offset >= until) {
