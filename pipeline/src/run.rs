@@ -5,7 +5,6 @@
 
 mod drive;
 pub mod fault;
-mod waits;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,13 +27,12 @@ use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
 use crate::snapshot::SnapshotStore;
-use crate::task::Progress;
+use crate::status::Board;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
 use crate::worker::{
     Absent, Bound, Clock, Known, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError,
 };
-pub use waits::{Waiting, Waits};
 
 /// Marks read back from the control topic at a start, at most: enough to know where everybody is.
 const CONTROL_TAIL: i64 = 10_000;
@@ -69,10 +67,8 @@ pub enum RunError {
 pub struct Shared {
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// Progress by `stage:topic/partition`.
-    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
-    /// Workers that cannot go on for now, and why.
-    pub waits: Arc<Waits>,
+    /// How every task is.
+    pub board: Arc<Board>,
     /// Offsets that this process saw committed.
     known: Arc<Known>,
     /// Per stage: it has finished.
@@ -171,7 +167,6 @@ impl Run {
         Shared {
             ledger: Arc::default(),
             board: Arc::default(),
-            waits: Arc::default(),
             known: Arc::default(),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
             pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64, self.lanes())),

@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::topology::Stage;
-use crate::worker::{Step, Worker};
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
-use super::fault::{self, Cause};
+use crate::status::{Board, Cause};
+use crate::topology::Stage;
+use crate::worker::{Clock, Step};
+
+use super::fault;
 use super::{Run, RunError, Shared};
 
 /// An idle worker looks again after so long.
@@ -26,6 +29,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// A worker that has run for so long without a fault has recovered, also when it had nothing to commit.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
+
+/// A wait that goes on is logged again after so long.
+const SAID_EVERY: Duration = Duration::from_secs(300);
 
 /// A stop is looked for this often while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -92,12 +98,9 @@ impl Run {
         stop: &AtomicBool,
         for_good: bool,
     ) -> Result<(), RunError> {
-        let name = stage.name();
-        let mut ran = false;
-        let mut pause = PAUSE_FIRST;
+        let (mut wait, mut ran) = (Wait::new(self, shared, stage, index), false);
         loop {
-            let began = Instant::now();
-            let result = self.attempt(stage, index, of, shared, stop, for_good, &mut ran);
+            let result = self.attempt(stage, index, of, shared, stop, for_good, &mut wait, &mut ran);
             let Err(error) = result else { return Ok(()) };
             let Some(cause) = fault::cause(&error) else { return Err(error) };
             // At a start, what is missing or refused is a matter of configuration: whoever starts it is told at once.
@@ -106,15 +109,11 @@ impl Run {
             }
             if stop.load(Ordering::Acquire) {
                 // Nothing that is committed is in doubt, and nothing else was promised; the next start goes on from there.
-                tracing::warn!(stage = name, %error, "stopped while waiting: the running epoch is not committed");
+                tracing::warn!(stage = stage.name(), %error, "stopped while waiting: the running epoch is not committed");
                 return Ok(());
             }
-            shared.waits.note(name, index, cause, error.to_string(), (self.clock)());
-            if began.elapsed() > PAUSE_MAX * 4 {
-                pause = PAUSE_FIRST;
-            }
+            let pause = wait.note(cause, &error.to_string());
             sleep(pause, stop);
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
@@ -128,6 +127,7 @@ impl Run {
         shared: &Shared,
         stop: &AtomicBool,
         for_good: bool,
+        wait: &mut Wait<'_>,
         ran: &mut bool,
     ) -> Result<(), RunError> {
         if stop.load(Ordering::Acquire) {
@@ -137,29 +137,67 @@ impl Run {
         let mut worker = self.worker(stage, index, of, shared)?;
         let began = Instant::now();
         while !stop.load(Ordering::Acquire) {
-            let step = worker.step(IDLE_WAIT).map_err(at)?;
-            self.look(stage, index, shared, &worker, began);
-            *ran |= worker.epochs() > 0;
+            let step = match worker.step(IDLE_WAIT) {
+                Ok(step) => step,
+                Err(source) => {
+                    worker.abandon();
+                    return Err(at(source));
+                }
+            };
+            if worker.epochs() > 0 || began.elapsed() > RECOVERED_AFTER {
+                *ran = true;
+                wait.over();
+            }
             if step == Step::Done {
                 break;
             }
         }
         worker.stop(for_good).map_err(at)
     }
+}
 
-    /// Tells whether the worker works or is held up.
-    fn look(&self, stage: Stage, index: u32, shared: &Shared, worker: &Worker, began: Instant) {
-        let name = stage.name();
-        match worker.away() {
-            Some(reason) if !shared.waits.has(name, index) => {
-                shared.waits.note(name, index, Cause::Unreachable, reason.to_owned(), (self.clock)());
-            }
-            Some(_) => {}
-            None if shared.waits.has(name, index) && (worker.epochs() > 0 || began.elapsed() > RECOVERED_AFTER) => {
-                shared.waits.over(name, index, (self.clock)());
-            }
-            None => {}
+/// A worker's wait: what is told of it, and how long the next pause is. A change is logged once, then rarely, however often
+/// it is tried.
+struct Wait<'a> {
+    board: &'a Board,
+    clock: &'a Clock,
+    about: String,
+    /// What for, since when, and when that was last logged.
+    running: Option<(Cause, EventTime, EventTime)>,
+    tries: u32,
+}
+
+impl<'a> Wait<'a> {
+    fn new(run: &'a Run, shared: &'a Shared, stage: Stage, index: u32) -> Self {
+        let about = format!("{} worker {index}", stage.name());
+        Self { board: &shared.board, clock: &run.clock, about, running: None, tries: 0 }
+    }
+
+    /// A try failed. The pause before the next one.
+    fn note(&mut self, cause: Cause, reason: &str) -> Duration {
+        let now = (self.clock)();
+        self.tries += 1;
+        let (before, since, said) = self.running.map_or((None, now, now), |(cause, since, said)| (Some(cause), since, said));
+        if before != Some(cause) {
+            self.board.clear_all(&self.about);
         }
+        self.board.raise(cause, &self.about, reason, now);
+        let news = before != Some(cause) || now.since(said) >= SAID_EVERY.as_nanos() as i64;
+        if news {
+            let (worker, cause, to_do, tries) = (&self.about, cause.name(), cause.advice(), self.tries);
+            tracing::warn!(%worker, cause, tries, reason, to_do, "waiting");
+        }
+        self.running = Some((cause, since, if news { now } else { said }));
+        PAUSE_FIRST.saturating_mul(1 << (self.tries - 1).min(10)).min(PAUSE_MAX)
+    }
+
+    /// The worker works.
+    fn over(&mut self) {
+        let Some((cause, since, _)) = self.running.take() else { return };
+        self.board.clear_all(&self.about);
+        let waited_s = (self.clock)().since(since) / SECOND_NS;
+        tracing::warn!(worker = %self.about, cause = cause.name(), waited_s, tries = self.tries, "goes on");
+        self.tries = 0;
     }
 }
 

@@ -23,7 +23,8 @@ use tidewatch_schemas::time::EventTime;
 use crate::epoch::Ledger;
 use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, Reader, TopicPartition, Writer};
 use crate::snapshot::{SnapshotError, SnapshotStore};
-use crate::task::{Progress, Task, TaskError};
+use crate::status::Board;
+use crate::task::{Task, TaskError};
 
 pub use absent::Absent;
 pub use known::Known;
@@ -108,8 +109,8 @@ pub struct WorkerConfig {
     pub upstream_done: Arc<AtomicBool>,
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// Progress per partition, for people.
-    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// Where it says how its tasks are.
+    pub board: Arc<Board>,
     /// Offsets that this process saw committed: what is committed never goes back.
     pub known: Arc<Known>,
     /// Topics that the stage writes, asked for again when an epoch was lost.
@@ -226,9 +227,11 @@ impl Worker {
         self.epochs
     }
 
-    /// Why a task's partition cannot be read for now; `None` = all can.
-    pub fn away(&self) -> Option<&str> {
-        self.slots.values().find_map(Slot::away)
+    /// Gives its tasks up as they are, after a failure: the next worker begins from what is committed.
+    pub fn abandon(self) {
+        for at in self.slots.keys() {
+            self.config.board.remove(self.config.stage, at);
+        }
     }
 
     /// One round: tasks, records, and the epoch's end when it is due. `wait` is spent only when there is nothing to do.
@@ -274,7 +277,13 @@ impl Worker {
     fn assign(&mut self, wait: Duration) -> Result<bool, WorkerError> {
         let wait = if self.assigned.is_some() { Duration::ZERO } else { wait };
         let Some(partitions) = self.config.membership.poll(wait)? else { return Ok(false) };
-        self.slots.retain(|at, _| partitions.contains(at));
+        self.slots.retain(|at, _| {
+            let stays = partitions.contains(at);
+            if !stays {
+                self.config.board.remove(self.config.stage, at);
+            }
+            stays
+        });
         self.assigned = Some(partitions);
         self.start_missing()?;
         Ok(true)
@@ -383,9 +392,8 @@ impl Worker {
     }
 
     fn publish(&self) {
-        let mut board = self.config.board.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, slot) in &self.slots {
-            board.insert(format!("{}:{at}", self.config.stage), slot.task.progress());
+            self.config.board.task(self.config.stage, at, |line| slot.report(line));
         }
     }
 

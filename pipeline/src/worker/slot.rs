@@ -11,6 +11,7 @@ use super::{Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
 use crate::snapshot::{CHAIN_MAX, Index, SnapshotError, SnapshotStore, Taken};
+use crate::status::{Cause, RestoreStep, TaskPhase, TaskStatus, about};
 use crate::task::Task;
 use crate::time::input::Peers;
 
@@ -71,8 +72,10 @@ pub(super) struct Slot {
     committed: Option<i64>,
     snapshots: Option<Snapshots>,
     keeps_note: bool,
-    /// Why it cannot be read for now.
-    away: Option<String>,
+    /// It cannot be read for now.
+    away: bool,
+    /// Offset and moment at which the running step of a restart began.
+    step_began: (i64, EventTime),
     pub(super) finished: bool,
 }
 
@@ -140,19 +143,16 @@ impl Slot {
         };
         out.mute(phase != Phase::Live);
         let committed = committed.map(|c| c.offset);
+        let step_began = (position, (config.clock)());
+        let at = at.clone();
         let mut slot =
-            Self { at: at.clone(), task, reader, out, phase, bound, from, committed, snapshots, keeps_note, away: None, finished: false };
+            Self { at, task, reader, out, phase, bound, from, committed, snapshots, keeps_note, step_began, away: false, finished: false };
         slot.advance(config, position)?;
         Ok(slot)
     }
 
     pub(super) fn position(&self) -> i64 {
         self.reader.position()
-    }
-
-    /// Why the partition cannot be read for now.
-    pub(super) fn away(&self) -> Option<&str> {
-        self.away.as_deref()
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -179,6 +179,7 @@ impl Slot {
             && next >= position
         {
             self.phase = Phase::Muted { committed, expected };
+            self.step_began = (next, (config.clock)());
         }
         if let Phase::Muted { committed, expected } = self.phase
             && next >= committed
@@ -203,15 +204,20 @@ impl Slot {
         let records = match self.reader.poll(config.poll, std::time::Duration::ZERO) {
             // Neither silent nor at its end: it holds its downstream until it answers again.
             Err(error @ LogError::Unreachable { .. }) => {
-                self.away.get_or_insert_with(|| error.to_string());
+                if !std::mem::replace(&mut self.away, true) {
+                    tracing::warn!(stage = config.stage, task = %self.at, %error, "cannot be read: waiting");
+                    config.board.raise(Cause::Unreachable, &about(config.stage, &self.at), error.to_string(), now);
+                }
                 self.task.quiet(now, false, Peers::default());
                 return Ok(false);
             }
             Err(LogError::OutOfRange { wanted, start, end, .. }) => return Err(known::gone(config, &self.at, wanted, start, end)),
             records => records?,
         };
-        if !records.is_empty() || self.reader.at_end() {
-            self.away = None;
+        if self.away && (!records.is_empty() || self.reader.at_end()) {
+            self.away = false;
+            tracing::warn!(stage = config.stage, task = %self.at, "can be read again");
+            config.board.clear(Cause::Unreachable, &about(config.stage, &self.at));
         }
         if self.reader.was_unknown() {
             // It may be another topic of the same name; then the brokers have forgotten the positions of the first.
@@ -324,6 +330,26 @@ impl Slot {
             s.store.sweep(&keep);
         }
         Ok(())
+    }
+
+    /// How the task is, for its line on the board.
+    pub(super) fn report(&self, line: &mut TaskStatus) {
+        line.position = self.reader.position();
+        line.committed = self.committed;
+        line.at_end = self.reader.at_end();
+        line.progress = self.task.progress();
+        line.phase = match self.phase {
+            _ if self.finished => TaskPhase::Finished,
+            Phase::Live => TaskPhase::Live,
+            Phase::Refill { position, .. } => self.restoring(RestoreStep::Refill, position),
+            Phase::Muted { committed, .. } => self.restoring(RestoreStep::Muted, committed),
+        };
+    }
+
+    fn restoring(&self, step: RestoreStep, until: i64) -> TaskPhase {
+        let (begin, since) = self.step_began;
+        let offsets = |to: i64| u64::try_from(to - begin).unwrap_or_default();
+        TaskPhase::Restoring { step, done: offsets(self.reader.position()), of: offsets(until), since }
     }
 
     /// Waits for a snapshot that is being written.
