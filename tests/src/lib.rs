@@ -3,6 +3,7 @@
 pub mod epochs;
 pub mod growing;
 pub mod http_server;
+pub mod job;
 pub mod kafka;
 pub mod live;
 pub mod program;
