@@ -13,7 +13,7 @@ use tidewatch::log::{Append, Log, PollLimit, TopicPartition};
 
 use crate::program::Process;
 use crate::scenario::Message;
-use crate::traffic::{Contact, FLOW, flow_message};
+use crate::traffic::{Contact, flow_message};
 
 /// Longest wait for anything that a machine at work must do by itself.
 pub const WAIT: Duration = Duration::from_secs(90);
@@ -35,16 +35,19 @@ pub struct Job {
     produced: u32,
     ahead: Option<Range<u32>>,
     deployment: &'static str,
+    /// Input topic, of this job alone.
+    pub topic: String,
 }
 
 impl Job {
     /// A job that does not run yet: `log` is the topology's `log` section, `more` further sections.
     pub fn new(program: &str, dir: &Path, deployment: &'static str, log: &str, more: &str) -> Result<Self> {
+        let topic = format!("{deployment}.flows");
         let text = format!(
             "deployment: {deployment}\n\
              log: {log}\n\
              time: {{slice: 10s, max_future: 5s, idle_after: 1h}}\n\
-             inputs:\n  - {{topic: {FLOW}, format: probectl-flow, tenant: {{verified: {{open: true}}}}, lateness: 20s, \
+             inputs:\n  - {{topic: {topic}, format: probectl-flow, tenant: {{verified: {{open: true}}}}, lateness: 20s, \
              partitions: {INPUTS}}}\n\
              obs: {{partitions: 2}}\n\
              findings: {{partitions: 1}}\n\
@@ -54,7 +57,7 @@ impl Job {
             dir.join("control.sock").display(),
         );
         std::fs::write(dir.join("topology.yaml"), text)?;
-        Ok(Self { dir: dir.to_owned(), program: program.to_owned(), process: None, produced: 0, ahead: None, deployment })
+        Ok(Self { dir: dir.to_owned(), program: program.to_owned(), process: None, produced: 0, ahead: None, deployment, topic })
     }
 
     /// Starts the process.
@@ -116,7 +119,7 @@ impl Job {
         self.produced = range.end;
         let mut writer = log.writer("rounds")?;
         for round in range {
-            writer.commit(&rows(round..round + 1), &[])?;
+            writer.commit(&rows(&self.topic, round..round + 1), &[])?;
         }
         Ok(())
     }
@@ -127,7 +130,7 @@ impl Job {
         self.ahead = Some(range.clone());
         self.produced = range.end;
         let mut writer = log.writer("rounds")?;
-        let rows: Vec<Append> = rows(range).into_iter().filter(|row| row.partition == 0).collect();
+        let rows: Vec<Append> = rows(&self.topic, range).into_iter().filter(|row| row.partition == 0).collect();
         for rows in rows.chunks(1000) {
             writer.commit(rows, &[])?;
         }
@@ -137,7 +140,7 @@ impl Job {
     /// Produces what [`Job::produce_ahead`] left out.
     pub fn produce_rest(&mut self, log: &dyn Log) -> Result<()> {
         let range = self.ahead.take().context("nothing is ahead")?;
-        let rows: Vec<Append> = rows(range).into_iter().filter(|row| row.partition != 0).collect();
+        let rows: Vec<Append> = rows(&self.topic, range).into_iter().filter(|row| row.partition != 0).collect();
         let mut writer = log.writer("rounds")?;
         for rows in rows.chunks(1000) {
             writer.commit(rows, &[])?;
@@ -165,7 +168,7 @@ impl Job {
 
     /// What an undisturbed run over the same input says.
     pub fn backtest(&self) -> Result<Vec<String>> {
-        let args = ["backtest", "--topology", "topology.yaml", "--input", &format!("kafka:{FLOW}@.."), "--out", "again.ndjson"];
+        let args = ["backtest", "--topology", "topology.yaml", "--input", &format!("kafka:{}@..", self.topic), "--out", "again.ndjson"];
         let process = Process::start(&self.program, "backtest", &self.dir, &args)?;
         let status = process.wait(WAIT)?;
         let told = std::fs::read_to_string(self.dir.join("backtest.err")).unwrap_or_default();
@@ -214,12 +217,12 @@ pub fn signals(log: &dyn Log, deployment: &str) -> Result<Vec<String>> {
 }
 
 /// A row that belongs to no round.
-pub fn any_row() -> Append {
-    rows(0..1).remove(0)
+pub fn any_row(topic: &str) -> Append {
+    rows(topic, 0..1).remove(0)
 }
 
 /// The rows of rounds: in each a host that scans, and at its end a row in every partition.
-fn rows(rounds: Range<u32>) -> Vec<Append> {
+fn rows(topic: &str, rounds: Range<u32>) -> Vec<Append> {
     let mut all = Vec::new();
     for round in rounds {
         let base_s = f64::from(round) * ROUND_S;
@@ -235,12 +238,12 @@ fn rows(rounds: Range<u32>) -> Vec<Append> {
             all.push((partition, flow_message(&contact)));
         }
     }
-    all.into_iter().map(|(partition, message)| append(partition, message)).collect()
+    all.into_iter().map(|(partition, message)| append(topic, partition, message)).collect()
 }
 
-fn append(partition: u32, message: Message) -> Append {
+fn append(topic: &str, partition: u32, message: Message) -> Append {
     Append {
-        topic: FLOW.to_owned(),
+        topic: topic.to_owned(),
         partition,
         timestamp: Some(message.at),
         key: Some(message.key.into()),

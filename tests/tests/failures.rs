@@ -16,7 +16,6 @@ use tidewatch::log::socket::SocketLog;
 use tidewatch::log::{Log, TopicSpec};
 use tidewatch_tests::job::{self, INPUTS, Job};
 use tidewatch_tests::kafka::Broker;
-use tidewatch_tests::traffic::FLOW;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidewatch_program");
@@ -80,8 +79,8 @@ fn delete_topic(broker: &Broker, topic: &str) {
 /// A job on a broker, with the signals of two rounds found.
 fn running(broker: &Broker, deployment: &'static str, dir: &Path, more: &str) -> (Job, KafkaLog) {
     let log = broker.log();
-    log.create_topic(&TopicSpec::new(FLOW, INPUTS)).unwrap();
     let mut job = Job::new(PROGRAM, dir, deployment, &kafka_section(broker.brokers()), more).unwrap();
+    log.create_topic(&TopicSpec::new(&job.topic, INPUTS)).unwrap();
     job.start(&[]).unwrap();
     job.produce(&log, 2).unwrap();
     job.until_signals(&log).unwrap();
@@ -100,7 +99,7 @@ fn a_full_disk_under_the_embedded_log_is_waited_out() {
     job.until_signals(&log).unwrap();
     // Others are refused, and hear why.
     disk.fill(64);
-    let refused = log.writer("other").unwrap().commit(&[job::any_row()], &[]).unwrap_err().to_string();
+    let refused = log.writer("other").unwrap().commit(&[job::any_row(&job.topic)], &[]).unwrap_err().to_string();
     assert!(refused.contains("MiB are free on the disk"), "{refused}");
     disk.free();
     drop(log);
@@ -175,12 +174,13 @@ fn an_input_topic_deleted_under_a_running_job() {
     let place = tempfile::tempdir().unwrap();
     let (mut job, log) = running(&broker, "gone", place.path(), "");
     let before = job.said().len();
-    delete_topic(&broker, FLOW);
-    job.until_said(before, &["waiting", "topic_missing", FLOW]).unwrap();
+    let topic = job.topic.clone();
+    delete_topic(&broker, &topic);
+    job.until_said(before, &["waiting", "topic_missing", &topic]).unwrap();
     job.check().unwrap();
 
     // Another topic of the same name: the job does not take it for the first one.
-    log.create_topic(&TopicSpec::new(FLOW, INPUTS)).unwrap();
+    log.create_topic(&TopicSpec::new(&topic, INPUTS)).unwrap();
     job.produce(&log, 1).unwrap();
     let said = job.until_said(before, &["was deleted and made again", "--reset-offsets"]).unwrap();
     assert!(said.contains("tidewatch-gone-normalize"), "{said}");

@@ -201,8 +201,7 @@ fn timeouts(s: &mut Section<'_, '_>) -> Timeouts {
         transaction: s.duration("transaction_timeout", default.transaction, min, max),
         session: s.duration("session_timeout", default.session, min, max),
     };
-    let order =
-        [("commit_timeout", read.commit), ("transaction_timeout", read.transaction), ("session_timeout", read.session)];
+    let order = [("commit_timeout", read.commit), ("transaction_timeout", read.transaction), ("session_timeout", read.session)];
     for pair in order.windows(2) {
         let ((shorter, a), (longer, b)) = (pair[0], pair[1]);
         if a >= b {

@@ -129,10 +129,16 @@ fn the_order_of_kafkas_timeouts() {
         other => panic!("{other:?}"),
     };
     assert_eq!(timeouts(&parse(&text("")).unwrap()), Timeouts::default());
-    refused(&text(", session_timeout: 6s"), expect!["t.yaml:1:73: transaction_timeout of 10s must be below session_timeout of 6s"]);
-    refused(&text(", commit_timeout: 500ms, transaction_timeout: 30s"), expect![[r#"
+    refused(
+        &text(", session_timeout: 6s"),
+        expect!["t.yaml:1:73: transaction_timeout of 10s must be below session_timeout of 6s"],
+    );
+    refused(
+        &text(", commit_timeout: 500ms, transaction_timeout: 30s"),
+        expect![[r#"
         t.yaml:1:72: commit_timeout is from 1s to 15m, got 500ms
-        t.yaml:1:100: transaction_timeout of 30s must be below session_timeout of 30s"#]]);
+        t.yaml:1:100: transaction_timeout of 30s must be below session_timeout of 30s"#]],
+    );
 }
 
 #[test]
