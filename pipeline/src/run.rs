@@ -23,7 +23,7 @@ use crate::log::{CommitError, Log, LogError, Member, PollLimit, TopicPartition, 
 use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
-use crate::snapshot::SnapshotStore;
+use crate::snapshot::{OUTPUT_VERSION, SnapshotStore};
 use crate::status::Board;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
@@ -117,6 +117,12 @@ pub struct Run {
     pub trim: bool,
     /// Number of this process among its peers: part of its writers' ids.
     pub ordinal: u32,
+    /// Version of this binary's outputs; another one only in tests.
+    pub output_version: u32,
+    /// Goes on from outputs of another version without comparing them, knowingly.
+    pub accept_new_outputs: bool,
+    /// A task that cannot go on stops alone and the others go on; otherwise the run stops.
+    pub alone: bool,
     /// Detectors that rules may name; all of them, but for tests that bring their own.
     pub detectors: &'static [&'static Detector],
 }
@@ -144,6 +150,9 @@ impl Run {
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
+            output_version: OUTPUT_VERSION,
+            accept_new_outputs: false,
+            alone: false,
             detectors: tidewatch_operators::detectors::ALL,
         }
     }
@@ -223,6 +232,9 @@ impl Run {
             upstream_done: shared.done[place].clone(),
             ledger: shared.ledger.clone(),
             board: shared.board.clone(),
+            output_version: self.output_version,
+            accept_new_outputs: self.accept_new_outputs,
+            alone: self.alone,
             eager: !self.bounds.is_empty(),
             trim: self.trim && !normalize,
         })

@@ -10,7 +10,8 @@ mod condition;
 mod process;
 mod task;
 
+pub(crate) use board::about;
 pub use board::{Board, CONDITIONS_MAX, EpochFacts};
 pub use condition::{Cause, Condition};
 pub use process::{DestinationStatus, NotReady, ProcessState, ProcessStatus};
-pub use task::{EpochStatus, RestoreStep, SnapshotStatus, TaskPhase, TaskStatus};
+pub use task::{EpochStatus, RestoreStep, RestoreTimes, SnapshotStatus, TaskPhase, TaskStatus};
