@@ -13,4 +13,5 @@ pub mod project;
 pub mod proxy;
 pub mod scenario;
 pub mod sim;
+pub mod secure;
 pub mod traffic;

@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::Shared;
+use super::doubt::Doubts;
 use super::client::{self, About, Words, code_of, hear, hear_error, is_denied, translate};
 use super::writer::KafkaWriter;
 use crate::log::{LogError, Member, Membership, TopicPartition, Writer};
@@ -28,6 +29,7 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct KafkaMembership {
     group: Arc<Group>,
     reported: Vec<TopicPartition>,
+    doubts: Doubts,
 }
 
 /// The group consumer, shared with this member's writers.
@@ -55,6 +57,8 @@ struct Held {
     partitions: BTreeSet<TopicPartition>,
     /// Counts assignments and revocations.
     changes: u64,
+    /// The last revocation was a loss.
+    lost: bool,
 }
 
 impl KafkaMembership {
@@ -70,7 +74,7 @@ impl KafkaMembership {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(fail)?;
         let group = Group { consumer: Some(consumer), callbacks, name: group.to_owned(), member: member.id.clone(), shared: Arc::clone(shared) };
-        Ok(Self { group: Arc::new(group), reported: Vec::new() })
+        Ok(Self { group: Arc::new(group), reported: Vec::new(), doubts: Doubts::new(topics) })
     }
 }
 
@@ -82,13 +86,22 @@ impl Membership for KafkaMembership {
             match self.group.consumer()?.poll(left.min(POLL_STEP)) {
                 // A record fetched before its partition was paused: readers will read it.
                 None | Some(Ok(_)) => {}
-                Some(Err(error)) => self.group.failed(&error)?,
+                Some(Err(error)) => {
+                    self.doubts.hear(&error);
+                    self.group.failed(&error)?;
+                }
             }
             let held = self.group.held();
             if held != self.reported {
+                self.group.tell(&self.reported, &held);
+                if held.is_empty() {
+                    // Others may have them all; or the group was lost, or its topics are.
+                    self.doubts.raise();
+                }
                 self.reported.clone_from(&held);
                 return Ok(Some(held));
             }
+            self.doubts.look(self.group.consumer()?, &self.group.shared.config, self.group.words())?;
             if Instant::now() >= deadline {
                 return Ok(None);
             }
@@ -137,6 +150,21 @@ impl Group {
     /// Grows with every assignment and revocation.
     pub(super) fn changes(&self) -> u64 {
         self.callbacks.lock().changes
+    }
+
+    /// Logs a rebalance: what came, what went, and why.
+    fn tell(&self, before: &[TopicPartition], now: &[TopicPartition]) {
+        let names = |of: &[TopicPartition], but: &[TopicPartition]| -> String {
+            of.iter().filter(|at| !but.contains(at)).map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let lost = self.callbacks.lock().lost;
+        let reason = match (lost, now.len() > before.len()) {
+            (true, _) => "lost: the session or the poll interval ran out",
+            (false, true) => "given by the group",
+            (false, false) => "taken back by the group: a member came or went, or partitions changed",
+        };
+        let (given, taken) = (names(now, before), names(before, now));
+        tracing::info!(group = self.name, %given, %taken, reason, "rebalance");
     }
 
     /// Last complaint of the client.
@@ -193,9 +221,11 @@ impl ClientContext for Callbacks {
 impl ConsumerContext for Callbacks {
     // The default `rebalance` assigns and unassigns, incrementally where the protocol is; these two record.
 
-    fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
+            let lost = consumer.assignment_lost();
             let mut held = self.lock();
+            held.lost = lost;
             for at in named(list) {
                 held.partitions.remove(&at);
             }
@@ -210,6 +240,7 @@ impl ConsumerContext for Callbacks {
             }
             let mut held = self.lock();
             held.partitions.extend(named(list));
+            held.lost = false;
             held.changes += 1;
         }
     }

@@ -26,6 +26,7 @@ mod admin;
 mod client;
 pub mod config;
 mod deliveries;
+mod doubt;
 mod membership;
 mod reader;
 mod settle;
