@@ -149,7 +149,7 @@ impl Shared {
     }
 
     /// One admin request, waited for.
-    fn with_admin<T, F: Future<Output = Result<T, KafkaError>>>(
+    pub(super) fn with_admin<T, F: Future<Output = Result<T, KafkaError>>>(
         &self,
         call: &'static str,
         about: About<'_>,

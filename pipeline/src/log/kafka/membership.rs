@@ -101,7 +101,14 @@ impl Membership for KafkaMembership {
                 self.reported.clone_from(&held);
                 return Ok(Some(held));
             }
-            self.doubts.look(self.group.consumer()?, &self.group.shared.config, self.group.words())?;
+            if let Err(error) = self.doubts.look(self.group.consumer()?, &self.group.shared.config, self.group.words()) {
+                // A static member that comes back is given what it had: nothing, without the topic. One that left is given
+                // its share of what is there then.
+                if matches!(error, LogError::UnknownTopic { .. }) {
+                    self.group.resign()?;
+                }
+                return Err(error);
+            }
             if Instant::now() >= deadline {
                 return Ok(None);
             }
@@ -116,14 +123,7 @@ impl Membership for KafkaMembership {
         // A static member that closes stays in the group until its session ends; one that unsubscribes leaves at once.
         // (With the newer group protocol the client announces a temporary absence either way.)
         if for_good {
-            let consumer = self.group.consumer()?;
-            consumer.unsubscribe();
-            let deadline = Instant::now() + LEAVE_WAIT;
-            while !self.group.held().is_empty() && Instant::now() < deadline {
-                drop(consumer.poll(Duration::from_millis(20)));
-            }
-            // Even without partitions the request has to get out.
-            drop(consumer.poll(Duration::from_millis(100)));
+            self.group.resign()?;
         }
         Ok(())
     }
@@ -133,6 +133,19 @@ impl Group {
     /// The consumer.
     pub(super) fn consumer(&self) -> Result<&BaseConsumer<Callbacks>, LogError> {
         self.consumer.as_ref().ok_or(LogError::Client { call: "group", reason: "the member has left".into() })
+    }
+
+    /// Gives the static membership up.
+    fn resign(&self) -> Result<(), LogError> {
+        let consumer = self.consumer()?;
+        consumer.unsubscribe();
+        let deadline = Instant::now() + LEAVE_WAIT;
+        while !self.held().is_empty() && Instant::now() < deadline {
+            drop(consumer.poll(Duration::from_millis(20)));
+        }
+        // Even without partitions the request has to get out.
+        drop(consumer.poll(Duration::from_millis(100)));
+        Ok(())
     }
 
     /// Partitions held, sorted.
