@@ -7,7 +7,7 @@ use rdkafka::admin::{ConfigResource, ResourceSpecifier};
 
 use super::client::About;
 use super::{KafkaConfig, KafkaLog};
-use crate::log::LogError;
+use crate::log::{LogError, TopicSpec};
 
 /// How long one broker is tried.
 const BROKER_WAIT: Duration = Duration::from_secs(4);
@@ -74,6 +74,11 @@ impl KafkaLog {
             leaderless: found.partitions().iter().filter(|p| p.leader() < 0).count(),
             settings: self.settings(ResourceSpecifier::Topic(topic)),
         }))
+    }
+
+    /// Whether a topic could be made: the controller checks rights, replicas and settings, and makes nothing.
+    pub fn could_create(&self, spec: &TopicSpec) -> Result<(), LogError> {
+        self.shared.could_create(spec)
     }
 
     fn settings(&self, of: ResourceSpecifier<'_>) -> Settings {
