@@ -26,13 +26,11 @@ use crate::log::{Log, LogError, Member, PollLimit, TopicPartition, TopicSpec};
 use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
-use crate::snapshot::SnapshotStore;
+use crate::snapshot::{OUTPUT_VERSION, SnapshotStore};
 use crate::status::Board;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
-use crate::worker::{
-    Absent, Bound, Clock, Known, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError,
-};
+use crate::worker::{Absent, Bound, Clock, Known, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError};
 
 /// Marks read back from the control topic at a start, at most: enough to know where everybody is.
 const CONTROL_TAIL: i64 = 10_000;
@@ -106,6 +104,12 @@ pub struct Run {
     pub trim: bool,
     /// Number of this process among its peers: part of its writers' ids.
     pub ordinal: u32,
+    /// Version of this binary's outputs; another one only in tests.
+    pub output_version: u32,
+    /// Goes on from outputs of another version without comparing them, knowingly.
+    pub accept_new_outputs: bool,
+    /// A task that cannot go on stops alone and the others go on; otherwise the run stops.
+    pub alone: bool,
     /// Waits at its start, too, for what is missing or refused, instead of saying so and ending.
     pub patient: bool,
     /// Detectors that rules may name; all of them, but for tests that bring their own.
@@ -135,6 +139,9 @@ impl Run {
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
+            output_version: OUTPUT_VERSION,
+            accept_new_outputs: false,
+            alone: false,
             patient: false,
             detectors: tidewatch_operators::detectors::ALL,
         }
@@ -221,6 +228,9 @@ impl Run {
             upstream_done: shared.done[place].clone(),
             ledger: shared.ledger.clone(),
             board: shared.board.clone(),
+            output_version: self.output_version,
+            accept_new_outputs: self.accept_new_outputs,
+            alone: self.alone,
             known: shared.known.clone(),
             outputs,
             eager: !self.bounds.is_empty(),

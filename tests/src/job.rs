@@ -168,7 +168,8 @@ impl Job {
 
     /// What an undisturbed run over the same input says.
     pub fn backtest(&self) -> Result<Vec<String>> {
-        let args = ["backtest", "--topology", "topology.yaml", "--input", &format!("kafka:{}@..", self.topic), "--out", "again.ndjson"];
+        let args =
+            ["backtest", "--topology", "topology.yaml", "--input", &format!("kafka:{}@..", self.topic), "--out", "again.ndjson"];
         let process = Process::start(&self.program, "backtest", &self.dir, &args)?;
         let status = process.wait(WAIT)?;
         let told = std::fs::read_to_string(self.dir.join("backtest.err")).unwrap_or_default();

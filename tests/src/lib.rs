@@ -1,5 +1,6 @@
 //! What the tests share. Each promise has its own file under `tests/`.
 
+pub mod chaos;
 pub mod cluster;
 pub mod epochs;
 pub mod growing;
@@ -12,6 +13,6 @@ pub mod program;
 pub mod project;
 pub mod proxy;
 pub mod scenario;
-pub mod sim;
 pub mod secure;
+pub mod sim;
 pub mod traffic;

@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::path::Path;
+
 use tidewatch::log::{Log, TopicSpec};
-use tidewatch_tests::job::{INPUTS, Job};
+use tidewatch_tests::job::{INPUTS, Job, WAIT};
+use tidewatch_tests::program::Process;
 use tidewatch_tests::secure::SecureBroker;
 
 /// The program under test.
@@ -27,6 +30,21 @@ fn rights<'a>(input: &'a str) -> Vec<Vec<&'a str>> {
     ]
 }
 
+/// Names of all topics.
+fn topics(log: &dyn Log) -> Vec<String> {
+    log.topics().unwrap().into_iter().map(|(name, _)| name).collect()
+}
+
+/// What `validate --online` finds; it must end with this code.
+fn validate(dir: &Path, code: i32) -> Vec<serde_json::Value> {
+    let process = Process::start(PROGRAM, "validate", dir, &["validate", "topology.yaml", "--online", "--json"]).unwrap();
+    let status = process.wait(WAIT).unwrap();
+    let out = std::fs::read_to_string(dir.join("validate.out")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!(status.code(), Some(code), "{report:#}");
+    report["online"].as_array().unwrap().clone()
+}
+
 #[test]
 fn a_job_with_the_least_rights_and_without_them() {
     let place = tempfile::tempdir().unwrap();
@@ -47,6 +65,12 @@ fn a_job_with_the_least_rights_and_without_them() {
     let input = job.topic.clone();
     log.create_topic(&TopicSpec::new(&input, INPUTS)).unwrap();
 
+    // What is missing is known before a start.
+    let before = topics(&log);
+    let found = validate(dir, 1);
+    let denied = |about: &str| found.iter().any(|f| f["level"] == "problem" && f["about"].as_str().unwrap().contains(about));
+    assert!(denied("secure.flows") && denied("secure.tidewatch.obs") && denied("group tidewatch-secure-detect"), "{found:#?}");
+
     // At a start, what is refused is said at once, and the process ends.
     job.start(&[]).unwrap();
     assert_eq!(job.ended().unwrap().code(), Some(2));
@@ -55,6 +79,11 @@ fn a_job_with_the_least_rights_and_without_them() {
     for right in rights(&input) {
         broker.acl("--add", USER, &right).unwrap();
     }
+    let found = validate(dir, 0);
+    assert!(found.iter().any(|f| f["found"] == "User:tide may Describe, Read"), "{found:#?}");
+    assert!(found.iter().all(|f| f["level"] == "good" || f["level"] == "note"), "{found:#?}");
+    assert_eq!(topics(&log), before, "validate makes nothing");
+
     job.start(&[]).unwrap();
     job.produce(&log, 2).unwrap();
     job.until_signals(&log).unwrap();

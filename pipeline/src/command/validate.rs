@@ -173,9 +173,12 @@ impl<'a> Report<'a> {
                 }),
                 found: None,
             },
-            Err(mistakes) => {
-                Self { good: false, mistakes: mistakes.sorted().into_iter().map(ReportedMistake::of).collect(), summary: None, found: None }
-            }
+            Err(mistakes) => Self {
+                good: false,
+                mistakes: mistakes.sorted().into_iter().map(ReportedMistake::of).collect(),
+                summary: None,
+                found: None,
+            },
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod kafka;
 pub mod local;
 pub mod memory;
 pub mod partitioner;
+pub mod protocol;
 pub mod socket;
 
 /// One record of a partition. Cheap to clone: bytes are shared.
@@ -297,9 +298,7 @@ pub enum LogError {
         reason: String,
     },
     /// Another member runs under this one's name.
-    #[error(
-        "another process runs as member {member} of group {group}: each process of a stage needs an --ordinal of its own"
-    )]
+    #[error("another process runs as member {member} of group {group}: each process of a stage needs an --ordinal of its own")]
     Replaced {
         /// Group.
         group: String,

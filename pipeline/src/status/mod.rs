@@ -14,4 +14,4 @@ pub(crate) use board::about;
 pub use board::{Board, CONDITIONS_MAX, EpochFacts};
 pub use condition::{Cause, Condition};
 pub use process::{DestinationStatus, NotReady, ProcessState, ProcessStatus};
-pub use task::{EpochStatus, RestoreStep, SnapshotStatus, TaskPhase, TaskStatus};
+pub use task::{EpochStatus, RestoreStep, RestoreTimes, SnapshotStatus, TaskPhase, TaskStatus};

@@ -135,7 +135,8 @@ fn settings_of<'s>(about: &str, get: &dyn Fn(&str) -> Option<&'s str>, brokers: 
         say(Level::Warning, "transaction.partition.verification.enable is false".into(), to_do);
     }
     if let Some(max) = number("transaction.max.timeout.ms").filter(|max| *max < wanted.transaction.as_millis()) {
-        let found = format!("transaction.max.timeout.ms {max} is below transaction_timeout {}", show_duration(wanted.transaction));
+        let found =
+            format!("transaction.max.timeout.ms {max} is below transaction_timeout {}", show_duration(wanted.transaction));
         say(Level::Problem, found, "raise it, or lower log.kafka.transaction_timeout");
     }
     if let Some(session) = wanted.session {
@@ -157,7 +158,11 @@ fn settings_of<'s>(about: &str, get: &dyn Fn(&str) -> Option<&'s str>, brokers: 
     for name in ["transaction.state.log.replication.factor", "offsets.topic.replication.factor"] {
         let Some(replicas) = number(name) else { continue };
         if replicas > brokers as u128 {
-            say(Level::Problem, format!("{name} {replicas} with {brokers} brokers"), "lower it, or add brokers: no transaction can begin");
+            say(
+                Level::Problem,
+                format!("{name} {replicas} with {brokers} brokers"),
+                "lower it, or add brokers: no transaction can begin",
+            );
         } else if replicas < 3 && brokers >= 3 {
             say(Level::Warning, format!("{name} is {replicas}"), "raise it to 3: one lost disk loses what is committed");
         }
@@ -202,18 +207,30 @@ pub fn topic(facts: Option<&TopicFacts>, spec: &TopicSpec, role: Role, made: boo
         say(Level::Warning, format!("{replicas} replicas, the topology says {replication}"), to_do);
     }
     match &facts.settings {
-        Err(words) => say(Level::Note, format!("its settings may not be read: {words}"), "give DescribeConfigs on it, if you want them checked"),
+        Err(words) => say(
+            Level::Note,
+            format!("its settings may not be read: {words}"),
+            "give DescribeConfigs on it, if you want them checked",
+        ),
         Ok(settings) => {
             let number = |name: &str| settings.get(name).and_then(|v| v.parse::<i128>().ok());
             let in_sync = number("min.insync.replicas").unwrap_or(1);
             let below = facts.partitions.iter().filter(|p| (p.1 as i128) < in_sync).count();
             if below > 0 {
-                say(Level::Problem, format!("{below} partitions have fewer than {in_sync} replicas in sync"), "bring the missing brokers back: nothing can be written");
+                say(
+                    Level::Problem,
+                    format!("{below} partitions have fewer than {in_sync} replicas in sync"),
+                    "bring the missing brokers back: nothing can be written",
+                );
             } else if in_sync < 2 && replicas >= 3 {
                 say(Level::Warning, "min.insync.replicas is 1".into(), "set it to 2: a commit may be lost with one broker");
             }
             if settings.get("cleanup.policy").is_some_and(|p| p.contains("compact")) {
-                say(Level::Problem, "cleanup.policy is compact".into(), "set it to delete: rows with equal keys would be dropped");
+                say(
+                    Level::Problem,
+                    "cleanup.policy is compact".into(),
+                    "set it to delete: rows with equal keys would be dropped",
+                );
             }
             limits(&mut say, settings_number(&facts.settings), spec, role);
         }
@@ -274,7 +291,12 @@ pub fn rights(about: &str, rights: &Rights, needed: &[Operation], principal: &st
                 return Finding::good(about, format!("{principal} may {}", names(&mut needed.iter().map(|n| n.name()))));
             }
             let missing = names(&mut missing.into_iter());
-            Finding::of(Level::Problem, about, format!("{principal} may not {missing}"), format!("allow {missing} (docs/kafka.md)"))
+            Finding::of(
+                Level::Problem,
+                about,
+                format!("{principal} may not {missing}"),
+                format!("allow {missing} (docs/kafka.md)"),
+            )
         }
     }
 }
@@ -296,7 +318,8 @@ mod tests {
         Wanted { replication: 3, transaction: Duration::from_secs(10), session: Some(Duration::from_secs(30)) };
 
     fn three(with: &[(&str, &str)]) -> Vec<BrokerFacts> {
-        let base = [("share.coordinator.state.topic.num.partitions", "50"), ("transaction.partition.verification.enable", "true")];
+        let base =
+            [("share.coordinator.state.topic.num.partitions", "50"), ("transaction.partition.verification.enable", "true")];
         let all: Vec<_> = base.iter().chain(with).copied().collect();
         (1..=3).map(|id| BrokerFacts { id, address: format!("b{id}:9092"), reached: Ok(()), settings: settings(&all) }).collect()
     }
@@ -317,7 +340,10 @@ mod tests {
         let facts = |with: &[(&str, &str)]| TopicFacts {
             partitions: vec![(3, 3), (3, 3)],
             leaderless: 0,
-            settings: settings(&[&[("min.insync.replicas", "2"), ("max.message.bytes", "1100000"), ("retention.ms", "3600000")][..], with].concat()),
+            settings: settings(
+                &[&[("min.insync.replicas", "2"), ("max.message.bytes", "1100000"), ("retention.ms", "3600000")][..], with]
+                    .concat(),
+            ),
         };
         let judge = |facts: &TopicFacts| topic(Some(facts), &spec, Role::Internal, true, 3);
         assert_eq!(worst(&judge(&facts(&[]))), Level::Good);

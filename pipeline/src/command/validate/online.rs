@@ -77,7 +77,9 @@ fn topic(log: &KafkaLog, spec: &TopicSpec, role: Role, made: bool, replication: 
     let about = format!("topic {}", spec.name);
     let facts = match log.inspect_topic(&spec.name) {
         Ok(facts) => facts,
-        Err(error) => return vec![Finding::of(Level::Problem, about, error.to_string(), "allow at least Describe (docs/kafka.md)")],
+        Err(error) => {
+            return vec![Finding::of(Level::Problem, about, error.to_string(), "allow at least Describe (docs/kafka.md)")];
+        }
     };
     let mut all = judge::topic(facts.as_ref(), spec, role, made, replication);
     let needed: &[_] = match role {
@@ -124,6 +126,8 @@ fn directory(about: &str, path: &Path) -> Finding {
     let free = free.map_or(String::new(), |mib| format!(", {mib} MiB free"));
     match there == path {
         true => Finding::good(about, format!("directory {shown}{free}")),
-        false => Finding::of(Level::Note, about, format!("directory {shown} is not there yet{free}; it is made at the start"), ""),
+        false => {
+            Finding::of(Level::Note, about, format!("directory {shown} is not there yet{free}; it is made at the start"), "")
+        }
     }
 }

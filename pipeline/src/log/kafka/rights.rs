@@ -63,68 +63,81 @@ impl KafkaLog {
     /// Rights on a topic. A topic that is not there, or may not be seen, is an error.
     pub fn topic_rights(&self, topic: &str) -> Rights {
         let name = CString::new(topic).map_err(|e| e.to_string())?;
-        self.describe(c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, |rk, options, queue| {
-            let mut names: [*const c_char; 1] = [name.as_ptr()];
-            // SAFETY: the array and its text live through the call, which copies them; the collection is freed at once.
-            unsafe {
-                let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-                c::rd_kafka_DescribeTopics(rk, topics, options, queue);
-                c::rd_kafka_TopicCollection_destroy(topics);
-            }
-        }, |event| {
-            let mut count = 0;
-            // SAFETY: the event is of this kind and outlives the closure; the count says how many pointers there are.
-            unsafe {
-                let all = c::rd_kafka_DescribeTopics_result_topics(c::rd_kafka_event_DescribeTopics_result(event), &mut count);
-                if count == 0 {
-                    return Err("no answer for the topic".to_owned());
+        self.describe(
+            c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            |rk, options, queue| {
+                let mut names: [*const c_char; 1] = [name.as_ptr()];
+                // SAFETY: the array and its text live through the call, which copies them; the collection is freed at once.
+                unsafe {
+                    let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+                    c::rd_kafka_DescribeTopics(rk, topics, options, queue);
+                    c::rd_kafka_TopicCollection_destroy(topics);
                 }
-                let one = *all;
-                error(c::rd_kafka_TopicDescription_error(one))?;
-                let allowed = c::rd_kafka_TopicDescription_authorized_operations(one, &mut count);
-                Ok(operations(allowed, count))
-            }
-        })
+            },
+            |event| {
+                let mut count = 0;
+                // SAFETY: the event is of this kind and outlives the closure; the count says how many pointers there are.
+                unsafe {
+                    let all =
+                        c::rd_kafka_DescribeTopics_result_topics(c::rd_kafka_event_DescribeTopics_result(event), &mut count);
+                    if count == 0 {
+                        return Err("no answer for the topic".to_owned());
+                    }
+                    let one = *all;
+                    error(c::rd_kafka_TopicDescription_error(one))?;
+                    let allowed = c::rd_kafka_TopicDescription_authorized_operations(one, &mut count);
+                    Ok(operations(allowed, count))
+                }
+            },
+        )
     }
 
     /// Rights on a group, which need not exist.
     pub fn group_rights(&self, group: &str) -> Rights {
         let name = CString::new(group).map_err(|e| e.to_string())?;
-        self.describe(c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, |rk, options, queue| {
-            let mut names: [*const c_char; 1] = [name.as_ptr()];
-            // SAFETY: the array and its text live through the call, which copies them.
-            unsafe { c::rd_kafka_DescribeConsumerGroups(rk, names.as_mut_ptr(), names.len(), options, queue) }
-        }, |event| {
-            let mut count = 0;
-            // SAFETY: as for topics.
-            unsafe {
-                let result = c::rd_kafka_event_DescribeConsumerGroups_result(event);
-                let all = c::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
-                if count == 0 {
-                    return Err("no answer for the group".to_owned());
+        self.describe(
+            c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+            |rk, options, queue| {
+                let mut names: [*const c_char; 1] = [name.as_ptr()];
+                // SAFETY: the array and its text live through the call, which copies them.
+                unsafe { c::rd_kafka_DescribeConsumerGroups(rk, names.as_mut_ptr(), names.len(), options, queue) }
+            },
+            |event| {
+                let mut count = 0;
+                // SAFETY: as for topics.
+                unsafe {
+                    let result = c::rd_kafka_event_DescribeConsumerGroups_result(event);
+                    let all = c::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+                    if count == 0 {
+                        return Err("no answer for the group".to_owned());
+                    }
+                    let one = *all;
+                    error(c::rd_kafka_ConsumerGroupDescription_error(one))?;
+                    let allowed = c::rd_kafka_ConsumerGroupDescription_authorized_operations(one, &mut count);
+                    Ok(operations(allowed, count))
                 }
-                let one = *all;
-                error(c::rd_kafka_ConsumerGroupDescription_error(one))?;
-                let allowed = c::rd_kafka_ConsumerGroupDescription_authorized_operations(one, &mut count);
-                Ok(operations(allowed, count))
-            }
-        })
+            },
+        )
     }
 
     /// Rights on the cluster itself.
     pub fn cluster_rights(&self) -> Rights {
-        self.describe(c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER, |rk, options, queue| {
-            // SAFETY: all three are alive through the call.
-            unsafe { c::rd_kafka_DescribeCluster(rk, options, queue) }
-        }, |event| {
-            let mut count = 0;
-            // SAFETY: as for topics.
-            unsafe {
-                let result = c::rd_kafka_event_DescribeCluster_result(event);
-                let allowed = c::rd_kafka_DescribeCluster_result_authorized_operations(result, &mut count);
-                Ok(operations(allowed, count))
-            }
-        })
+        self.describe(
+            c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER,
+            |rk, options, queue| {
+                // SAFETY: all three are alive through the call.
+                unsafe { c::rd_kafka_DescribeCluster(rk, options, queue) }
+            },
+            |event| {
+                let mut count = 0;
+                // SAFETY: as for topics.
+                unsafe {
+                    let result = c::rd_kafka_event_DescribeCluster_result(event);
+                    let allowed = c::rd_kafka_DescribeCluster_result_authorized_operations(result, &mut count);
+                    Ok(operations(allowed, count))
+                }
+            },
+        )
     }
 
     /// One question: asked on a queue of its own, answered by one event.
