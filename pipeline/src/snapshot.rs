@@ -253,6 +253,13 @@ impl SnapshotStore {
         Self { base: self.base.clone().join(task), ..self.clone() }
     }
 
+    /// Whether the store answers a question: lists, changes nothing.
+    pub fn answers(&self) -> Result<(), SnapshotError> {
+        use futures::TryStreamExt;
+        let listed = self.runtime.block_on(async { self.store.list(Some(&self.base)).try_next().await });
+        listed.map(drop).map_err(|source| SnapshotError::Store { name: "(list)".to_owned(), source })
+    }
+
     fn path(&self, id: &str) -> Path {
         self.base.clone().join(format!("{id}.snap"))
     }

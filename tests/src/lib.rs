@@ -15,5 +15,6 @@ pub mod project;
 pub mod proxy;
 pub mod s3;
 pub mod scenario;
+pub mod secure;
 pub mod sim;
 pub mod traffic;

@@ -16,6 +16,7 @@ const LINES_LONG: usize = 500;
 /// Tests that let time pass, and why they cannot do otherwise.
 const SLEEPS_ALLOWED: &[(&str, &str)] = &[
     ("tests/src/kafka.rs", "asks a starting broker again"),
+    ("tests/tests/failures.rs", "keeps a broker away for longer than every time-out"),
     ("tests/src/job.rs", "asks a running job again, within a limit"),
     ("tests/src/cluster.rs", "asks a starting or recovering cluster again, within a limit"),
     ("tests/src/program.rs", "asks a process again, within a limit"),

@@ -55,11 +55,11 @@ impl Shared {
         }
         let about = About::Topic(&spec.name);
         let mut settings = settings_of(spec);
-        let mut made = self.create(spec, &settings)?;
+        let mut made = self.create(spec, &settings, false)?;
         if made == Err(Code::InvalidConfig) {
             // Brokers before 3.6 do not know the bounds of timestamps, and have none.
             settings.retain(|(name, _)| *name != TIMESTAMP_AFTER);
-            made = self.create(spec, &settings)?;
+            made = self.create(spec, &settings, false)?;
         }
         match made {
             Ok(()) | Err(Code::TopicAlreadyExists) => {}
@@ -119,14 +119,26 @@ impl Shared {
         Ok(())
     }
 
-    /// One create request. The inner result is the topic's.
-    fn create(&self, spec: &TopicSpec, settings: &[(&'static str, String)]) -> Result<Result<(), Code>, LogError> {
+    /// See [`super::KafkaLog::could_create`].
+    pub(super) fn could_create(&self, spec: &TopicSpec) -> Result<(), LogError> {
+        self.create(spec, &settings_of(spec), true)?.map_err(|code| {
+            let error = KafkaError::AdminOp(code);
+            translate("create", About::Topic(&spec.name), &error, &self.config, &self.quiet.words)
+        })
+    }
+
+    /// One create request, or only the question whether it would be granted. The inner result is the topic's.
+    fn create(&self, spec: &TopicSpec, settings: &[(&'static str, String)], ask: bool) -> Result<Result<(), Code>, LogError> {
         let replicas = self.config.replicas.map_or(-1, i32::from);
         let mut topic = NewTopic::new(&spec.name, spec.partitions as i32, TopicReplication::Fixed(replicas));
         for (name, value) in settings {
             topic = topic.set(name, value);
         }
-        let all = self.with_admin("create", About::Topic(&spec.name), |admin, options| admin.create_topics([&topic], options))?;
+        let all = self.with_admin("create", About::Topic(&spec.name), |admin, options| {
+            // The question must not wait for anything to be made.
+            let asking = AdminOptions::new().request_timeout(Some(self.config.times.reach)).validate_only(true);
+            admin.create_topics([&topic], if ask { &asking } else { options })
+        })?;
         Ok(all.into_iter().next().map_or(Ok(()), |one| one.map(|_| ()).map_err(|(_, code)| code)))
     }
 
@@ -149,7 +161,7 @@ impl Shared {
     }
 
     /// One admin request, waited for.
-    fn with_admin<T, F: Future<Output = Result<T, KafkaError>>>(
+    pub(super) fn with_admin<T, F: Future<Output = Result<T, KafkaError>>>(
         &self,
         call: &'static str,
         about: About<'_>,

@@ -27,9 +27,12 @@ mod admin;
 mod client;
 pub mod config;
 mod deliveries;
+mod doubt;
+pub mod inspect;
 mod membership;
 mod producer;
 mod reader;
+pub mod rights;
 mod tools;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};
