@@ -8,4 +8,5 @@ pub mod live;
 pub mod program;
 pub mod project;
 pub mod scenario;
+pub mod sim;
 pub mod traffic;

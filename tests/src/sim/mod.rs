@@ -1,0 +1,3 @@
+//! A deterministic simulation of the whole pipeline: production code on a simulated Kafka, object store and clock.
+
+pub mod fate;
