@@ -354,10 +354,18 @@ impl Worker {
         }
     }
 
-    /// Commits what is there, takes a last snapshot where one is due, and leaves the group.
+    /// Commits what is there, takes a last snapshot at what is committed, and leaves the group.
     pub fn stop(mut self, for_good: bool) -> Result<(), WorkerError> {
         let now = (self.config.clock)();
         self.commit(now)?;
+        // One that is being written lies behind; the next one lies where nothing has to be done again.
+        for slot in self.slots.values_mut() {
+            slot.settle();
+        }
+        self.commit(now)?;
+        for slot in self.slots.values_mut() {
+            slot.snapshot_now(&self.config, now);
+        }
         for slot in self.slots.values_mut() {
             slot.settle();
         }

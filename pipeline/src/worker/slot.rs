@@ -54,6 +54,8 @@ struct Snapshots {
     current: Option<String>,
     index: Index,
     last: EventTime,
+    /// Position of the newest one taken.
+    taken_at: Option<i64>,
     writing: Option<(String, Job<Result<Index, SnapshotError>>)>,
     ready: Option<(String, Index)>,
     sequence: u64,
@@ -91,6 +93,7 @@ impl Slot {
                 current: None,
                 index: Index::new(),
                 last: (config.clock)(),
+                taken_at: None,
                 writing: None,
                 ready: None,
                 sequence: 0,
@@ -125,6 +128,7 @@ impl Slot {
                         s.current = Some(id.clone());
                         s.index = loaded.index;
                         let taken = loaded.taken;
+                        s.taken_at = Some(taken.position);
                         let phase = Phase::Refill { position: taken.position, committed: c.offset, expected };
                         (taken.replay_offset, phase, meta.from)
                     }
@@ -249,22 +253,34 @@ impl Slot {
 
     /// Takes a snapshot when one is due and a slice boundary was just passed; writing goes on beside the hot path.
     fn begin_snapshot(&mut self, config: &WorkerConfig, now: EventTime) -> Result<(), WorkerError> {
-        let Some(s) = &mut self.snapshots else { return Ok(()) };
-        let due = now.since(s.last) >= s.every_ns && s.writing.is_none() && s.ready.is_none();
-        if !due || self.phase != Phase::Live || !self.task.at_boundary() {
-            return Ok(());
+        let due = self.snapshots.as_ref().is_some_and(|s| now.since(s.last) >= s.every_ns);
+        if due && self.task.at_boundary() {
+            self.snapshot_now(config, now);
+        }
+        Ok(())
+    }
+
+    /// Begins a snapshot at the position reached, whether a slice boundary was just passed or not: rows of open slices are
+    /// read again from the log. Called right after a commit it lies at the committed offset, so that a restart has nothing
+    /// to do again. False when there is nothing to begin: the task is not live, keeps no state, has one on the way (see
+    /// [`Slot::settle`]), or its newest one lies here already.
+    pub(super) fn snapshot_now(&mut self, config: &WorkerConfig, now: EventTime) -> bool {
+        let position = self.reader.position();
+        let Some(s) = &mut self.snapshots else { return false };
+        if self.phase != Phase::Live || s.writing.is_some() || s.ready.is_some() || s.taken_at == Some(position) {
+            return false;
         }
         s.last = now;
         let objects: BTreeSet<&String> = s.index.values().collect();
         let full = s.current.is_none() || s.failed || objects.len() >= CHAIN_MAX;
-        let Some(state) = self.task.state(full) else { return Ok(()) };
-        let position = self.reader.position();
+        let Some(state) = self.task.state(full) else { return false };
+        s.taken_at = Some(position);
         let taken = Taken { position, replay_offset: state.replay_offset.unwrap_or(position), hash: self.out.hash().0 };
         s.sequence += 1;
         let id = format!("{:020}-{}-{}", position.max(0), now.0, s.sequence);
         let (store, before, name) = (s.store.clone(), s.index.clone(), id.clone());
         s.writing = Some((id, config.side.start("snapshot", move || store.write(&name, &taken, state, &before))));
-        Ok(())
+        true
     }
 
     /// A snapshot that has been written waits for the next epoch.
@@ -282,8 +298,12 @@ impl Slot {
             Ok(Err(e)) => {
                 tracing::warn!(task = %self.at, error = %e, "snapshot not written: the next one is whole; restarts take longer until then");
                 s.failed = true;
+                s.taken_at = None;
             }
-            Err(_) => s.failed = true,
+            Err(_) => {
+                s.failed = true;
+                s.taken_at = None;
+            }
         }
     }
 
