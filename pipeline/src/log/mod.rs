@@ -205,6 +205,12 @@ pub trait Reader: Send {
     /// True when the last successful fetch showed that nothing committed lies at or after [`Reader::position`].
     /// An unreachable partition is never at its end.
     fn at_end(&self) -> bool;
+
+    /// True once after the partition was not known for a while and is again: it may be another one of the same name, so
+    /// whoever goes on from a position compares it first.
+    fn was_unknown(&mut self) -> bool {
+        false
+    }
 }
 
 /// Writes epochs: all of one epoch's records and offsets, or none.
@@ -289,6 +295,16 @@ pub enum LogError {
         what: String,
         /// The client's words.
         reason: String,
+    },
+    /// Another member runs under this one's name.
+    #[error(
+        "another process runs as member {member} of group {group}: each process of a stage needs an --ordinal of its own"
+    )]
+    Replaced {
+        /// Group.
+        group: String,
+        /// Member.
+        member: String,
     },
     /// Another process owns the directory.
     #[error(

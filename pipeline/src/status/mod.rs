@@ -10,6 +10,7 @@ mod condition;
 mod process;
 mod task;
 
+pub(crate) use board::about;
 pub use board::{Board, CONDITIONS_MAX, EpochFacts};
 pub use condition::{Cause, Condition};
 pub use process::{DestinationStatus, NotReady, ProcessState, ProcessStatus};

@@ -6,6 +6,7 @@
 //! committed. Knows no detection and no wire format.
 
 pub(crate) mod absent;
+mod known;
 pub(crate) mod meta;
 mod pace;
 mod side;
@@ -26,6 +27,7 @@ use crate::status::Board;
 use crate::task::{Task, TaskError};
 
 pub use absent::Absent;
+pub use known::Known;
 pub use pace::Pace;
 pub use side::Side;
 use slot::Slot;
@@ -109,6 +111,10 @@ pub struct WorkerConfig {
     pub ledger: Arc<Mutex<Ledger>>,
     /// Where it says how its tasks are.
     pub board: Arc<Board>,
+    /// Offsets that this process saw committed: what is committed never goes back.
+    pub known: Arc<Known>,
+    /// Topics that the stage writes, asked for again when an epoch was lost.
+    pub outputs: Vec<String>,
     /// An epoch ends as soon as nothing more is there to read.
     pub eager: bool,
     /// Records below the committed offset are removed (backtests keep their memory small).
@@ -157,6 +163,25 @@ pub enum WorkerError {
         /// First kept.
         to: i64,
     },
+    /// What is committed lies beyond the topic's end, or is less than it was.
+    #[error(
+        "{task}: group {group} committed offset {committed} and {found}: the topic was deleted and made again, or positions \
+         were set back; the task stops, so that nothing is skipped or done twice. If that was meant: stop every process of this \
+         deployment, set the positions with `kafka-consumer-groups.sh --group {group} --topic {topic} --reset-offsets \
+         --to-earliest --execute`, and start again; what went with the old topic and was not read is lost"
+    )]
+    Rewound {
+        /// Task.
+        task: String,
+        /// Topic.
+        topic: String,
+        /// Group.
+        group: String,
+        /// What it had committed.
+        committed: i64,
+        /// What is there now, in words.
+        found: String,
+    },
 }
 
 /// What a step came to.
@@ -179,6 +204,7 @@ pub struct Worker {
     assigned: Option<Vec<TopicPartition>>,
     epoch_began: EventTime,
     aborts: u32,
+    epochs: u64,
     finished: bool,
 }
 
@@ -193,7 +219,19 @@ impl Worker {
     pub fn new(config: WorkerConfig) -> Result<Self, WorkerError> {
         let writer = config.membership.writer(&config.writer_id)?;
         let epoch_began = (config.clock)();
-        Ok(Self { config, writer, slots: BTreeMap::new(), assigned: None, epoch_began, aborts: 0, finished: false })
+        Ok(Self { config, writer, slots: BTreeMap::new(), assigned: None, epoch_began, aborts: 0, epochs: 0, finished: false })
+    }
+
+    /// Epochs that this worker has committed.
+    pub fn epochs(&self) -> u64 {
+        self.epochs
+    }
+
+    /// Gives its tasks up as they are, after a failure: the next worker begins from what is committed.
+    pub fn abandon(self) {
+        for at in self.slots.keys() {
+            self.config.board.remove(self.config.stage, at);
+        }
     }
 
     /// One round: tasks, records, and the epoch's end when it is due. `wait` is spent only when there is nothing to do.
@@ -292,9 +330,11 @@ impl Worker {
             }
         }
         self.aborts = 0;
+        self.epochs += 1;
         let mut ledger = Ledger::default();
         for (at, _) in &offsets {
             if let Some(slot) = self.slots.get_mut(at) {
+                self.config.known.note(self.config.stage, at, slot.position());
                 ledger.add(&slot.out.committed());
                 slot.committed(&self.config, now)?;
             }
@@ -318,6 +358,9 @@ impl Worker {
         }
         tracing::warn!(stage = self.config.stage, %reason, "epoch lost: tasks restart from what is committed");
         self.slots.clear();
+        for topic in &self.config.outputs {
+            self.config.sink.partitions(topic)?;
+        }
         self.writer = self.config.membership.writer(&self.config.writer_id)?;
         if let Some(partitions) = self.config.membership.poll(Duration::ZERO)? {
             self.assigned = Some(partitions);

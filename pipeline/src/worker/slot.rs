@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use tidewatch_schemas::time::EventTime;
 
+use super::known;
 use super::meta::Meta;
 use super::side::Job;
 use super::{Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
 use crate::snapshot::{CHAIN_MAX, Index, SnapshotError, SnapshotStore, Taken};
-use crate::status::{RestoreStep, TaskPhase, TaskStatus};
+use crate::status::{Cause, RestoreStep, TaskPhase, TaskStatus, about};
 use crate::task::Task;
 use crate::time::input::Peers;
 
@@ -73,6 +74,8 @@ pub(super) struct Slot {
     committed: Option<i64>,
     snapshots: Option<Snapshots>,
     keeps_note: bool,
+    /// It cannot be read for now.
+    away: bool,
     /// Offset and moment at which the running step of a restart began.
     step_began: (i64, EventTime),
     pub(super) finished: bool,
@@ -82,6 +85,7 @@ impl Slot {
     /// Brings a task up from what is committed.
     pub(super) fn start(config: &WorkerConfig, at: &TopicPartition) -> Result<Self, WorkerError> {
         let committed = config.sink.committed(&config.group, std::slice::from_ref(at))?.pop().flatten();
+        config.known.check(config, at, committed.as_ref().map(|c| c.offset))?;
         let meta = committed.as_ref().and_then(|c| Meta::decode(&c.metadata));
         let bound = config.bounds.get(at).copied();
         let mut task = (config.make)(at);
@@ -138,9 +142,7 @@ impl Slot {
         };
         task.begin(position);
         let reader = match config.source.reader(at, position) {
-            Err(LogError::OutOfRange { start, .. }) if position < start => {
-                return Err(WorkerError::Lost { task: format!("{} {at}", config.stage), from: position, to: start });
-            }
+            Err(LogError::OutOfRange { wanted, start, end, .. }) => return Err(known::gone(config, at, wanted, start, end)),
             reader => reader?,
         };
         out.mute(phase != Phase::Live);
@@ -148,7 +150,7 @@ impl Slot {
         let step_began = (position, (config.clock)());
         let at = at.clone();
         let mut slot =
-            Self { at, task, reader, out, phase, bound, from, committed, snapshots, keeps_note, step_began, finished: false };
+            Self { at, task, reader, out, phase, bound, from, committed, snapshots, keeps_note, step_began, away: false, finished: false };
         slot.advance(config, position)?;
         Ok(slot)
     }
@@ -206,12 +208,26 @@ impl Slot {
         let records = match self.reader.poll(config.poll, std::time::Duration::ZERO) {
             // Neither silent nor at its end: it holds its downstream until it answers again.
             Err(error @ LogError::Unreachable { .. }) => {
-                tracing::warn!(task = %self.at, %error, "unreachable: waiting");
+                if !std::mem::replace(&mut self.away, true) {
+                    tracing::warn!(stage = config.stage, task = %self.at, %error, "cannot be read: waiting");
+                    config.board.raise(Cause::Unreachable, &about(config.stage, &self.at), error.to_string(), now);
+                }
                 self.task.quiet(now, false, Peers::default());
                 return Ok(false);
             }
+            Err(LogError::OutOfRange { wanted, start, end, .. }) => return Err(known::gone(config, &self.at, wanted, start, end)),
             records => records?,
         };
+        if self.away && (!records.is_empty() || self.reader.at_end()) {
+            self.away = false;
+            tracing::warn!(stage = config.stage, task = %self.at, "can be read again");
+            config.board.clear(Cause::Unreachable, &about(config.stage, &self.at));
+        }
+        if self.reader.was_unknown() {
+            // It may be another topic of the same name; then the brokers have forgotten the positions of the first.
+            let committed = config.sink.committed(&config.group, std::slice::from_ref(&self.at))?.pop().flatten();
+            config.known.check(config, &self.at, committed.map(|c| c.offset))?;
+        }
         let any = !records.is_empty();
         for record in &records {
             if self.bound.and_then(|b| b.until).is_some_and(|until| record.offset >= until) {
