@@ -7,7 +7,8 @@ use prometheus_client::encoding::prometheus_text;
 use tidewatch_schemas::time::EventTime;
 
 use super::table::*;
-use super::{Metrics, Series};
+use super::Metrics;
+use crate::log::Settled;
 use crate::status::{Cause, ProcessState, ProcessStatus, TaskPhase, TaskStatus};
 
 /// Content type of what [`Metrics::text`] gives.
@@ -36,15 +37,9 @@ impl Metrics {
     /// All metrics as text, figures of the moment as the status says.
     pub fn text(&self, status: &ProcessStatus) -> String {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        for series in self.series.values() {
-            if let Series::Gauge(family) = series {
-                family.clear();
-            }
-        }
-        for metric in COUNTED_ELSEWHERE {
-            if let Some(Series::Counter(family)) = self.series.get(metric.name) {
-                family.clear();
-            }
+        let gauges = ALL.iter().filter(|m| m.kind == Kind::Gauge);
+        for kept in gauges.chain(COUNTED_ELSEWHERE).filter_map(|m| self.series.get(m.name)) {
+            kept.clear();
         }
         self.process(status);
         let mut rules: BTreeMap<(&str, &str), (u64, u64, u64)> = BTreeMap::new();
@@ -91,6 +86,10 @@ impl Metrics {
         }
         self.set(&READY, &[], f64::from(u8::from(status.not_ready().is_empty())));
         self.set(&DRAINING, &[], f64::from(u8::from(status.state == ProcessState::Draining)));
+        let Settled { committed, aborted, fenced, open } = status.settled;
+        for (outcome, n) in [("committed", committed), ("aborted", aborted), ("fenced", fenced), ("open", open)] {
+            self.counted(&COMMITS_SETTLED, &[outcome], n);
+        }
         for cause in Cause::ALL {
             let n = status.conditions.iter().filter(|c| c.cause == *cause).count();
             self.set(&CONDITIONS, &[cause.name()], n as f64);

@@ -63,6 +63,17 @@ struct Snapshots {
     failed: bool,
 }
 
+/// What a slot counts for its worker to tell.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Records read since the worker last looked.
+    pub records: u64,
+    /// Timestamp of the last one.
+    pub last: Option<EventTime>,
+    /// When the task was begun, until it is live.
+    pub restoring: Option<EventTime>,
+}
+
 pub(super) struct Slot {
     at: TopicPartition,
     pub(super) task: Box<dyn Task>,
@@ -76,6 +87,7 @@ pub(super) struct Slot {
     keeps_note: bool,
     /// It cannot be read for now.
     away: bool,
+    pub(super) heard: Heard,
     /// Offset and moment at which the running step of a restart began.
     step_began: (i64, EventTime),
     pub(super) finished: bool,
@@ -148,9 +160,23 @@ impl Slot {
         out.mute(phase != Phase::Live);
         let committed = committed.map(|c| c.offset);
         let step_began = (position, (config.clock)());
-        let at = at.clone();
-        let mut slot =
-            Self { at, task, reader, out, phase, bound, from, committed, snapshots, keeps_note, step_began, away: false, finished: false };
+        let heard = Heard { restoring: Some(step_began.1), ..Heard::default() };
+        let mut slot = Self {
+            at: at.clone(),
+            task,
+            reader,
+            out,
+            phase,
+            bound,
+            from,
+            committed,
+            snapshots,
+            keeps_note,
+            away: false,
+            heard,
+            step_began,
+            finished: false,
+        };
         slot.advance(config, position)?;
         Ok(slot)
     }
@@ -229,6 +255,8 @@ impl Slot {
             config.known.check(config, &self.at, committed.map(|c| c.offset))?;
         }
         let any = !records.is_empty();
+        self.heard.records += records.len() as u64;
+        self.heard.last = records.last().map(|r| r.timestamp).or(self.heard.last);
         for record in &records {
             if self.bound.and_then(|b| b.until).is_some_and(|until| record.offset >= until) {
                 self.finish();

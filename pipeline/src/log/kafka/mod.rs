@@ -62,7 +62,7 @@ impl KafkaLog {
         let tools: BaseConsumer<Quiet> = settings_tools
             .create_with_context(quiet.clone())
             .map_err(|e| translate("connect", About::Cluster, &e, &config, &quiet.words))?;
-        let shared = Shared { config, tools, quiet, admin: Mutex::new(None), known: Mutex::new(BTreeMap::new()) };
+        let shared = Shared { config, tools, quiet, admin: Mutex::new(None), known: Mutex::new(BTreeMap::new()), unstable: Mutex::default(), settled: Mutex::default() };
         let log = Self { shared: Arc::new(shared) };
         log.topics()?;
         Ok(log)
@@ -98,6 +98,14 @@ impl Log for KafkaLog {
 
     fn offset_at(&self, at: &TopicPartition, time: EventTime) -> Result<i64, LogError> {
         self.shared.offset_at(at, time)
+    }
+
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        self.shared.high_watermark(at)
+    }
+
+    fn settled(&self) -> Settled {
+        *self.shared.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reader(&self, at: &TopicPartition, from: i64) -> Result<Box<dyn Reader>, LogError> {
@@ -149,6 +157,10 @@ pub(super) struct Shared {
     admin: Mutex<Option<admin::Admin>>,
     /// What is known of topics.
     known: Mutex<BTreeMap<String, Known>>,
+    /// A consumer that sees open transactions, made when needed: for ends alone.
+    unstable: Mutex<Option<BaseConsumer<Quiet>>>,
+    /// Unclear commits.
+    settled: Mutex<Settled>,
 }
 
 /// What is known of a topic.
@@ -221,6 +233,36 @@ impl Shared {
         let (start, end) = self
             .ask("ask for offsets", About::Partition(at), |t| self.tools.fetch_watermarks(&at.topic, at.partition as i32, t))?;
         Ok(OffsetRange { start, end })
+    }
+
+    /// End with the records of open transactions.
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        let mut unstable = self.unstable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unstable.is_none() {
+            let mut settings = self.config.base()?;
+            settings.set("isolation.level", "read_uncommitted");
+            let made = settings.create_with_context(self.quiet.clone());
+            *unstable = Some(made.map_err(|e| translate("connect", About::Cluster, &e, &self.config, &self.quiet.words))?);
+        }
+        let Some(consumer) = unstable.as_ref() else { return self.offsets(at).map(|range| range.end) };
+        // Once, and briefly: this is for people, and nothing waits for it.
+        let asked = consumer.fetch_watermarks(&at.topic, at.partition as i32, HIGH_WATERMARK_WAIT);
+        let (_, end) = asked.map_err(|e| {
+            translate("ask for the end", About::Partition(at), &e, &self.config, &self.quiet.words)
+        })?;
+        Ok(end)
+    }
+
+    /// An unclear commit was settled.
+    fn note_settled(&self, result: &Result<(), CommitError>) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = match result {
+            Ok(()) => &mut settled.committed,
+            Err(CommitError::Aborted { .. }) => &mut settled.aborted,
+            Err(CommitError::Fenced { .. }) => &mut settled.fenced,
+            Err(_) => &mut settled.open,
+        };
+        *count += 1;
     }
 
     /// First offset at or after a time.

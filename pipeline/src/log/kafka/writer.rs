@@ -205,7 +205,11 @@ impl Writer for KafkaWriter {
             }
             Err(Stop::Abort { reason, asked }) => self.abort(reason, asked, offsets, began),
             Err(Stop::Fenced(reason)) => Err(self.yield_to(reason)),
-            Err(Stop::Settle(reason)) => self.settle(offsets, &reason),
+            Err(Stop::Settle(reason)) => {
+                let result = self.settle(offsets, &reason);
+                self.shared.note_settled(&result);
+                result
+            }
         }
     }
 }
