@@ -39,6 +39,11 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, said: dir.join(format!("{name}.err")) })
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name (`TERM`, `KILL`).
     pub fn signal(&self, signal: &str) -> Result<()> {
         let pid = self.child.id().to_string();

@@ -357,6 +357,14 @@ pub enum LogError {
         /// The system's words.
         reason: String,
     },
+    /// Storage failed earlier; this process cannot use it any more.
+    #[error("storage of {path} is closed: {reason}")]
+    Closed {
+        /// Where.
+        path: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The client library failed in a way that has no name here.
     #[error("{call} failed: {reason}")]
     Client {

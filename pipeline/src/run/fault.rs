@@ -22,7 +22,9 @@ pub fn cause(error: &RunError) -> Option<Cause> {
             WorkerError::Task(TaskError::Spill(_)) => Some(Cause::DiskFull),
             _ => None,
         },
-        _ => None,
+        // Read at every start of a worker; after the first it is a file that was moved or is being written.
+        RunError::Registry(_) => Some(Cause::Other),
+        RunError::Panic { .. } => None,
     }
 }
 
@@ -41,6 +43,7 @@ pub fn of_log(error: &LogError) -> Option<Cause> {
         | LogError::Replaced { .. }
         | LogError::Locked { .. }
         | LogError::Damaged { .. }
+        | LogError::Closed { .. }
         | LogError::Unsupported { .. } => None,
     }
 }

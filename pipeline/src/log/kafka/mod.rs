@@ -18,7 +18,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 use tidewatch_schemas::time::EventTime;
 
-use super::{Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, TopicPartition, TopicSpec, Writer};
+use super::{CommitError, Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, Settled, TopicPartition, TopicSpec, Writer};
+use tools::Tools;
 use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
 
 mod admin;
@@ -28,6 +29,7 @@ mod deliveries;
 mod membership;
 mod reader;
 mod settle;
+mod tools;
 mod transaction;
 mod writer;
 
@@ -37,6 +39,8 @@ pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes,
 const TOPICS_KNOWN_MAX: usize = 4096;
 /// How often a position above the end is asked for again before it is believed: a new leader may lag for a moment.
 const RANGE_CHECKS: u32 = 3;
+/// Longest wait for an end that is only shown.
+const HIGH_WATERMARK_WAIT: Duration = Duration::from_secs(2);
 
 /// Kafka as a log.
 #[derive(Clone)]
@@ -54,15 +58,10 @@ impl KafkaLog {
     /// Connects and asks for the cluster's metadata once: an unreachable cluster is said so within
     /// [`KafkaTimes::reach`], a refused plaintext connection at once.
     pub fn connect(config: KafkaConfig) -> Result<Self, LogError> {
-        let settings = config.client()?;
         let quiet = Quiet::default();
-        let mut settings_tools = settings.clone();
-        settings_tools.set("isolation.level", "read_committed");
-        settings_tools.set("socket.timeout.ms", "10000");
-        let tools: BaseConsumer<Quiet> = settings_tools
-            .create_with_context(quiet.clone())
-            .map_err(|e| translate("connect", About::Cluster, &e, &config, &quiet.words))?;
-        let shared = Shared { config, tools, quiet, admin: Mutex::new(None), known: Mutex::new(BTreeMap::new()), unstable: Mutex::default(), settled: Mutex::default() };
+        let tools = Tools::open(&config, &quiet)?;
+        let (admin, known, unstable, settled) = Default::default();
+        let shared = Shared { config, tools, quiet, admin, known, unstable, settled };
         let log = Self { shared: Arc::new(shared) };
         log.topics()?;
         Ok(log)
@@ -150,7 +149,7 @@ pub(super) struct Shared {
     /// How to reach it.
     config: KafkaConfig,
     /// A consumer without a group: metadata, offsets, times.
-    tools: BaseConsumer<Quiet>,
+    tools: Tools,
     /// Its callbacks.
     quiet: Quiet,
     /// Admin client, made when needed.
@@ -183,8 +182,12 @@ impl Shared {
         // A call gets half the time: one lost answer leaves time for a second try.
         let half = self.config.times.reach / 2;
         let result = retry(Instant::now() + self.config.times.reach, |left| f(left.min(half)));
-        serve(&self.tools);
-        result.map_err(|e| translate(call, about, &e, &self.config, &self.quiet.words))
+        self.tools.serve();
+        let result = result.map_err(|e| translate(call, about, &e, &self.config, &self.quiet.words));
+        if matches!(result, Err(LogError::Denied { .. })) {
+            self.tools.renew(&self.config);
+        }
+        result
     }
 
     /// Partition count, asked of the cluster and remembered.
@@ -239,7 +242,7 @@ impl Shared {
     fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
         let mut unstable = self.unstable.lock().unwrap_or_else(PoisonError::into_inner);
         if unstable.is_none() {
-            let mut settings = self.config.base()?;
+            let mut settings = self.config.client()?;
             settings.set("isolation.level", "read_uncommitted");
             let made = settings.create_with_context(self.quiet.clone());
             *unstable = Some(made.map_err(|e| translate("connect", About::Cluster, &e, &self.config, &self.quiet.words))?);
