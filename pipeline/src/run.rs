@@ -31,9 +31,7 @@ use crate::snapshot::SnapshotStore;
 use crate::status::Board;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
-use crate::worker::{
-    Absent, Bound, Clock, Known, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError,
-};
+use crate::worker::{Absent, Bound, Clock, Known, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError};
 
 /// Marks read back from the control topic at a start, at most: enough to know where everybody is.
 const CONTROL_TAIL: i64 = 10_000;

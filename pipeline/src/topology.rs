@@ -66,8 +66,8 @@ pub const SPILL_DIR_DEFAULT: &str = "tidewatch-data/spill";
 pub const RECORD_BYTES_DEFAULT: u64 = 1 << 20;
 /// What the limit of the rejected topic lies above that of the inputs, bytes: room for the reason and the origin.
 pub const REJECTED_EXTRA_BYTES: u64 = 64 << 10;
-/// How long a process may take to leave after it was told to stop, when the topology does not say: within the time that
-/// Docker and Kubernetes give before they kill.
+/// How long a process may take to leave after it was told to stop, when the topology does not say: below the 30 s
+/// that Kubernetes gives before it kills (Docker gives 10 s unless `stop_grace_period` says more).
 pub const DRAIN_WITHIN_DEFAULT: Duration = Duration::from_secs(25);
 /// Control socket when the topology does not say.
 pub const CONTROL_SOCKET_DEFAULT: &str = "tidewatch-data/control.sock";

@@ -168,7 +168,8 @@ impl Job {
 
     /// What an undisturbed run over the same input says.
     pub fn backtest(&self) -> Result<Vec<String>> {
-        let args = ["backtest", "--topology", "topology.yaml", "--input", &format!("kafka:{}@..", self.topic), "--out", "again.ndjson"];
+        let args =
+            ["backtest", "--topology", "topology.yaml", "--input", &format!("kafka:{}@..", self.topic), "--out", "again.ndjson"];
         let process = Process::start(&self.program, "backtest", &self.dir, &args)?;
         let status = process.wait(WAIT)?;
         let told = std::fs::read_to_string(self.dir.join("backtest.err")).unwrap_or_default();
@@ -234,7 +235,8 @@ fn rows(topic: &str, rounds: Range<u32>) -> Vec<Append> {
         }
         for partition in 0..INPUTS {
             let from = format!("10.0.3.{partition}");
-            let contact = Contact { tenant: "a", at_s: base_s + ROUND_S - 1.0, from: &from, to: "203.0.113.9", port: 443, bytes: 900 };
+            let contact =
+                Contact { tenant: "a", at_s: base_s + ROUND_S - 1.0, from: &from, to: "203.0.113.9", port: 443, bytes: 900 };
             all.push((partition, flow_message(&contact)));
         }
     }

@@ -30,7 +30,8 @@ impl Disk {
     /// So many MiB large.
     fn new(mib: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(dir.path()).status();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(dir.path()).status();
         assert!(mounted.unwrap().success(), "this test mounts a file system of its own, so it runs as root");
         Self(dir)
     }

@@ -322,9 +322,7 @@ pub enum LogError {
         reason: String,
     },
     /// Another member runs under this one's name.
-    #[error(
-        "another process runs as member {member} of group {group}: each process of a stage needs an --ordinal of its own"
-    )]
+    #[error("another process runs as member {member} of group {group}: each process of a stage needs an --ordinal of its own")]
     Replaced {
         /// Group.
         group: String,

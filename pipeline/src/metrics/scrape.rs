@@ -6,8 +6,8 @@ use std::sync::PoisonError;
 use prometheus_client::encoding::prometheus_text;
 use tidewatch_schemas::time::EventTime;
 
-use super::table::*;
 use super::Metrics;
+use super::table::*;
 use crate::log::Settled;
 use crate::status::{Cause, ProcessState, ProcessStatus, TaskPhase, TaskStatus};
 
@@ -51,7 +51,9 @@ impl Metrics {
                 *sum = (sum.0 + rule.keys, sum.1 + rule.bytes, sum.2 + rule.evicted);
             }
             for judged in &task.progress.judged {
-                for (verdict, n) in [("signal", judged.signals), ("suppressed", judged.suppressed), ("dismissed", judged.dismissed)] {
+                for (verdict, n) in
+                    [("signal", judged.signals), ("suppressed", judged.suppressed), ("dismissed", judged.dismissed)]
+                {
                     *verdicts.entry((&judged.rule, verdict)).or_default() += n;
                 }
             }
@@ -89,6 +91,10 @@ impl Metrics {
         let Settled { committed, aborted, fenced, open } = status.settled;
         for (outcome, n) in [("committed", committed), ("aborted", aborted), ("fenced", fenced), ("open", open)] {
             self.counted(&COMMITS_SETTLED, &[outcome], n);
+        }
+        let c = status.control;
+        for (outcome, n) in [("accepted", c.accepted), ("refused", c.refused), ("dropped", c.dropped)] {
+            self.counted(&CONTROL_CONNECTIONS, &[outcome], n);
         }
         for cause in Cause::ALL {
             let n = status.conditions.iter().filter(|c| c.cause == *cause).count();

@@ -176,7 +176,8 @@ fn of_input(facts: &Facts, input: &InputFacts, out: &mut Explanation) {
         return out.push("nobody_reads", at, reason, advice);
     }
     if end > stable {
-        let reason = format!("a transaction holds the last stable offset at {stable}, {} offsets before the end; {stands}", end - stable);
+        let reason =
+            format!("a transaction holds the last stable offset at {stable}, {} offsets before the end; {stands}", end - stable);
         let advice = "find its producer (kafka-transactions.sh find-hanging) and let it end or abort it; readers wait until then";
         return out.push("open_transaction", at, reason, advice);
     }
@@ -186,7 +187,12 @@ fn of_input(facts: &Facts, input: &InputFacts, out: &mut Explanation) {
             let quiet = quiet_s.map_or("nothing came since the start".to_owned(), |s| format!("its last record came {s} s ago"));
             let reason = format!("it is at its end and not silent yet: {quiet}; {stands}");
             let wait_s = facts.idle_after_ns / SECOND_NS;
-            out.push("silent_soon", at, reason, format!("wait: {wait_s} s at its end (time.idle_after) make it silent, then it holds nobody"));
+            out.push(
+                "silent_soon",
+                at,
+                reason,
+                format!("wait: {wait_s} s at its end (time.idle_after) make it silent, then it holds nobody"),
+            );
         }
         Some(task) => lagging(task, (stable - task.position).max(0), at, stands, out),
         None => {
@@ -212,7 +218,12 @@ fn behind(facts: &Facts, process: &ProcessStatus, out: &mut Explanation) {
             if task.unstable() > 0 && old {
                 let reason = format!("a transaction holds the last stable offset, {} offsets before the end", task.unstable());
                 let about = format!("{} {}", task.stage, task.at());
-                out.push("open_transaction", about, reason, "an epoch of the stage before it is open: look at that stage's process");
+                out.push(
+                    "open_transaction",
+                    about,
+                    reason,
+                    "an epoch of the stage before it is open: look at that stage's process",
+                );
             }
             continue;
         }

@@ -24,6 +24,7 @@ fn process(tasks: Vec<TaskStatus>) -> ProcessStatus {
         started: EventTime(0),
         now: EventTime::from_secs(1000),
         drain_within_s: 30,
+        control: Default::default(),
         settled: Default::default(),
         tasks,
         conditions: Vec::new(),

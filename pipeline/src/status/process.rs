@@ -5,6 +5,7 @@ use tidewatch_schemas::time::EventTime;
 
 use super::{Condition, TaskStatus};
 use crate::log::Settled;
+use crate::log::socket::SocketStats;
 
 /// How far the process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,9 @@ pub struct ProcessStatus {
     /// `drain_within`: it is gone so many seconds after it was told to stop.
     #[serde(default)]
     pub drain_within_s: u64,
+    /// Connections of its control socket.
+    #[serde(default)]
+    pub control: SocketStats,
     /// Commits of unclear outcome that were settled.
     #[serde(default)]
     pub settled: Settled,

@@ -9,7 +9,7 @@ use tidewatch_schemas::time::EventTime;
 use super::{Board, DestinationStatus, ProcessState, ProcessStatus};
 use crate::deliver::{DestinationStats, Status, Watch};
 use crate::log::Log;
-use crate::log::socket::Voice;
+use crate::log::socket::{SocketWatch, Voice};
 use crate::metrics::Metrics;
 use crate::topology::Stage;
 use crate::worker::Clock;
@@ -36,6 +36,7 @@ pub struct Reporter {
     started: EventTime,
     drain_within: Duration,
     delivery: Mutex<Watch>,
+    socket: Mutex<Option<SocketWatch>>,
     stop: Arc<AtomicBool>,
     for_good: Arc<AtomicBool>,
 }
@@ -57,12 +58,30 @@ impl Reporter {
     ) -> Self {
         let started = clock();
         let stages = stages.iter().map(|s| s.name().to_owned()).collect();
-        Self { board, metrics, log, clock, ordinal, stages, started, drain_within, delivery: Mutex::default(), stop, for_good }
+        Self {
+            board,
+            metrics,
+            log,
+            clock,
+            ordinal,
+            stages,
+            started,
+            drain_within,
+            delivery: Mutex::default(),
+            socket: Mutex::default(),
+            stop,
+            for_good,
+        }
     }
 
     /// The destinations are there.
     pub fn delivers(&self, watch: Watch) {
         *self.delivery.lock().unwrap_or_else(PoisonError::into_inner) = watch;
+    }
+
+    /// The control socket is open.
+    pub fn listens(&self, watch: SocketWatch) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
     }
 
     /// How everything is.
@@ -79,6 +98,13 @@ impl Reporter {
             started: self.started,
             now: (self.clock)(),
             drain_within_s: self.drain_within.as_secs(),
+            control: self
+                .socket
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .map(SocketWatch::stats)
+                .unwrap_or_default(),
             settled: self.log.settled(),
             tasks: self.board.tasks(),
             conditions,

@@ -32,9 +32,9 @@ pub use absent::Absent;
 pub use known::Known;
 pub use pace::Pace;
 pub use side::Side;
-use tell::Moments;
 use slot::Slot;
 pub use slot::{Bound, Phase};
+use tell::Moments;
 
 /// Wall clock, for silence and for the length of epochs; simulated in tests.
 pub type Clock = Arc<dyn Fn() -> EventTime + Send + Sync>;

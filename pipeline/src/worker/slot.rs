@@ -241,7 +241,9 @@ impl Slot {
                 self.task.quiet(now, false, Peers::default());
                 return Ok(false);
             }
-            Err(LogError::OutOfRange { wanted, start, end, .. }) => return Err(known::gone(config, &self.at, wanted, start, end)),
+            Err(LogError::OutOfRange { wanted, start, end, .. }) => {
+                return Err(known::gone(config, &self.at, wanted, start, end));
+            }
             records => records?,
         };
         if self.away && (!records.is_empty() || self.reader.at_end()) {

@@ -23,6 +23,12 @@ fn seconds(from: EventTime, to: EventTime) -> f64 {
     to.since(from).max(0) as f64 / SECOND_NS as f64
 }
 
+/// Classes of failed commits.
+const CLASSES: [&str; 6] = ["aborted", "fenced", "full", "too_large", "unreachable", "other"];
+
+/// Reasons for changes of tasks.
+const CHANGES: [&str; 5] = ["joined", "gained", "lost", "moved", "epoch_lost"];
+
 /// Class of a failed commit, as the metrics name it.
 fn class(error: &CommitError) -> &'static str {
     match error {
@@ -95,8 +101,11 @@ impl Worker {
         self.config.board.clear(Cause::LogFull, &self.about());
     }
 
-    /// The worker waits for its first assignment.
+    /// The worker waits for its first assignment. Its counters begin, so that nobody has to tell "never" from "not there".
     pub(super) fn tell_waiting(&self) {
+        let (metrics, stage) = (&self.config.metrics, self.config.stage);
+        CLASSES.iter().for_each(|class| metrics.add(&table::COMMIT_FAILURES, &[stage, class], 0));
+        CHANGES.iter().for_each(|reason| metrics.add(&table::REBALANCES, &[stage, reason], 0));
         let reason = format!("group {} has not given this worker its tasks yet", self.config.group);
         self.config.board.raise(Cause::Group, &self.about(), reason, (self.config.clock)());
     }

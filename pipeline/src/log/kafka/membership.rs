@@ -69,7 +69,13 @@ impl KafkaMembership {
         let consumer: BaseConsumer<Callbacks> = settings.create_with_context(callbacks.clone()).map_err(fail)?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(fail)?;
-        let group = Group { consumer: Some(consumer), callbacks, name: group.to_owned(), member: member.id.clone(), shared: Arc::clone(shared) };
+        let group = Group {
+            consumer: Some(consumer),
+            callbacks,
+            name: group.to_owned(),
+            member: member.id.clone(),
+            shared: Arc::clone(shared),
+        };
         Ok(Self { group: Arc::new(group), reported: Vec::new() })
     }
 }

@@ -18,9 +18,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 use tidewatch_schemas::time::EventTime;
 
-use super::{CommitError, Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, Settled, TopicPartition, TopicSpec, Writer};
-use tools::Tools;
+use super::{
+    CommitError, Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, Settled, TopicPartition,
+    TopicSpec, Writer,
+};
 use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
+use tools::Tools;
 
 mod admin;
 mod client;
@@ -250,9 +253,8 @@ impl Shared {
         let Some(consumer) = unstable.as_ref() else { return self.offsets(at).map(|range| range.end) };
         // Once, and briefly: this is for people, and nothing waits for it.
         let asked = consumer.fetch_watermarks(&at.topic, at.partition as i32, HIGH_WATERMARK_WAIT);
-        let (_, end) = asked.map_err(|e| {
-            translate("ask for the end", About::Partition(at), &e, &self.config, &self.quiet.words)
-        })?;
+        let (_, end) =
+            asked.map_err(|e| translate("ask for the end", About::Partition(at), &e, &self.config, &self.quiet.words))?;
         Ok(end)
     }
 

@@ -81,7 +81,5 @@ fn make(config: &KafkaConfig, quiet: &Quiet) -> Result<BaseConsumer<Quiet>, LogE
     let mut settings = config.client()?;
     settings.set("isolation.level", "read_committed");
     settings.set("socket.timeout.ms", "10000");
-    settings
-        .create_with_context(quiet.clone())
-        .map_err(|e| translate("connect", About::Cluster, &e, config, &quiet.words))
+    settings.create_with_context(quiet.clone()).map_err(|e| translate("connect", About::Cluster, &e, config, &quiet.words))
 }

@@ -16,7 +16,7 @@ mod server;
 mod wire;
 
 pub use client::{SocketLog, ask_status, ask_to_drain};
-pub use server::{Handle, Service, SocketStats, Voice, serve, serve_process};
+pub use server::{Handle, Service, SocketStats, SocketWatch, Voice, serve, serve_process};
 
 /// Name of the socket in the log's directory.
 pub const SOCKET_FILE: &str = "control.sock";

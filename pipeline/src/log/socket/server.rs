@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::log::{Log, LogError, PollLimit, Writer};
 
 use super::wire::{Answer, Request, VERSION, WireCommitError, WireError, append_in, place, receive_body, record_out, send};
@@ -67,7 +69,7 @@ pub struct Handle {
 }
 
 /// Counters of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketStats {
     /// Connections served.
     pub accepted: u64,
@@ -82,11 +84,27 @@ pub struct SocketStats {
 impl Handle {
     /// Counters since the start.
     pub fn stats(&self) -> SocketStats {
+        self.watch().stats()
+    }
+
+    /// The counters without the handle, for whoever tells them.
+    pub fn watch(&self) -> SocketWatch {
+        SocketWatch(Arc::clone(&self.shared))
+    }
+}
+
+/// Reads a socket's counters.
+#[derive(Clone, Debug)]
+pub struct SocketWatch(Arc<Shared>);
+
+impl SocketWatch {
+    /// Counters since the start.
+    pub fn stats(&self) -> SocketStats {
         SocketStats {
-            accepted: self.shared.accepted.load(Ordering::Relaxed),
-            refused: self.shared.refused.load(Ordering::Relaxed),
-            dropped: self.shared.dropped.load(Ordering::Relaxed),
-            open: self.shared.open().len(),
+            accepted: self.0.accepted.load(Ordering::Relaxed),
+            refused: self.0.refused.load(Ordering::Relaxed),
+            dropped: self.0.dropped.load(Ordering::Relaxed),
+            open: self.0.open().len(),
         }
     }
 }

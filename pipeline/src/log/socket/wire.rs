@@ -47,7 +47,11 @@ pub(super) enum Answer {
     Partitions(u32),
     Offsets(i64, i64),
     Offset(i64),
-    Records { records: Vec<WireRecord>, position: i64, at_end: bool },
+    Records {
+        records: Vec<WireRecord>,
+        position: i64,
+        at_end: bool,
+    },
     Committed(Vec<Option<(i64, String)>>),
     Refused(WireError),
     NotCommitted(WireCommitError),
