@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
-use crate::snapshot::SnapshotStore;
+use crate::snapshot::{OUTPUT_VERSION, SnapshotStore};
 use crate::status::Board;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
@@ -109,6 +109,12 @@ pub struct Run {
     pub trim: bool,
     /// Number of this process among its peers: part of its writers' ids.
     pub ordinal: u32,
+    /// Version of this binary's outputs; another one only in tests.
+    pub output_version: u32,
+    /// Goes on from outputs of another version without comparing them, knowingly.
+    pub accept_new_outputs: bool,
+    /// A task that cannot go on stops alone and the others go on; otherwise the run stops.
+    pub alone: bool,
     /// Waits at its start, too, for what is missing or refused, instead of saying so and ending.
     pub patient: bool,
     /// Detectors that rules may name; all of them, but for tests that bring their own.
@@ -138,6 +144,9 @@ impl Run {
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
+            output_version: OUTPUT_VERSION,
+            accept_new_outputs: false,
+            alone: false,
             patient: false,
             detectors: tidewatch_operators::detectors::ALL,
         }
@@ -228,6 +237,9 @@ impl Run {
             index,
             board: shared.board.clone(),
             metrics: shared.metrics.clone(),
+            output_version: self.output_version,
+            accept_new_outputs: self.accept_new_outputs,
+            alone: self.alone,
             known: shared.known.clone(),
             outputs,
             eager: !self.bounds.is_empty(),

@@ -1,5 +1,6 @@
 //! What the tests share. Each promise has its own file under `tests/`.
 
+pub mod chaos;
 pub mod cluster;
 pub mod epochs;
 pub mod growing;

@@ -238,8 +238,28 @@ fn lint(name: &str, kind: &str, help: &str) -> Vec<&'static str> {
     let types = ["counter", "gauge", "histogram", "summary", "untyped"];
     rule(words.iter().any(|w| types.contains(w)), "the type does not belong into the name");
     let units = [
-        "milliseconds", "microseconds", "nanoseconds", "minutes", "hours", "days", "kilobytes", "megabytes", "bits", "percent", "s", "ms",
-        "us", "ns", "sec", "b", "kb", "mb", "gb", "m", "h", "d",
+        "milliseconds",
+        "microseconds",
+        "nanoseconds",
+        "minutes",
+        "hours",
+        "days",
+        "kilobytes",
+        "megabytes",
+        "bits",
+        "percent",
+        "s",
+        "ms",
+        "us",
+        "ns",
+        "sec",
+        "b",
+        "kb",
+        "mb",
+        "gb",
+        "m",
+        "h",
+        "d",
     ];
     rule(words.iter().any(|w| units.contains(w)), "units are base units, not abbreviated");
     found
@@ -298,7 +318,10 @@ fn a_run_is_ready_and_serves_exactly_the_documented_metrics() {
     };
     let rows = sum("tidewatch_input_rows_total");
     assert!(rows > 0.0);
-    assert_eq!(rows, sum("tidewatch_normalized_rows_total") + sum("tidewatch_late_rows_total") + sum("tidewatch_rejected_rows_total"));
+    assert_eq!(
+        rows,
+        sum("tidewatch_normalized_rows_total") + sum("tidewatch_late_rows_total") + sum("tidewatch_rejected_rows_total")
+    );
 
     // The same figures for people and machines.
     let top = place.good(&["top", "t.yaml", "--once", "--json"]).json();
@@ -341,7 +364,10 @@ fn sigterm_and_drain_leave_in_time_with_a_snapshot_at_what_is_committed() {
     let process = place.run("first", &[]);
     let at = place.address("first");
     place.produce();
-    until("rows are read", WAIT, || get(at, "/metrics").1.lines().any(|l| l.starts_with("tidewatch_normalized_rows_total") && !l.ends_with(" 0"))).unwrap();
+    until("rows are read", WAIT, || {
+        get(at, "/metrics").1.lines().any(|l| l.starts_with("tidewatch_normalized_rows_total") && !l.ends_with(" 0"))
+    })
+    .unwrap();
     let took = process.stop(WAIT).unwrap();
     assert!(took < Duration::from_secs(30), "{took:?}");
     for (offset, position) in committed(&place) {
@@ -364,7 +390,9 @@ fn sigterm_and_drain_leave_in_time_with_a_snapshot_at_what_is_committed() {
 fn what_cannot_be_finished_is_given_up_at_the_end_of_the_budget() {
     // Nobody reads obs, and it is full soon: the epoch can never commit.
     let place = Place::new("drain_within: 1s\n");
-    let text = std::fs::read_to_string(place.path("t.yaml")).unwrap().replace("{dir: log}", "{dir: log, limit: 1MiB, retention_bytes: 1GiB}");
+    let text = std::fs::read_to_string(place.path("t.yaml"))
+        .unwrap()
+        .replace("{dir: log}", "{dir: log, limit: 1MiB, retention_bytes: 1GiB}");
     place.write("t.yaml", &text);
     let process = place.run("stuck", &["--stage", "normalize"]);
     let at = place.address("stuck");

@@ -4,7 +4,6 @@
 //! worker starts again from what is committed), and an error that could skip or repeat records is never waited out.
 
 use crate::log::{CommitError, LogError};
-use crate::snapshot::SnapshotError;
 use crate::status::Cause;
 use crate::task::TaskError;
 use crate::worker::WorkerError;
@@ -18,7 +17,6 @@ pub fn cause(error: &RunError) -> Option<Cause> {
         RunError::Worker { source, .. } => match source {
             WorkerError::Log(log) | WorkerError::Commit(CommitError::Log(log)) => of_log(log),
             WorkerError::Commit(CommitError::Aborted { .. }) => Some(Cause::Commit),
-            WorkerError::Snapshot(SnapshotError::Store { source, .. }) => of_store(source),
             WorkerError::Task(TaskError::Spill(_)) => Some(Cause::DiskFull),
             _ => None,
         },
@@ -45,15 +43,6 @@ pub fn of_log(error: &LogError) -> Option<Cause> {
         | LogError::Damaged { .. }
         | LogError::Closed { .. }
         | LogError::Unsupported { .. } => None,
-    }
-}
-
-fn of_store(error: &object_store::Error) -> Option<Cause> {
-    match error {
-        // What is named in a commit must be there: only somebody who removed it can say why it is not.
-        object_store::Error::NotFound { .. } => None,
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => Some(Cause::Denied),
-        _ => Some(Cause::SnapshotStore),
     }
 }
 

@@ -20,4 +20,4 @@ pub use ends::{Look, look_at_ends};
 pub use explain::{Explanation, Facts, Held, InputFacts, explain};
 pub use process::{DestinationStatus, NotReady, ProcessState, ProcessStatus};
 pub use reporter::{DrainAsked, Reporter};
-pub use task::{EpochStatus, RestoreStep, SnapshotStatus, TaskPhase, TaskStatus};
+pub use task::{EpochStatus, RestoreStep, RestoreTimes, SnapshotStatus, TaskPhase, TaskStatus};

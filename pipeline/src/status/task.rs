@@ -135,6 +135,33 @@ pub struct EpochStatus {
     pub commit_s: f64,
 }
 
+/// How long a task took from its start to its first committed epoch, by parts, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RestoreTimes {
+    /// Asking for what is committed.
+    pub committed_s: f64,
+    /// Loading the snapshot beside the worker, from asking for it to the worker's taking it up; the next three are parts of it.
+    pub load_s: f64,
+    /// Reading objects.
+    pub read_s: f64,
+    /// Comparing digests.
+    pub verify_s: f64,
+    /// Taking up states.
+    pub decode_s: f64,
+    /// Opening the reader.
+    pub open_s: f64,
+    /// Refilling slices that were open.
+    pub refill_s: f64,
+    /// Re-processing in silence.
+    pub muted_s: f64,
+    /// From live to the first commit.
+    pub commit_s: f64,
+    /// All together.
+    pub total_s: f64,
+    /// Bytes of state loaded.
+    pub bytes: u64,
+}
+
 /// A task's snapshots.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotStatus {
@@ -192,6 +219,9 @@ pub struct TaskStatus {
     pub epoch: Option<EpochStatus>,
     /// Snapshots; `None` = this stage takes none.
     pub snapshot: Option<SnapshotStatus>,
+    /// How long its last start took; `None` until its first epoch has committed.
+    #[serde(default)]
+    pub restored: Option<RestoreTimes>,
 }
 
 impl TaskStatus {
@@ -215,6 +245,7 @@ impl TaskStatus {
             progress: Progress::default(),
             epoch: None,
             snapshot: None,
+            restored: None,
         }
     }
 

@@ -6,9 +6,12 @@
 //! committed. Knows no detection and no wire format.
 
 pub(crate) mod absent;
+mod error;
+mod keep;
 mod known;
 pub(crate) mod meta;
 mod pace;
+mod restore;
 mod side;
 mod slot;
 mod tell;
@@ -22,13 +25,14 @@ use tidewatch_schemas::control::{Mark, Roster};
 use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Ledger;
-use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, Reader, TopicPartition, Writer};
+use crate::log::{Append, CommitError, Committed, Log, Membership, PollLimit, Reader, TopicPartition, Writer};
 use crate::metrics::Metrics;
-use crate::snapshot::{SnapshotError, SnapshotStore};
-use crate::status::Board;
-use crate::task::{Task, TaskError};
+use crate::snapshot::SnapshotStore;
+use crate::status::{Board, TaskPhase};
+use crate::task::Task;
 
 pub use absent::Absent;
+pub use error::WorkerError;
 pub use known::Known;
 pub use pace::Pace;
 pub use side::Side;
@@ -118,6 +122,12 @@ pub struct WorkerConfig {
     pub board: Arc<Board>,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+    /// Version of the outputs of this binary's tasks.
+    pub output_version: u32,
+    /// Goes on from outputs of another version without comparing them, knowingly.
+    pub accept_new_outputs: bool,
+    /// A task that cannot go on stops alone, its partition held; otherwise the worker stops.
+    pub alone: bool,
     /// Offsets that this process saw committed: what is committed never goes back.
     pub known: Arc<Known>,
     /// Topics that the stage writes, asked for again when an epoch was lost.
@@ -126,69 +136,6 @@ pub struct WorkerConfig {
     pub eager: bool,
     /// Records below the committed offset are removed (backtests keep their memory small).
     pub trim: bool,
-}
-
-/// What stops a worker.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// A task.
-    #[error(transparent)]
-    Task(#[from] TaskError),
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The log, at a commit.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// A snapshot.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    /// Re-processing gave other outputs than those that are committed.
-    #[error(
-        "{task}: re-processing up to offset {offset} does not reproduce what was committed (expected {expected}, got {got}); \
-         keep the topic, the snapshot {snapshot} and both binaries, and start from a snapshot at the committed offset"
-    )]
-    Diverged {
-        /// Task.
-        task: String,
-        /// Committed offset.
-        offset: i64,
-        /// Committed hash.
-        expected: String,
-        /// Hash now.
-        got: String,
-        /// Snapshot it started from.
-        snapshot: String,
-    },
-    /// The log no longer holds what a restart needs.
-    #[error("{task}: offsets {from}..{to} are needed to restore its state and the log begins at {to}")]
-    Lost {
-        /// Task.
-        task: String,
-        /// First needed.
-        from: i64,
-        /// First kept.
-        to: i64,
-    },
-    /// What is committed lies beyond the topic's end, or is less than it was.
-    #[error(
-        "{task}: group {group} committed offset {committed} and {found}: the topic was deleted and made again, or positions \
-         were set back; the task stops, so that nothing is skipped or done twice. If that was meant: stop every process of this \
-         deployment, set the positions with `kafka-consumer-groups.sh --group {group} --topic {topic} --reset-offsets \
-         --to-earliest --execute`, and start again; what went with the old topic and was not read is lost"
-    )]
-    Rewound {
-        /// Task.
-        task: String,
-        /// Topic.
-        topic: String,
-        /// Group.
-        group: String,
-        /// What it had committed.
-        committed: i64,
-        /// What is there now, in words.
-        found: String,
-    },
 }
 
 /// What a step came to.
@@ -207,6 +154,8 @@ pub struct Worker {
     config: WorkerConfig,
     writer: Box<dyn Writer>,
     slots: BTreeMap<TopicPartition, Slot>,
+    /// Tasks that cannot go on, with the reason; their partitions stay ours.
+    stopped: BTreeMap<TopicPartition, String>,
     /// What the group gave us; `None` = it has not answered yet.
     assigned: Option<Vec<TopicPartition>>,
     epoch_began: EventTime,
@@ -226,8 +175,17 @@ impl Worker {
     pub fn new(config: WorkerConfig) -> Result<Self, WorkerError> {
         let writer = config.membership.writer(&config.writer_id)?;
         let epoch_began = (config.clock)();
-        let worker =
-            Self { config, writer, slots: BTreeMap::new(), assigned: None, epoch_began, aborts: 0, epochs: 0, finished: false };
+        let worker = Self {
+            config,
+            writer,
+            slots: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            assigned: None,
+            epoch_began,
+            aborts: 0,
+            epochs: 0,
+            finished: false,
+        };
         worker.tell_waiting();
         Ok(worker)
     }
@@ -255,12 +213,24 @@ impl Worker {
         let now = (self.config.clock)();
         let mut busy = false;
         let mut urgent = false;
+        let mut stopping = Vec::new();
         for (at, slot) in &mut self.slots {
             if slot.finished || self.config.pace.as_ref().is_some_and(|p| !p.may_go(at)) {
                 continue;
             }
-            busy |= slot.read(&self.config, now)?;
+            match slot.read(&self.config, now, wait.is_zero()) {
+                Ok(any) => busy |= any,
+                Err(error) if self.config.alone && error.is_one_tasks() => {
+                    stopping.push((at.clone(), error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             urgent |= slot.out.urgent || slot.out.bytes() > EPOCH_BYTES_MAX;
+        }
+        for (at, error) in stopping {
+            self.slots.remove(&at);
+            self.stop_task(&at, &error);
         }
         let due = now.since(self.epoch_began) >= self.config.epoch.as_nanos() as i64;
         let all_quiet = !busy && upstream_done && self.slots.values().all(|s| s.finished || s.at_end());
@@ -292,18 +262,37 @@ impl Worker {
             }
             stays
         });
+        self.stopped.retain(|at, _| partitions.contains(at));
         self.tell_assigned(self.assigned.as_deref(), &partitions);
         self.assigned = Some(partitions);
         self.start_missing()?;
         Ok(true)
     }
 
+    /// The task cannot go on. What it wrote since its last epoch is dropped with it; the others are not concerned.
+    fn stop_task(&mut self, at: &TopicPartition, error: &WorkerError) {
+        let reason = format!(
+            "{error}; `tidewatch gather TOPOLOGY --task {}/{} --out DIR` gathers what is needed to look into it",
+            self.config.stage, at.partition
+        );
+        tracing::error!(stage = self.config.stage, task = %at, reason, "task stopped; the others go on");
+        self.config.board.task(self.config.stage, at, |line| line.phase = TaskPhase::Stopped { reason: reason.clone() });
+        self.stopped.insert(at.clone(), reason);
+    }
+
     fn start_missing(&mut self) -> Result<(), WorkerError> {
-        for at in self.assigned.iter().flatten() {
-            if !self.slots.contains_key(at) {
-                let slot = Slot::start(&self.config, at)?;
-                tracing::info!(stage = self.config.stage, task = %at, from = slot.position(), "task started");
-                self.slots.insert(at.clone(), slot);
+        for at in self.assigned.clone().into_iter().flatten() {
+            if self.slots.contains_key(&at) || self.stopped.contains_key(&at) {
+                continue;
+            }
+            match Slot::start(&self.config, &at) {
+                Ok(slot) => {
+                    tracing::info!(stage = self.config.stage, task = %at, from = slot.position(), "task started");
+                    self.config.board.task(self.config.stage, &at, |line| slot.report(line));
+                    self.slots.insert(at, slot);
+                }
+                Err(error) if self.config.alone && error.is_one_tasks() => self.stop_task(&at, &error),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -314,13 +303,13 @@ impl Worker {
         let mut appends: Vec<Append> = Vec::new();
         let mut offsets: Vec<(TopicPartition, Committed)> = Vec::new();
         for (at, slot) in self.slots.iter_mut().filter(|(_, s)| s.is_live()) {
-            slot.snapshot_ready();
-            slot.task.flush(&mut slot.out);
+            slot.snapshot_ready(&self.config);
+            slot.flush();
             if slot.out.appends().is_empty() && !slot.moved() && !slot.has_news() {
                 continue;
             }
             appends.extend_from_slice(slot.out.appends());
-            offsets.push((at.clone(), slot.committed_form()));
+            offsets.push((at.clone(), slot.committed_form(&self.config)));
         }
         if offsets.is_empty() {
             self.pace()?;
@@ -407,7 +396,7 @@ impl Worker {
             }
         }
         for (at, slot) in &self.slots {
-            pace.publish(at, slot.task.progress(), slot.finished);
+            pace.publish(at, slot.progress(), slot.finished);
         }
         if let Some((absent, roster)) = &self.config.absent {
             absent.look(&roster.lock().unwrap_or_else(PoisonError::into_inner), now);
@@ -421,14 +410,14 @@ impl Worker {
         self.commit(now)?;
         // One that is being written lies behind; the next one lies where nothing has to be done again.
         for slot in self.slots.values_mut() {
-            slot.settle();
+            slot.settle(&self.config);
         }
         self.commit(now)?;
         for slot in self.slots.values_mut() {
             slot.snapshot_now(&self.config, now);
         }
         for slot in self.slots.values_mut() {
-            slot.settle();
+            slot.settle(&self.config);
         }
         self.commit(now)?;
         self.tell_gone();

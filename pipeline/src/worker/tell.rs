@@ -132,7 +132,7 @@ impl Worker {
 
     /// The worker leaves: its lines go.
     pub(super) fn tell_gone(&self) {
-        for at in self.slots.keys() {
+        for at in self.slots.keys().chain(self.stopped.keys()) {
             self.config.board.remove(self.config.stage, at);
         }
         self.config.board.clear_all(&self.about());

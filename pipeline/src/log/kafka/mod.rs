@@ -3,7 +3,7 @@
 //! One [`KafkaLog`] per process and cluster; readers, members and writers each own a client. What always holds: only
 //! blocking calls, each bounded (never on an async worker thread); readers see committed records only and skip nothing
 //! silently; records and offsets of an epoch share one transaction; a commit whose outcome is unknown is settled by a new
-//! producer with the same id before anything else happens (file `settle.rs`).
+//! producer with the same id before anything else happens ([`super::protocol`]).
 //!
 //! Costs to know: a reader is a client of its own (a connection per broker and a few threads), its queue holds at most
 //! [`config::READER_QUEUE_KIB_MAX`]; opening a writer asks the transaction coordinator.
@@ -18,9 +18,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 use tidewatch_schemas::time::EventTime;
 
+use super::protocol::TransactionalWriter;
 use super::{
-    CommitError, Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, Settled, TopicPartition,
-    TopicSpec, Writer,
+    Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, Settled, TopicPartition, TopicSpec, Writer,
 };
 use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
 use tools::Tools;
@@ -30,11 +30,9 @@ mod client;
 pub mod config;
 mod deliveries;
 mod membership;
+mod producer;
 mod reader;
-mod settle;
 mod tools;
-mod transaction;
-mod writer;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};
 
@@ -116,7 +114,7 @@ impl Log for KafkaLog {
     }
 
     fn writer(&self, id: &str) -> Result<Box<dyn Writer>, LogError> {
-        Ok(Box::new(writer::KafkaWriter::open(&self.shared, id, None)?))
+        Ok(Box::new(TransactionalWriter::open(producer::KafkaClient::new(&self.shared, id, None))?))
     }
 
     fn committed(&self, group: &str, at: &[TopicPartition]) -> Result<Vec<Option<Committed>>, LogError> {
@@ -253,21 +251,8 @@ impl Shared {
         let Some(consumer) = unstable.as_ref() else { return self.offsets(at).map(|range| range.end) };
         // Once, and briefly: this is for people, and nothing waits for it.
         let asked = consumer.fetch_watermarks(&at.topic, at.partition as i32, HIGH_WATERMARK_WAIT);
-        let (_, end) =
-            asked.map_err(|e| translate("ask for the end", About::Partition(at), &e, &self.config, &self.quiet.words))?;
-        Ok(end)
-    }
-
-    /// An unclear commit was settled.
-    fn note_settled(&self, result: &Result<(), CommitError>) {
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = match result {
-            Ok(()) => &mut settled.committed,
-            Err(CommitError::Aborted { .. }) => &mut settled.aborted,
-            Err(CommitError::Fenced { .. }) => &mut settled.fenced,
-            Err(_) => &mut settled.open,
-        };
-        *count += 1;
+        let failed = |e| translate("ask for the end", About::Partition(at), &e, &self.config, &self.quiet.words);
+        Ok(asked.map_err(failed)?.1)
     }
 
     /// First offset at or after a time.
