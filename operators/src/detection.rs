@@ -75,6 +75,8 @@ impl std::fmt::Debug for Detection {
 pub struct RuleStats {
     /// Rule id.
     pub rule: String,
+    /// Kind of rule: which detector.
+    pub kind: String,
     /// States.
     pub states: StateStats,
 }
@@ -234,7 +236,8 @@ impl Detection {
 
     /// Figures.
     pub fn stats(&self) -> (DoorStats, Vec<RuleStats>) {
-        let rules = self.instances.iter().map(|i| RuleStats { rule: i.rule().id.clone(), states: i.stats() }).collect();
+        let of = |i: &dyn Instance| RuleStats { rule: i.rule().id.clone(), kind: i.rule().kind.clone(), states: i.stats() };
+        let rules = self.instances.iter().map(|i| of(i.as_ref())).collect();
         (self.door.stats().0, rules)
     }
 

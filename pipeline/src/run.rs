@@ -23,6 +23,7 @@ use crate::detect::slices::SliceLimits;
 use crate::detect::{DetectConfig, DetectTask};
 use crate::epoch::Ledger;
 use crate::log::{Log, LogError, Member, PollLimit, TopicPartition, TopicSpec};
+use crate::metrics::Metrics;
 use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
@@ -67,6 +68,10 @@ pub struct Shared {
     pub ledger: Arc<Mutex<Ledger>>,
     /// How every task is.
     pub board: Arc<Board>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Workers that stop leave their groups for good.
+    pub for_good: Arc<AtomicBool>,
     /// Offsets that this process saw committed.
     known: Arc<Known>,
     /// Per stage: it has finished.
@@ -174,6 +179,8 @@ impl Run {
         Shared {
             ledger: Arc::default(),
             board: Arc::default(),
+            metrics: Arc::default(),
+            for_good: Arc::default(),
             known: Arc::default(),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
             pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64, self.lanes())),
@@ -227,7 +234,9 @@ impl Run {
             control,
             upstream_done: shared.done[place].clone(),
             ledger: shared.ledger.clone(),
+            index,
             board: shared.board.clone(),
+            metrics: shared.metrics.clone(),
             output_version: self.output_version,
             accept_new_outputs: self.accept_new_outputs,
             alone: self.alone,

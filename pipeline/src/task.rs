@@ -69,11 +69,63 @@ pub struct Progress {
     pub state_bytes: u64,
     /// Keys evicted at a limit.
     pub evicted: u64,
+    /// Most bytes of state before keys are evicted; 0 = no limit is known.
+    #[serde(default)]
+    pub state_bytes_max: u64,
+    /// Slices with rows that wait.
+    #[serde(default)]
+    pub open_slices: u64,
+    /// Bytes of them in memory.
+    #[serde(default)]
+    pub slice_bytes: u64,
+    /// Most of them before rows spill; 0 = no limit is known.
+    #[serde(default)]
+    pub slice_bytes_max: u64,
+    /// State by rule.
+    #[serde(default)]
+    pub rules: Vec<RuleFigures>,
+    /// Verdicts by rule.
+    #[serde(default)]
+    pub judged: Vec<JudgedFigures>,
+    /// New pairs not reported one by one, at a limit.
+    #[serde(default)]
+    pub contacts_withheld: u64,
+    /// Open connections forgotten at a limit.
+    #[serde(default)]
+    pub connections_evicted: u64,
     /// Rows have come, and it is not silent since.
     #[serde(default)]
     pub active: bool,
     /// Nothing will follow.
     pub done: bool,
+}
+
+/// State of one rule in one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleFigures {
+    /// Rule id.
+    pub rule: String,
+    /// Its detector, by the kind that rules name.
+    pub detector: String,
+    /// Keys with state.
+    pub keys: u64,
+    /// Bytes of state.
+    pub bytes: u64,
+    /// Keys evicted at a limit.
+    pub evicted: u64,
+}
+
+/// What came of one rule's candidates in one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgedFigures {
+    /// Rule id.
+    pub rule: String,
+    /// Became signals.
+    pub signals: u64,
+    /// Held back by suppression.
+    pub suppressed: u64,
+    /// Too common, or otherwise nothing in the tenant's view.
+    pub dismissed: u64,
 }
 
 /// A stage's work on one partition.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidewatch_operators::detection::{Detection, SliceOutput};
+use tidewatch_operators::detection::{Detection, RuleStats, SliceOutput};
 use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::control::{Mark, StageMark, Version};
@@ -23,7 +23,7 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Outputs;
 use crate::log::{Append, Record, TopicPartition};
-use crate::task::{Progress, State, Task, TaskError};
+use crate::task::{Progress, RuleFigures, State, Task, TaskError};
 use crate::time::closing::{Closing, Scope};
 use crate::time::{floor, slice_index, slice_start};
 use crate::versions;
@@ -344,7 +344,7 @@ impl Task for DetectTask {
     }
 
     fn progress(&self) -> Progress {
-        let (_, rules) = self.detection.stats();
+        let (door, rules) = self.detection.stats();
         let scopes = self.closing.scopes();
         let holder =
             scopes.iter().filter_map(|s| self.closing.holder(s)).min_by_key(|h| h.watermark).map(|h| match h.watermark {
@@ -359,10 +359,23 @@ impl Task for DetectTask {
             keys: rules.iter().map(|r| r.states.keys).sum(),
             state_bytes: rules.iter().map(|r| r.states.bytes).sum(),
             evicted: rules.iter().map(|r| r.states.evicted).sum(),
+            state_bytes_max: self.config.state_bytes_max as u64,
+            open_slices: self.open.slices() as u64,
+            slice_bytes: self.open.memory_bytes() as u64,
+            slice_bytes_max: self.config.slices.bytes_max as u64,
+            contacts_withheld: door.contacts_withheld,
+            connections_evicted: door.connections_evicted,
+            rules: rules.into_iter().map(figures).collect(),
+            judged: Vec::new(),
             active: false,
             done: self.closing.all_ended(),
         }
     }
+}
+
+fn figures(rule: RuleStats) -> RuleFigures {
+    let RuleStats { rule, kind, states } = rule;
+    RuleFigures { rule, detector: kind, keys: states.keys, bytes: states.bytes, evicted: states.evicted }
 }
 
 /// Gives the operators the rules that hold at a moment, if they have others.

@@ -59,6 +59,17 @@ struct Goal {
     other_outputs: Option<u32>,
 }
 
+/// What a slot counts for its worker to tell.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Records read since the worker last looked.
+    pub records: u64,
+    /// Timestamp of the last one.
+    pub last: Option<EventTime>,
+    /// When the task was begun, until it is live.
+    pub restoring: Option<EventTime>,
+}
+
 pub(super) struct Slot {
     at: TopicPartition,
     /// `None` while a snapshot is on its way into the task.
@@ -74,6 +85,7 @@ pub(super) struct Slot {
     keeps_note: bool,
     /// It cannot be read for now.
     away: bool,
+    pub(super) heard: Heard,
     /// Offset and moment at which the running step of a restart began.
     step_began: (i64, EventTime),
     watch: Option<Watch>,
@@ -105,6 +117,7 @@ impl Slot {
             watch: Some(watch),
             restored: None,
             away: false,
+            heard: Heard { restoring: Some((config.clock)()), ..Heard::default() },
             finished: false,
         };
         let way = restore::way(config, at, committed.as_ref(), meta.as_ref(), (slot.keeps_note, slot.keep.is_some()))?;
@@ -352,6 +365,8 @@ impl Slot {
             config.known.check(config, &self.at, committed.map(|c| c.offset))?;
         }
         let any = !records.is_empty();
+        self.heard.records += records.len() as u64;
+        self.heard.last = records.last().map(|r| r.timestamp).or(self.heard.last);
         for record in &records {
             if self.bound.and_then(|b| b.until).is_some_and(|until| record.offset >= until) {
                 self.finish();

@@ -19,7 +19,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 use tidewatch_schemas::time::EventTime;
 
 use super::protocol::TransactionalWriter;
-use super::{Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, TopicPartition, TopicSpec, Writer};
+use super::{
+    Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, Settled, TopicPartition, TopicSpec, Writer,
+};
 use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
 use tools::Tools;
 
@@ -41,6 +43,8 @@ pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes,
 const TOPICS_KNOWN_MAX: usize = 4096;
 /// How often a position above the end is asked for again before it is believed: a new leader may lag for a moment.
 const RANGE_CHECKS: u32 = 3;
+/// Longest wait for an end that is only shown.
+const HIGH_WATERMARK_WAIT: Duration = Duration::from_secs(2);
 
 /// Kafka as a log.
 #[derive(Clone)]
@@ -60,7 +64,8 @@ impl KafkaLog {
     pub fn connect(config: KafkaConfig) -> Result<Self, LogError> {
         let quiet = Quiet::default();
         let tools = Tools::open(&config, &quiet)?;
-        let shared = Shared { config, tools, quiet, admin: Mutex::new(None), known: Mutex::new(BTreeMap::new()) };
+        let (admin, known, unstable, settled) = Default::default();
+        let shared = Shared { config, tools, quiet, admin, known, unstable, settled };
         let log = Self { shared: Arc::new(shared) };
         log.topics()?;
         Ok(log)
@@ -96,6 +101,14 @@ impl Log for KafkaLog {
 
     fn offset_at(&self, at: &TopicPartition, time: EventTime) -> Result<i64, LogError> {
         self.shared.offset_at(at, time)
+    }
+
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        self.shared.high_watermark(at)
+    }
+
+    fn settled(&self) -> Settled {
+        *self.shared.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reader(&self, at: &TopicPartition, from: i64) -> Result<Box<dyn Reader>, LogError> {
@@ -147,6 +160,10 @@ pub(super) struct Shared {
     admin: Mutex<Option<admin::Admin>>,
     /// What is known of topics.
     known: Mutex<BTreeMap<String, Known>>,
+    /// A consumer that sees open transactions, made when needed: for ends alone.
+    unstable: Mutex<Option<BaseConsumer<Quiet>>>,
+    /// Unclear commits.
+    settled: Mutex<Settled>,
 }
 
 /// What is known of a topic.
@@ -223,6 +240,22 @@ impl Shared {
         let (start, end) = self
             .ask("ask for offsets", About::Partition(at), |t| self.tools.fetch_watermarks(&at.topic, at.partition as i32, t))?;
         Ok(OffsetRange { start, end })
+    }
+
+    /// End with the records of open transactions.
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        let mut unstable = self.unstable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unstable.is_none() {
+            let mut settings = self.config.client()?;
+            settings.set("isolation.level", "read_uncommitted");
+            let made = settings.create_with_context(self.quiet.clone());
+            *unstable = Some(made.map_err(|e| translate("connect", About::Cluster, &e, &self.config, &self.quiet.words))?);
+        }
+        let Some(consumer) = unstable.as_ref() else { return self.offsets(at).map(|range| range.end) };
+        // Once, and briefly: this is for people, and nothing waits for it.
+        let asked = consumer.fetch_watermarks(&at.topic, at.partition as i32, HIGH_WATERMARK_WAIT);
+        let failed = |e| translate("ask for the end", About::Partition(at), &e, &self.config, &self.quiet.words);
+        Ok(asked.map_err(failed)?.1)
     }
 
     /// First offset at or after a time.
