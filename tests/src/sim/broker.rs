@@ -120,7 +120,10 @@ pub enum Response {
     Range(OffsetRange),
     Offset(i64),
     Batch(Batch),
-    Producer { pid: i64, epoch: i32 },
+    Producer {
+        pid: i64,
+        epoch: i32,
+    },
     Committed(Vec<Option<Committed>>),
     Seat(Seat),
     /// What the member is assigned in its generation.

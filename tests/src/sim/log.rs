@@ -146,11 +146,7 @@ fn open(client: SimClient) -> Result<Box<dyn Writer>, LogError> {
 struct Repeating(TransactionalWriter<SimClient>);
 
 impl Writer for Repeating {
-    fn commit(
-        &mut self,
-        appends: &[tidewatch::log::Append],
-        offsets: &[(TopicPartition, Committed)],
-    ) -> Result<(), CommitError> {
+    fn commit(&mut self, appends: &[tidewatch::log::Append], offsets: &[(TopicPartition, Committed)]) -> Result<(), CommitError> {
         match self.0.commit(appends, offsets) {
             Err(CommitError::Aborted { .. }) => self.0.commit(appends, offsets),
             other => other,

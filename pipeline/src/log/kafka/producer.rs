@@ -99,7 +99,7 @@ impl Client for KafkaClient {
 
     fn serve(&mut self, wait: Duration) {
         match &self.producer {
-            Some(producer) => drop(producer.poll(wait)),
+            Some(producer) => producer.poll(wait),
             None => std::thread::sleep(wait),
         }
     }

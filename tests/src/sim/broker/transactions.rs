@@ -15,10 +15,17 @@ pub(super) enum Target {
 
 enum State {
     Empty,
-    Ongoing { since_ns: i64 },
+    Ongoing {
+        since_ns: i64,
+    },
     /// Decided and answered; markers are still to be written, each not before its moment.
-    Prepared { commit: bool, left: BTreeMap<Target, i64> },
-    Complete { commit: bool },
+    Prepared {
+        commit: bool,
+        left: BTreeMap<Target, i64>,
+    },
+    Complete {
+        commit: bool,
+    },
 }
 
 /// What a coordinator knows of a transactional id.

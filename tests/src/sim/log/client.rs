@@ -345,7 +345,8 @@ impl Client for SimClient {
 
     fn committed(&mut self, at: &[TopicPartition], why: Why, wait: Duration) -> Result<Vec<Option<Committed>>, LogError> {
         let step = if why == Why::Settle { Step::SettleCommitted } else { Step::EpochStarts };
-        let member = self.member().ok_or(LogError::Client { call: "read committed offsets", reason: "the member has left".into() })?;
+        let member =
+            self.member().ok_or(LogError::Client { call: "read committed offsets", reason: "the member has left".into() })?;
         self.link.committed(step, &member.name, at, wait)
     }
 
