@@ -16,7 +16,7 @@ pub use destination::{DESTINATIONS_MAX, Destination, DestinationKind, Secret, Se
 pub use input::{INPUTS_MAX, Input, Lane, Registry, Tenancy, is_tenant};
 pub use log::{
     EMBEDDED_LIMIT_BYTES_DEFAULT, EMBEDDED_RETENTION_AGE_DEFAULT, EMBEDDED_RETENTION_BYTES_DEFAULT, EmbeddedLog, GroupProtocol,
-    KafkaLog, LogChoice, REPLICATION_DEFAULT, Sasl, SaslMechanism, Tls,
+    KafkaLog, LogChoice, REPLICATION_DEFAULT, Sasl, SaslMechanism, Timeouts, Tls,
 };
 pub use names::{Names, Stage};
 pub use read::ReadError;

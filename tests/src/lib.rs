@@ -1,12 +1,17 @@
 //! What the tests share. Each promise has its own file under `tests/`.
 
+pub mod chaos;
+pub mod cluster;
 pub mod epochs;
 pub mod growing;
 pub mod http_server;
+pub mod job;
 pub mod kafka;
 pub mod live;
+pub mod node;
 pub mod program;
 pub mod project;
+pub mod proxy;
 pub mod scenario;
 pub mod sim;
 pub mod traffic;

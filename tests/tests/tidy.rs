@@ -16,6 +16,8 @@ const LINES_LONG: usize = 500;
 /// Tests that let time pass, and why they cannot do otherwise.
 const SLEEPS_ALLOWED: &[(&str, &str)] = &[
     ("tests/src/kafka.rs", "asks a starting broker again"),
+    ("tests/src/job.rs", "asks a running job again, within a limit"),
+    ("tests/src/cluster.rs", "asks a starting or recovering cluster again, within a limit"),
     ("tests/src/program.rs", "asks a process again, within a limit"),
     ("tests/tests/kafka_pipeline.rs", "asks a running pipeline again, within a limit"),
     ("tests/tests/deliver.rs", "asks a condition again, within a limit"),

@@ -116,6 +116,12 @@ fn kafka_config(choice: &crate::topology::KafkaLog) -> KafkaConfig {
         allow_plaintext: choice.allow_plaintext,
         replicas: u16::try_from(choice.replication).ok(),
         group_protocol: choice.group_protocol,
+        times: kafka::KafkaTimes {
+            commit_budget: choice.timeouts.commit,
+            transaction: choice.timeouts.transaction,
+            session: choice.timeouts.session,
+            ..kafka::KafkaTimes::default()
+        },
         ..KafkaConfig::new(choice.brokers.join(","))
     }
 }

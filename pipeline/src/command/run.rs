@@ -12,7 +12,7 @@ use tidewatch_operators::detectors;
 use super::{Exit, Failure, Output};
 use crate::deliver::{Deliver, DeliverHandle};
 use crate::log::{Log, Member, TopicPartition, socket};
-use crate::run::{Run, RunError, Shared};
+use crate::run::{Run, RunError, Shared, fault};
 use crate::snapshot::SnapshotStore;
 use crate::topology::{LogChoice, Stage, Topology};
 use crate::versions::{self, Proposed};
@@ -24,6 +24,9 @@ const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// Partition counts of the inputs are read this often: a partition added to an input holds slices from then on.
 const ROSTER_EVERY: Duration = Duration::from_secs(5);
 
+/// With `--wait`, pause between two tries to start.
+const START_PAUSE: Duration = Duration::from_secs(2);
+
 /// The main thread looks this often whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -31,7 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tidewatch run topologies/quickstart.yaml\n  tidewatch run topologies/kafka.yaml --stage detect --ordinal 1\n\n\
-                        SIGTERM or Ctrl-C ends the running epoch and stops; what is committed is never done again."
+                        SIGTERM or Ctrl-C ends the running epoch and stops; what is committed is never done again.\n\n\
+                        What is not there at the start (brokers, topics, rights) is said, with exit code 2, unless --wait is given. \
+                        What goes away later is waited for: see docs/operations.md."
 )]
 pub struct Args {
     /// The topology file
@@ -45,6 +50,9 @@ pub struct Args {
     /// Stop when everything that is in the inputs now has been worked off; the end of the inputs closes every slice
     #[arg(long)]
     until_end: bool,
+    /// Wait at the start, too, for brokers, topics and rights that are not there, instead of saying so and ending
+    #[arg(long)]
+    wait: bool,
     /// Leave the consumer groups for good on stopping, instead of keeping the places for a restart
     #[arg(long)]
     for_good: bool,
@@ -93,13 +101,14 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         some => some.iter().map(|s| Stage::from(*s)).collect(),
     };
     let stop = stop_flag()?;
-    let log = super::open::log(&topology)?;
+    let log = patiently(args.wait, &stop, || super::open::log(&topology))?;
     let mut run = Run::new(topology, rules.rules.clone(), log.clone(), system_clock());
     run.ordinal = args.ordinal;
     run.accept_new_outputs = args.accept_new_outputs;
     // For ever: the others go on. To an end: whoever waits for it hears that it was not reached.
     run.alone = !args.until_end;
-    run.create_topics()?;
+    run.patient = args.wait;
+    patiently(args.wait, &stop, || Ok(run.create_topics()?))?;
     // Rules are proposed by whoever detects; what is recorded wins.
     if stages.contains(&Stage::Detect) {
         match versions::propose(&*log, &run.topology, &rules, (run.clock)()) {
@@ -138,6 +147,23 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         out.json(&json!({"stages": stages.iter().map(|s| s.name()).collect::<Vec<_>>(), "counts": total}))?;
     }
     Ok(Exit::Good)
+}
+
+/// With `--wait`: repeats a step of the start until what is not there is there. The reason is logged when it changes.
+fn patiently<T>(wait: bool, stop: &AtomicBool, mut step: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    let mut told = None;
+    loop {
+        let error = match step() {
+            Err(Failure::Log(error)) if wait && !stop.load(Ordering::Acquire) => error,
+            result => return result,
+        };
+        let Some(cause) = fault::of_log(&error) else { return Err(Failure::Log(error)) };
+        if told != Some(cause) {
+            told = Some(cause);
+            tracing::warn!(cause = cause.name(), %error, to_do = cause.advice(), "waiting at the start");
+        }
+        std::thread::sleep(START_PAUSE);
+    }
 }
 
 fn failure(e: RunError) -> Failure {
@@ -218,21 +244,27 @@ fn work(
 fn house_keeping(run: &Run, shared: &Shared, stop: &AtomicBool, finished: &AtomicBool) {
     let mut waited = Duration::ZERO;
     let mut looked = Duration::ZERO;
+    // Told once: the workers tell the rest.
+    let (mut unread, mut unkept) = (false, false);
     while !stop.load(Ordering::Acquire) && !finished.load(Ordering::Acquire) {
         std::thread::sleep(LOOK_EVERY);
         waited += LOOK_EVERY;
         looked += LOOK_EVERY;
         if looked >= ROSTER_EVERY {
             looked = Duration::ZERO;
-            if let Err(error) = run.refresh_roster(shared) {
-                tracing::warn!(%error, "partition counts of the inputs not read this time");
+            let result = run.refresh_roster(shared);
+            if let (false, Err(error)) = (unread, &result) {
+                tracing::warn!(%error, "partition counts of the inputs cannot be read for now");
             }
+            unread = result.is_err();
         }
         if waited >= RETENTION_EVERY {
             waited = Duration::ZERO;
-            if let Err(error) = run.log.enforce_retention((run.clock)()) {
-                tracing::warn!(%error, "retention not kept this time");
+            let result = run.log.enforce_retention((run.clock)());
+            if let (false, Err(error)) = (unkept, &result) {
+                tracing::warn!(%error, "retention cannot be kept for now");
             }
+            unkept = result.is_err();
         }
     }
 }

@@ -206,6 +206,12 @@ pub trait Reader: Send {
     /// True when the last successful fetch showed that nothing committed lies at or after [`Reader::position`].
     /// An unreachable partition is never at its end.
     fn at_end(&self) -> bool;
+
+    /// True once after the partition was not known for a while and is again: it may be another one of the same name, so
+    /// whoever goes on from a position compares it first.
+    fn was_unknown(&mut self) -> bool {
+        false
+    }
 }
 
 /// Writes epochs: all of one epoch's records and offsets, or none.
@@ -291,6 +297,14 @@ pub enum LogError {
         /// The client's words.
         reason: String,
     },
+    /// Another member runs under this one's name.
+    #[error("another process runs as member {member} of group {group}: each process of a stage needs an --ordinal of its own")]
+    Replaced {
+        /// Group.
+        group: String,
+        /// Member.
+        member: String,
+    },
     /// Another process owns the directory.
     #[error(
         "{path} is in use by process {pid}; tap, lag and dlq reach it through that process, a second run needs its own directory"
@@ -315,6 +329,14 @@ pub enum LogError {
         /// Where.
         path: String,
         /// The system's words.
+        reason: String,
+    },
+    /// Storage failed earlier; this process cannot use it any more.
+    #[error("storage of {path} is closed: {reason}")]
+    Closed {
+        /// Where.
+        path: String,
+        /// Why, and what to do.
         reason: String,
     },
     /// The client library failed in a way that has no name here.

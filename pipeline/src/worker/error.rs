@@ -93,6 +93,25 @@ pub enum WorkerError {
         /// First kept.
         to: i64,
     },
+    /// What is committed lies beyond the topic's end, or is less than it was.
+    #[error(
+        "{task}: group {group} committed offset {committed} and {found}: the topic was deleted and made again, or positions \
+         were set back; the task stops, so that nothing is skipped or done twice. If that was meant: stop every process of this \
+         deployment, set the positions with `kafka-consumer-groups.sh --group {group} --topic {topic} --reset-offsets \
+         --to-earliest --execute`, and start again; what went with the old topic and was not read is lost"
+    )]
+    Rewound {
+        /// Task.
+        task: String,
+        /// Topic.
+        topic: String,
+        /// Group.
+        group: String,
+        /// What it had committed.
+        committed: i64,
+        /// What is there now, in words.
+        found: String,
+    },
 }
 
 impl WorkerError {
@@ -102,6 +121,7 @@ impl WorkerError {
             Self::Task(error) => matches!(error, TaskError::Foreign { .. } | TaskError::Restore { .. }),
             Self::Diverged { .. }
             | Self::Lost { .. }
+            | Self::Rewound { .. }
             | Self::Unreadable { .. }
             | Self::Outputs { .. }
             | Self::Unmarked { .. } => true,

@@ -8,6 +8,7 @@
 pub(crate) mod absent;
 mod error;
 mod keep;
+mod known;
 pub(crate) mod meta;
 mod pace;
 mod restore;
@@ -30,6 +31,7 @@ use crate::task::Task;
 
 pub use absent::Absent;
 pub use error::WorkerError;
+pub use known::Known;
 pub use pace::Pace;
 pub use side::Side;
 use slot::Slot;
@@ -119,6 +121,10 @@ pub struct WorkerConfig {
     pub accept_new_outputs: bool,
     /// A task that cannot go on stops alone, its partition held; otherwise the worker stops.
     pub alone: bool,
+    /// Offsets that this process saw committed: what is committed never goes back.
+    pub known: Arc<Known>,
+    /// Topics that the stage writes, asked for again when an epoch was lost.
+    pub outputs: Vec<String>,
     /// An epoch ends as soon as nothing more is there to read.
     pub eager: bool,
     /// Records below the committed offset are removed (backtests keep their memory small).
@@ -147,6 +153,7 @@ pub struct Worker {
     assigned: Option<Vec<TopicPartition>>,
     epoch_began: EventTime,
     aborts: u32,
+    epochs: u64,
     finished: bool,
 }
 
@@ -169,8 +176,21 @@ impl Worker {
             assigned: None,
             epoch_began,
             aborts: 0,
+            epochs: 0,
             finished: false,
         })
+    }
+
+    /// Epochs that this worker has committed.
+    pub fn epochs(&self) -> u64 {
+        self.epochs
+    }
+
+    /// Gives its tasks up as they are, after a failure: the next worker begins from what is committed.
+    pub fn abandon(self) {
+        for at in self.slots.keys() {
+            self.config.board.remove(self.config.stage, at);
+        }
     }
 
     /// One round: tasks, records, and the epoch's end when it is due. `wait` is spent only when there is nothing to do.
@@ -300,9 +320,11 @@ impl Worker {
             }
         }
         self.aborts = 0;
+        self.epochs += 1;
         let mut ledger = Ledger::default();
         for (at, _) in &offsets {
             if let Some(slot) = self.slots.get_mut(at) {
+                self.config.known.note(self.config.stage, at, slot.position());
                 ledger.add(&slot.out.committed());
                 slot.committed(&self.config, now)?;
             }
@@ -326,6 +348,9 @@ impl Worker {
         }
         tracing::warn!(stage = self.config.stage, %reason, "epoch lost: tasks restart from what is committed");
         self.slots.clear();
+        for topic in &self.config.outputs {
+            self.config.sink.partitions(topic)?;
+        }
         self.writer = self.config.membership.writer(&self.config.writer_id)?;
         if let Some(partitions) = self.config.membership.poll(Duration::ZERO)? {
             self.assigned = Some(partitions);

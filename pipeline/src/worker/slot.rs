@@ -3,12 +3,13 @@
 use tidewatch_schemas::time::EventTime;
 
 use super::keep::Keep;
+use super::known;
 use super::meta::Meta;
 use super::restore::{self, Loading, Watch, Way};
 use super::{Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
-use crate::status::{RestoreStep, RestoreTimes, TaskPhase, TaskStatus};
+use crate::status::{Cause, RestoreStep, RestoreTimes, TaskPhase, TaskStatus, about};
 use crate::task::{Progress, Task};
 use crate::time::input::Peers;
 
@@ -71,6 +72,8 @@ pub(super) struct Slot {
     committed: Option<i64>,
     keep: Option<Keep>,
     keeps_note: bool,
+    /// It cannot be read for now.
+    away: bool,
     /// Offset and moment at which the running step of a restart began.
     step_began: (i64, EventTime),
     watch: Option<Watch>,
@@ -83,6 +86,7 @@ impl Slot {
     pub(super) fn start(config: &WorkerConfig, at: &TopicPartition) -> Result<Self, WorkerError> {
         let mut watch = Watch::begin((config.clock)());
         let committed = config.sink.committed(&config.group, std::slice::from_ref(at))?.pop().flatten();
+        config.known.check(config, at, committed.as_ref().map(|c| c.offset))?;
         let meta = committed.as_ref().and_then(|c| Meta::decode(&c.metadata));
         watch.step((config.clock)(), |t| &mut t.committed_s);
         let mut slot = Self {
@@ -100,6 +104,7 @@ impl Slot {
             step_began: (0, (config.clock)()),
             watch: Some(watch),
             restored: None,
+            away: false,
             finished: false,
         };
         let way = restore::way(config, at, committed.as_ref(), meta.as_ref(), (slot.keeps_note, slot.keep.is_some()))?;
@@ -227,8 +232,8 @@ impl Slot {
     fn open(&mut self, config: &WorkerConfig, mut task: Box<dyn Task>, position: i64, phase: Phase) -> Result<(), WorkerError> {
         task.begin(position);
         let reader = match config.source.reader(&self.at, position) {
-            Err(LogError::OutOfRange { start, .. }) if position < start => {
-                return Err(WorkerError::Lost { task: format!("{} {}", config.stage, self.at), from: position, to: start });
+            Err(LogError::OutOfRange { wanted, start, end, .. }) => {
+                return Err(known::gone(config, &self.at, wanted, start, end));
             }
             reader => reader?,
         };
@@ -324,12 +329,28 @@ impl Slot {
         let records = match work.reader.poll(config.poll, std::time::Duration::ZERO) {
             // Neither silent nor at its end: it holds its downstream until it answers again.
             Err(error @ LogError::Unreachable { .. }) => {
-                tracing::warn!(task = %self.at, %error, "unreachable: waiting");
+                if !std::mem::replace(&mut self.away, true) {
+                    tracing::warn!(stage = config.stage, task = %self.at, %error, "cannot be read: waiting");
+                    config.board.raise(Cause::Unreachable, &about(config.stage, &self.at), error.to_string(), now);
+                }
                 work.task.quiet(now, false, Peers::default());
                 return Ok(false);
             }
+            Err(LogError::OutOfRange { wanted, start, end, .. }) => {
+                return Err(known::gone(config, &self.at, wanted, start, end));
+            }
             records => records?,
         };
+        if self.away && (!records.is_empty() || work.reader.at_end()) {
+            self.away = false;
+            tracing::warn!(stage = config.stage, task = %self.at, "can be read again");
+            config.board.clear(Cause::Unreachable, &about(config.stage, &self.at));
+        }
+        if work.reader.was_unknown() {
+            // It may be another topic of the same name; then the brokers have forgotten the positions of the first.
+            let committed = config.sink.committed(&config.group, std::slice::from_ref(&self.at))?.pop().flatten();
+            config.known.check(config, &self.at, committed.map(|c| c.offset))?;
+        }
         let any = !records.is_empty();
         for record in &records {
             if self.bound.and_then(|b| b.until).is_some_and(|until| record.offset >= until) {

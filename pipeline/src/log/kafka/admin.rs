@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 
@@ -173,7 +172,7 @@ impl Shared {
             }
             Err(error) => {
                 tracing::debug!(call, code = ?code_of(&error), "kafka admin request failed");
-                super::serve(&self.tools);
+                self.tools.serve();
                 Err(translate(call, about, &error, &self.config, &self.quiet.words))
             }
         }

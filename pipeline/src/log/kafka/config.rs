@@ -28,6 +28,9 @@ pub const FETCH_BACKOFF_MS: u32 = 10;
 pub const FETCH_WAIT_MS: u32 = 50;
 /// Heartbeats of a classic group member, milliseconds (the client's default is 3000).
 pub const HEARTBEAT_MS: u32 = 1000;
+/// A group member asks for the partition counts of its topics this often, milliseconds: a partition that was added holds
+/// slices up until it is given to somebody (the client's default is 300000).
+pub const MEMBER_METADATA_MS: u32 = 5000;
 /// Records waiting in one writer's queue. At the limit the commit polls until there is room.
 pub const WRITER_QUEUE_RECORDS_MAX: u32 = 500_000;
 /// Kilobytes waiting in one writer's queue; the same behaviour at the limit.
@@ -280,6 +283,7 @@ impl KafkaConfig {
         c.set("auto.offset.reset", "earliest");
         c.set("queued.min.messages", "1");
         c.set("queued.max.messages.kbytes", "1024");
+        c.set("topic.metadata.refresh.interval.ms", MEMBER_METADATA_MS.to_string());
         match self.group_protocol {
             GroupProtocol::Classic => {
                 c.set("partition.assignment.strategy", "cooperative-sticky");

@@ -38,6 +38,8 @@ pub(super) struct Group {
     callbacks: Callbacks,
     /// Group name.
     pub(super) name: String,
+    /// Member's name.
+    member: String,
     shared: Arc<Shared>,
 }
 
@@ -70,7 +72,13 @@ impl KafkaMembership {
         let consumer: BaseConsumer<Callbacks> = settings.create_with_context(callbacks.clone()).map_err(fail)?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(fail)?;
-        let group = Group { consumer: Some(consumer), callbacks, name: group.to_owned(), shared: Arc::clone(shared) };
+        let group = Group {
+            consumer: Some(consumer),
+            callbacks,
+            name: group.to_owned(),
+            member: member.id.clone(),
+            shared: Arc::clone(shared),
+        };
         Ok(Self { group: Arc::new(group), reported: Vec::new() })
     }
 }
@@ -157,10 +165,9 @@ impl Group {
         let config = &self.shared.config;
         let about = About::Group(&self.name);
         match (error, code_of(error)) {
-            (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId), _) => Err(LogError::Client {
-                call: "group membership",
-                reason: format!("another member of group {} runs under the same name", self.name),
-            }),
+            (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId | Code::UnreleasedInstanceId), _) => {
+                Err(LogError::Replaced { group: self.name.clone(), member: self.member.clone() })
+            }
             (KafkaError::MessageConsumptionFatal(_), _) => Err(translate("group membership", about, error, config, self.words())),
             (_, Some(code)) if is_denied(code) => Err(translate("group membership", about, error, config, self.words())),
             _ => {

@@ -21,6 +21,7 @@ use tidewatch_schemas::time::EventTime;
 use super::protocol::TransactionalWriter;
 use super::{Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, TopicPartition, TopicSpec, Writer};
 use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
+use tools::Tools;
 
 mod admin;
 mod client;
@@ -29,6 +30,7 @@ mod deliveries;
 mod membership;
 mod producer;
 mod reader;
+mod tools;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};
 
@@ -53,14 +55,8 @@ impl KafkaLog {
     /// Connects and asks for the cluster's metadata once: an unreachable cluster is said so within
     /// [`KafkaTimes::reach`], a refused plaintext connection at once.
     pub fn connect(config: KafkaConfig) -> Result<Self, LogError> {
-        let settings = config.client()?;
         let quiet = Quiet::default();
-        let mut settings_tools = settings.clone();
-        settings_tools.set("isolation.level", "read_committed");
-        settings_tools.set("socket.timeout.ms", "10000");
-        let tools: BaseConsumer<Quiet> = settings_tools
-            .create_with_context(quiet.clone())
-            .map_err(|e| translate("connect", About::Cluster, &e, &config, &quiet.words))?;
+        let tools = Tools::open(&config, &quiet)?;
         let shared = Shared { config, tools, quiet, admin: Mutex::new(None), known: Mutex::new(BTreeMap::new()) };
         let log = Self { shared: Arc::new(shared) };
         log.topics()?;
@@ -141,7 +137,7 @@ pub(super) struct Shared {
     /// How to reach it.
     config: KafkaConfig,
     /// A consumer without a group: metadata, offsets, times.
-    tools: BaseConsumer<Quiet>,
+    tools: Tools,
     /// Its callbacks.
     quiet: Quiet,
     /// Admin client, made when needed.
@@ -170,8 +166,12 @@ impl Shared {
         // A call gets half the time: one lost answer leaves time for a second try.
         let half = self.config.times.reach / 2;
         let result = retry(Instant::now() + self.config.times.reach, |left| f(left.min(half)));
-        serve(&self.tools);
-        result.map_err(|e| translate(call, about, &e, &self.config, &self.quiet.words))
+        self.tools.serve();
+        let result = result.map_err(|e| translate(call, about, &e, &self.config, &self.quiet.words));
+        if matches!(result, Err(LogError::Denied { .. })) {
+            self.tools.renew(&self.config);
+        }
+        result
     }
 
     /// Partition count, asked of the cluster and remembered.
