@@ -159,7 +159,9 @@ impl Broker {
         self.numbers += 1;
         let (member, now) = (self.numbers, self.now_ns);
         let group = self.groups.entry(name.clone()).or_default();
-        let mut grows = topics.into_iter().fold(false, |grows, t| group.topics.insert(t) || grows);
+        let known_topics = group.topics.len();
+        group.topics.extend(topics);
+        let mut grows = group.topics.len() > known_topics;
         match group.members.get_mut(&instance) {
             Some(known) => {
                 known.member = member;
