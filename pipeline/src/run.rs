@@ -319,10 +319,14 @@ impl Run {
         Ok(Box::new(move |at| {
             // Asked again for every task: a partition that was added since the start must stand on the roster that its own
             // task tells.
+            let topics: Vec<String> = all.iter().map(|i| i.topic.clone()).collect();
+            let now: BTreeMap<String, u32> =
+                topics.into_iter().map(|topic| (topic.clone(), source.partitions(&topic).unwrap_or(0))).collect();
+            // The log was asked without the lock: its answer may take long.
             let mut known = roster.lock().unwrap_or_else(PoisonError::into_inner);
             let mut inputs = known.inputs.clone();
             for input in &mut inputs {
-                let now = source.partitions(&input.topic).unwrap_or(input.partitions);
+                let now = now.get(&input.topic).copied().unwrap_or(0);
                 let own = if input.topic == at.topic { at.partition + 1 } else { 0 };
                 input.partitions = input.partitions.max(now).max(own);
             }

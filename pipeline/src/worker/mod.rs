@@ -19,10 +19,10 @@ use std::time::Duration;
 use tidewatch_schemas::control::{Mark, Roster};
 use tidewatch_schemas::time::EventTime;
 
-use crate::epoch::Ledger;
+use crate::epoch::{Ledger, OutputHash};
 use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, Reader, TopicPartition, Writer};
 use crate::snapshot::{SnapshotError, SnapshotStore};
-use crate::task::{Progress, Task, TaskError};
+use crate::task::{Digest, Progress, Task, TaskError};
 
 pub use absent::Absent;
 pub use pace::Pace;
@@ -317,6 +317,11 @@ impl Worker {
         }
         self.start_missing()?;
         Ok(true)
+    }
+
+    /// What the tasks' states and outputs came to so far; for checks.
+    pub fn digests(&self) -> Vec<(TopicPartition, Digest, OutputHash)> {
+        self.slots.iter().filter_map(|(at, s)| Some((at.clone(), s.task.digest()?, s.out.hash()))).collect()
     }
 
     fn pace(&mut self) -> Result<(), WorkerError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
 
 use super::meta::Meta;
@@ -197,7 +198,7 @@ impl Slot {
             // Neither silent nor at its end: it holds its downstream until it answers again.
             Err(error @ LogError::Unreachable { .. }) => {
                 tracing::warn!(task = %self.at, %error, "unreachable: waiting");
-                self.task.quiet(now, false, Peers::default());
+                self.task.quiet(now, planted::is(Bug::SilenceUnreachable), Peers::default());
                 return Ok(false);
             }
             records => records?,
@@ -271,6 +272,10 @@ impl Slot {
         match job.take() {
             Ok(Ok(index)) => {
                 s.failed = false;
+                if planted::is(Bug::SnapshotEarly) {
+                    let keep = index.values().cloned().chain([id.clone()]).collect();
+                    s.store.sweep(&keep);
+                }
                 s.ready = Some((id, index));
             }
             Ok(Err(e)) => {

@@ -1,3 +1,13 @@
 //! A deterministic simulation of the whole pipeline: production code on a simulated Kafka, object store and clock.
 
+pub mod baton;
+pub mod check;
+pub mod cluster;
+pub mod controls;
 pub mod fate;
+pub mod office;
+pub mod plan;
+pub mod process;
+pub mod store;
+pub mod tally;
+pub mod world;
