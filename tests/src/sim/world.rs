@@ -19,7 +19,7 @@ use super::check::{Broken, Checker, Reference};
 use super::cluster::Cluster;
 use super::controls::Control;
 use super::fate::{ProcessId, SimClock};
-use super::office::{self, Arrangement, Arrival, BEGAN, RowsBelow};
+use super::office::{self, Arrangement, Arrival, BEGAN, LAST_S, RowsBelow};
 use super::plan::{Accident, Accidents, HEAL_NS, HOSTS, Happened, What};
 use super::process::{Process, STAGES, Stopped};
 use super::store::SimStore;
@@ -27,10 +27,12 @@ use super::tally::{self, Fault};
 
 /// A process that exited is started again after so long.
 const RESTART_NS: i64 = 2_000 * MS;
-/// Longest time from the last accident to rest.
-const REST_NS: i64 = 240_000 * MS;
-/// How long nothing may have happened for a world to be at rest: longer than silence needs to close a slice.
-const QUIET_NS: i64 = 40_000 * MS;
+/// An undisturbed run is over so long after the last row: silence has closed everything, all hosts were said to be quiet.
+const OVER_NS: i64 = (LAST_S as i64 + 100) * 1_000 * MS;
+/// How long a world goes on when it has given all that it should: whatever comes twice comes then.
+const GRACE_NS: i64 = 30_000 * MS;
+/// Longest time from the last accident to the end.
+const REST_NS: i64 = 300_000 * MS;
 /// Steps after which a world runs in circles.
 const STEPS_MAX: u64 = 4_000_000;
 
@@ -103,8 +105,8 @@ struct World {
     checker: Checker,
     changes: u64,
     healed: bool,
-    /// When something last changed in the log.
-    moved_ns: i64,
+    /// Since when all is there that should be.
+    complete_ns: Option<i64>,
 }
 
 /// Runs a world to its end.
@@ -157,7 +159,7 @@ impl World {
             checker,
             changes: 0,
             healed: false,
-            moved_ns: BEGAN.0,
+            complete_ns: None,
             options,
         };
         world.plan();
@@ -241,13 +243,22 @@ impl World {
             } else if let Some((_, index)) = strand {
                 self.step(index)?;
             }
-            if self.healed && now - self.moved_ns > QUIET_NS && self.checker.is_idle() {
+            if self.is_over(now) {
                 return Ok(());
             }
             if now > BEGAN.0 + HEAL_NS + REST_NS || self.baton.count() > STEPS_MAX {
                 return Err(Broken(format!("no rest after the last accident: {}", self.checker.positions())));
             }
         }
+    }
+
+    /// All that should come has come, and what should not had its time.
+    fn is_over(&mut self, now: i64) -> bool {
+        if now < BEGAN.0 + OVER_NS || !self.checker.is_complete() {
+            self.complete_ns = None;
+            return false;
+        }
+        now - *self.complete_ns.get_or_insert(now) > GRACE_NS
     }
 
     /// One strand runs to its next step; then everything is looked at.
@@ -260,7 +271,6 @@ impl World {
         let changes = self.cluster.changes();
         if changes != self.changes {
             self.changes = changes;
-            self.moved_ns = now;
             self.checker.look(&self.written)?;
             self.cluster.check()?;
         }
@@ -281,7 +291,6 @@ impl World {
 
     fn write(&mut self) {
         let Some(arrival) = self.arrivals.pop_front() else { return };
-        self.moved_ns = self.clock.now_ns();
         let (at, offset) = self.cluster.write(arrival.append);
         self.written.written(at, offset, arrival.rows);
     }
@@ -413,7 +422,6 @@ impl World {
         self.baton.with_accidents(Accidents::heal);
         self.baton.wake_all();
         self.cluster.heal();
-        self.moved_ns = self.clock.now_ns();
         for host in 0..HOSTS {
             self.at(self.clock.now_ns() + RESTART_NS, Due::Start { host, workers: 1 });
         }
