@@ -15,6 +15,7 @@ pub mod normalize;
 pub mod rules;
 pub mod run;
 pub mod snapshot;
+pub mod status;
 pub mod task;
 pub mod time;
 pub mod topology;

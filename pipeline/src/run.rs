@@ -23,8 +23,8 @@ use crate::log::{CommitError, Log, LogError, Member, PollLimit, TopicPartition, 
 use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
-use crate::snapshot::SnapshotStore;
-use crate::task::Progress;
+use crate::snapshot::{OUTPUT_VERSION, SnapshotStore};
+use crate::status::Board;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
 use crate::worker::{Absent, Bound, Clock, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError};
@@ -80,8 +80,8 @@ impl RunError {
 pub struct Shared {
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// Progress by `stage:topic/partition`.
-    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// How every task is.
+    pub board: Arc<Board>,
     /// Per stage: it has finished.
     done: [Arc<AtomicBool>; 3],
     pace: Arc<Pace>,
@@ -117,6 +117,12 @@ pub struct Run {
     pub trim: bool,
     /// Number of this process among its peers: part of its writers' ids.
     pub ordinal: u32,
+    /// Version of this binary's outputs; another one only in tests.
+    pub output_version: u32,
+    /// Goes on from outputs of another version without comparing them, knowingly.
+    pub accept_new_outputs: bool,
+    /// A task that cannot go on stops alone and the others go on; otherwise the run stops.
+    pub alone: bool,
     /// Detectors that rules may name; all of them, but for tests that bring their own.
     pub detectors: &'static [&'static Detector],
 }
@@ -144,6 +150,9 @@ impl Run {
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
+            output_version: OUTPUT_VERSION,
+            accept_new_outputs: false,
+            alone: false,
             detectors: tidewatch_operators::detectors::ALL,
         }
     }
@@ -223,6 +232,9 @@ impl Run {
             upstream_done: shared.done[place].clone(),
             ledger: shared.ledger.clone(),
             board: shared.board.clone(),
+            output_version: self.output_version,
+            accept_new_outputs: self.accept_new_outputs,
+            alone: self.alone,
             eager: !self.bounds.is_empty(),
             trim: self.trim && !normalize,
         })
@@ -318,15 +330,13 @@ impl Run {
         let (source, roster) = (self.source.clone(), shared.roster.clone());
         Ok(Box::new(move |at| {
             // Asked again for every task: a partition that was added since the start must stand on the roster that its own
-            // task tells.
-            let topics: Vec<String> = all.iter().map(|i| i.topic.clone()).collect();
-            let now: BTreeMap<String, u32> =
-                topics.into_iter().map(|topic| (topic.clone(), source.partitions(&topic).unwrap_or(0))).collect();
-            // The log was asked without the lock: its answer may take long.
+            // task tells. Asked without the lock: an answer may take long.
+            let now = |i: &InputConfig| source.partitions(&i.topic).unwrap_or(0);
+            let now: BTreeMap<&str, u32> = all.iter().map(|i| (i.topic.as_str(), now(i))).collect();
             let mut known = roster.lock().unwrap_or_else(PoisonError::into_inner);
             let mut inputs = known.inputs.clone();
             for input in &mut inputs {
-                let now = now.get(&input.topic).copied().unwrap_or(0);
+                let now = now.get(input.topic.as_str()).copied().unwrap_or(0);
                 let own = if input.topic == at.topic { at.partition + 1 } else { 0 };
                 input.partitions = input.partitions.max(now).max(own);
             }

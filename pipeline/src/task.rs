@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::EventTime;
 
@@ -44,7 +45,7 @@ pub struct State {
     /// Everything small: watermarks, roster, versions, list of inputs.
     pub head: Vec<u8>,
     /// State groups: changed ones, or all.
-    pub parts: BTreeMap<(String, u16), Vec<u8>>,
+    pub parts: BTreeMap<(String, u16), Bytes>,
     /// Whether `parts` are all there are.
     pub full: bool,
     /// Lowest offset that holds a row of an open slice; `None` = no row waits.
@@ -145,9 +146,10 @@ pub trait Task: Send {
         None
     }
 
-    /// Takes up a state. Until `position`, [`Task::replay`] is called instead of [`Task::record`].
-    fn restore(&mut self, state: &State) -> Result<(), TaskError> {
-        let _ = state;
+    /// Takes up a state; `done` is told of bytes taken up. Until the state's position [`Task::replay`] is called instead of
+    /// [`Task::record`].
+    fn restore(&mut self, state: &State, done: &dyn Fn(usize)) -> Result<(), TaskError> {
+        let _ = (state, done);
         Ok(())
     }
 

@@ -48,6 +48,9 @@ pub struct Args {
     /// Leave the consumer groups for good on stopping, instead of keeping the places for a restart
     #[arg(long)]
     for_good: bool,
+    /// Go on from what a version with other outputs committed, without the proof that re-processing gives it again
+    #[arg(long)]
+    accept_new_outputs: bool,
     /// Directory with rules to lay over the built-in ones (overrides the topology's)
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
@@ -93,6 +96,9 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let log = super::open::log(&topology)?;
     let mut run = Run::new(topology, rules.rules.clone(), log.clone(), system_clock());
     run.ordinal = args.ordinal;
+    run.accept_new_outputs = args.accept_new_outputs;
+    // For ever: the others go on. To an end: whoever waits for it hears that it was not reached.
+    run.alone = !args.until_end;
     run.create_topics()?;
     // Rules are proposed by whoever detects; what is recorded wins.
     if stages.contains(&Stage::Detect) {

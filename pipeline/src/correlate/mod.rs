@@ -232,7 +232,7 @@ impl Task for CorrelateTask {
         self.boundary = false;
         let head = Head { marks: self.marks.clone(), closed_shared: self.closed_shared, closed_lanes: self.closed_lanes.clone() };
         let groups = self.correlation.groups(!full);
-        let parts = groups.into_iter().map(|g| ((PART.to_owned(), g), self.correlation.pack(g))).collect();
+        let parts = groups.into_iter().map(|g| ((PART.to_owned(), g), self.correlation.pack(g).into())).collect();
         self.correlation.clean();
         Some(State {
             head: postcard::to_stdvec(&head).expect("plain data, memory does not fail"),
@@ -242,7 +242,7 @@ impl Task for CorrelateTask {
         })
     }
 
-    fn restore(&mut self, state: &State) -> Result<(), TaskError> {
+    fn restore(&mut self, state: &State, done: &dyn Fn(usize)) -> Result<(), TaskError> {
         let restore = |reason: String| TaskError::Restore { task: self.at.to_string(), reason };
         let head: Head = postcard::from_bytes(&state.head).map_err(|e| restore(e.to_string()))?;
         self.marks = head.marks;
@@ -252,6 +252,7 @@ impl Task for CorrelateTask {
             self.correlation
                 .unpack(*group, bytes)
                 .map_err(|e| TaskError::Restore { task: self.at.to_string(), reason: e.to_string() })?;
+            done(bytes.len());
         }
         self.correlation.clean();
         Ok(())

@@ -309,7 +309,7 @@ impl Task for DetectTask {
         };
         let parts = self.detection.parts(!full).into_iter().map(|p| {
             let bytes = self.detection.pack(&p);
-            (p, bytes)
+            (p, Bytes::from(bytes))
         });
         let state = State {
             head: postcard::to_stdvec(&head).expect("plain data, memory does not fail"),
@@ -321,7 +321,7 @@ impl Task for DetectTask {
         Some(state)
     }
 
-    fn restore(&mut self, state: &State) -> Result<(), TaskError> {
+    fn restore(&mut self, state: &State, done: &dyn Fn(usize)) -> Result<(), TaskError> {
         let restore = |reason: String| TaskError::Restore { task: self.at.to_string(), reason };
         let head: Head = postcard::from_bytes(&state.head).map_err(|e| restore(e.to_string()))?;
         self.closing = head.closing;
@@ -336,6 +336,7 @@ impl Task for DetectTask {
             self.detection
                 .unpack(part, bytes)
                 .map_err(|e| TaskError::Restore { task: self.at.to_string(), reason: e.to_string() })?;
+            done(bytes.len());
         }
         self.detection.clean();
         // Telling correlate once more what is closed changes nothing; not telling could.

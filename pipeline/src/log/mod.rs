@@ -20,6 +20,7 @@ pub mod kafka;
 pub mod local;
 pub mod memory;
 pub mod partitioner;
+pub mod protocol;
 pub mod socket;
 
 /// One record of a partition. Cheap to clone: bytes are shared.

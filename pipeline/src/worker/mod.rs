@@ -6,8 +6,11 @@
 //! committed. Knows no detection and no wire format.
 
 pub(crate) mod absent;
+mod error;
+mod keep;
 pub(crate) mod meta;
 mod pace;
+mod restore;
 mod side;
 mod slot;
 
@@ -20,11 +23,13 @@ use tidewatch_schemas::control::{Mark, Roster};
 use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::{Ledger, OutputHash};
-use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, Reader, TopicPartition, Writer};
-use crate::snapshot::{SnapshotError, SnapshotStore};
-use crate::task::{Digest, Progress, Task, TaskError};
+use crate::log::{Append, CommitError, Committed, Log, Membership, PollLimit, Reader, TopicPartition, Writer};
+use crate::snapshot::SnapshotStore;
+use crate::status::{Board, TaskPhase};
+use crate::task::{Digest, Task};
 
 pub use absent::Absent;
+pub use error::WorkerError;
 pub use pace::Pace;
 pub use side::Side;
 use slot::Slot;
@@ -106,56 +111,18 @@ pub struct WorkerConfig {
     pub upstream_done: Arc<AtomicBool>,
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// Progress per partition, for people.
-    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// Where it says how its tasks are.
+    pub board: Arc<Board>,
+    /// Version of the outputs of this binary's tasks.
+    pub output_version: u32,
+    /// Goes on from outputs of another version without comparing them, knowingly.
+    pub accept_new_outputs: bool,
+    /// A task that cannot go on stops alone, its partition held; otherwise the worker stops.
+    pub alone: bool,
     /// An epoch ends as soon as nothing more is there to read.
     pub eager: bool,
     /// Records below the committed offset are removed (backtests keep their memory small).
     pub trim: bool,
-}
-
-/// What stops a worker.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// A task.
-    #[error(transparent)]
-    Task(#[from] TaskError),
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The log, at a commit.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// A snapshot.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    /// Re-processing gave other outputs than those that are committed.
-    #[error(
-        "{task}: re-processing up to offset {offset} does not reproduce what was committed (expected {expected}, got {got}); \
-         keep the topic, the snapshot {snapshot} and both binaries, and start from a snapshot at the committed offset"
-    )]
-    Diverged {
-        /// Task.
-        task: String,
-        /// Committed offset.
-        offset: i64,
-        /// Committed hash.
-        expected: String,
-        /// Hash now.
-        got: String,
-        /// Snapshot it started from.
-        snapshot: String,
-    },
-    /// The log no longer holds what a restart needs.
-    #[error("{task}: offsets {from}..{to} are needed to restore its state and the log begins at {to}")]
-    Lost {
-        /// Task.
-        task: String,
-        /// First needed.
-        from: i64,
-        /// First kept.
-        to: i64,
-    },
 }
 
 /// What a step came to.
@@ -174,6 +141,8 @@ pub struct Worker {
     config: WorkerConfig,
     writer: Box<dyn Writer>,
     slots: BTreeMap<TopicPartition, Slot>,
+    /// Tasks that cannot go on, with the reason; their partitions stay ours.
+    stopped: BTreeMap<TopicPartition, String>,
     /// What the group gave us; `None` = it has not answered yet.
     assigned: Option<Vec<TopicPartition>>,
     epoch_began: EventTime,
@@ -192,7 +161,16 @@ impl Worker {
     pub fn new(config: WorkerConfig) -> Result<Self, WorkerError> {
         let writer = config.membership.writer(&config.writer_id)?;
         let epoch_began = (config.clock)();
-        Ok(Self { config, writer, slots: BTreeMap::new(), assigned: None, epoch_began, aborts: 0, finished: false })
+        Ok(Self {
+            config,
+            writer,
+            slots: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            assigned: None,
+            epoch_began,
+            aborts: 0,
+            finished: false,
+        })
     }
 
     /// One round: tasks, records, and the epoch's end when it is due. `wait` is spent only when there is nothing to do.
@@ -208,12 +186,24 @@ impl Worker {
         let now = (self.config.clock)();
         let mut busy = false;
         let mut urgent = false;
+        let mut stopping = Vec::new();
         for (at, slot) in &mut self.slots {
             if slot.finished || self.config.pace.as_ref().is_some_and(|p| !p.may_go(at)) {
                 continue;
             }
-            busy |= slot.read(&self.config, now)?;
+            match slot.read(&self.config, now, wait.is_zero()) {
+                Ok(any) => busy |= any,
+                Err(error) if self.config.alone && error.is_one_tasks() => {
+                    stopping.push((at.clone(), error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             urgent |= slot.out.urgent || slot.out.bytes() > EPOCH_BYTES_MAX;
+        }
+        for (at, error) in stopping {
+            self.slots.remove(&at);
+            self.stop_task(&at, &error);
         }
         let due = now.since(self.epoch_began) >= self.config.epoch.as_nanos() as i64;
         let all_quiet = !busy && upstream_done && self.slots.values().all(|s| s.finished || s.at_end());
@@ -238,18 +228,43 @@ impl Worker {
     fn assign(&mut self, wait: Duration) -> Result<bool, WorkerError> {
         let wait = if self.assigned.is_some() { Duration::ZERO } else { wait };
         let Some(partitions) = self.config.membership.poll(wait)? else { return Ok(false) };
-        self.slots.retain(|at, _| partitions.contains(at));
+        self.slots.retain(|at, _| {
+            let stays = partitions.contains(at);
+            if !stays {
+                self.config.board.remove(self.config.stage, at);
+            }
+            stays
+        });
+        self.stopped.retain(|at, _| partitions.contains(at));
         self.assigned = Some(partitions);
         self.start_missing()?;
         Ok(true)
     }
 
+    /// The task cannot go on. What it wrote since its last epoch is dropped with it; the others are not concerned.
+    fn stop_task(&mut self, at: &TopicPartition, error: &WorkerError) {
+        let reason = format!(
+            "{error}; `tidewatch gather TOPOLOGY --task {}/{} --out DIR` gathers what is needed to look into it",
+            self.config.stage, at.partition
+        );
+        tracing::error!(stage = self.config.stage, task = %at, reason, "task stopped; the others go on");
+        self.config.board.task(self.config.stage, at, |line| line.phase = TaskPhase::Stopped { reason: reason.clone() });
+        self.stopped.insert(at.clone(), reason);
+    }
+
     fn start_missing(&mut self) -> Result<(), WorkerError> {
-        for at in self.assigned.iter().flatten() {
-            if !self.slots.contains_key(at) {
-                let slot = Slot::start(&self.config, at)?;
-                tracing::info!(stage = self.config.stage, task = %at, from = slot.position(), "task started");
-                self.slots.insert(at.clone(), slot);
+        for at in self.assigned.clone().into_iter().flatten() {
+            if self.slots.contains_key(&at) || self.stopped.contains_key(&at) {
+                continue;
+            }
+            match Slot::start(&self.config, &at) {
+                Ok(slot) => {
+                    tracing::info!(stage = self.config.stage, task = %at, from = slot.position(), "task started");
+                    self.config.board.task(self.config.stage, &at, |line| slot.report(line));
+                    self.slots.insert(at, slot);
+                }
+                Err(error) if self.config.alone && error.is_one_tasks() => self.stop_task(&at, &error),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -260,13 +275,13 @@ impl Worker {
         let mut appends: Vec<Append> = Vec::new();
         let mut offsets: Vec<(TopicPartition, Committed)> = Vec::new();
         for (at, slot) in self.slots.iter_mut().filter(|(_, s)| s.is_live()) {
-            slot.snapshot_ready();
-            slot.task.flush(&mut slot.out);
+            slot.snapshot_ready(&self.config);
+            slot.flush();
             if slot.out.appends().is_empty() && !slot.moved() && !slot.has_news() {
                 continue;
             }
             appends.extend_from_slice(slot.out.appends());
-            offsets.push((at.clone(), slot.committed_form()));
+            offsets.push((at.clone(), slot.committed_form(&self.config)));
         }
         if offsets.is_empty() {
             self.pace()?;
@@ -321,7 +336,7 @@ impl Worker {
 
     /// What the tasks' states and outputs came to so far; for checks.
     pub fn digests(&self) -> Vec<(TopicPartition, Digest, OutputHash)> {
-        self.slots.iter().filter_map(|(at, s)| Some((at.clone(), s.task.digest()?, s.out.hash()))).collect()
+        self.slots.iter().filter_map(|(at, s)| Some((at.clone(), s.digest()?, s.out.hash()))).collect()
     }
 
     fn pace(&mut self) -> Result<(), WorkerError> {
@@ -338,7 +353,7 @@ impl Worker {
             }
         }
         for (at, slot) in &self.slots {
-            pace.publish(at, slot.task.progress(), slot.finished);
+            pace.publish(at, slot.progress(), slot.finished);
         }
         if let Some((absent, roster)) = &self.config.absent {
             absent.look(&roster.lock().unwrap_or_else(PoisonError::into_inner), now);
@@ -347,18 +362,25 @@ impl Worker {
     }
 
     fn publish(&self) {
-        let mut board = self.config.board.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, slot) in &self.slots {
-            board.insert(format!("{}:{at}", self.config.stage), slot.task.progress());
+            self.config.board.task(self.config.stage, at, |line| slot.report(line));
         }
     }
 
-    /// Commits what is there, takes a last snapshot where one is due, and leaves the group.
+    /// Commits what is there, takes a last snapshot at what is committed, and leaves the group.
     pub fn stop(mut self, for_good: bool) -> Result<(), WorkerError> {
         let now = (self.config.clock)();
         self.commit(now)?;
+        // One that is being written lies behind; the next one lies where nothing has to be done again.
         for slot in self.slots.values_mut() {
-            slot.settle();
+            slot.settle(&self.config);
+        }
+        self.commit(now)?;
+        for slot in self.slots.values_mut() {
+            slot.snapshot_now(&self.config, now);
+        }
+        for slot in self.slots.values_mut() {
+            slot.settle(&self.config);
         }
         self.commit(now)?;
         self.config.membership.leave(for_good)?;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use tidewatch::log::{CommitError, LogError, TopicPartition};
 use tidewatch::run::{Run, RunError, Shared};
-use tidewatch::snapshot::SnapshotError;
 use tidewatch::topology::Stage;
 use tidewatch::worker::{Step, Worker, WorkerError};
 use tidewatch_schemas::time::EventTime;
@@ -89,8 +88,7 @@ impl Process {
 
     /// Bytes of state that its tasks hold.
     pub fn state_bytes(&self) -> u64 {
-        let board = self.shared.board.lock().unwrap_or_else(PoisonError::into_inner);
-        board.values().map(|p| p.state_bytes).sum()
+        self.shared.board.progress().values().map(|p| p.state_bytes).sum()
     }
 
     fn fail(&self, why: Stopped) {
@@ -157,8 +155,10 @@ impl Process {
         while !self.told_to_stop() {
             let mut busy = false;
             for (worker, seen) in workers.iter_mut().zip(&mut seen) {
-                busy |= worker.step(Duration::ZERO).map_err(at)? == Step::Busy;
-                self.report(stage, worker, seen);
+                if worker.step(Duration::ZERO).map_err(at)? == Step::Busy {
+                    busy = true;
+                    self.report(stage, worker, seen);
+                }
             }
             self.baton.rest(if busy { MS } else { IDLE_NS });
         }
@@ -171,14 +171,8 @@ impl Process {
     fn report(&self, stage: Stage, worker: &Worker, seen: &mut Seen) {
         let prefix = format!("{}:", stage.name());
         let mut moved = false;
-        {
-            let board = self.shared.board.lock().unwrap_or_else(PoisonError::into_inner);
-            for (name, progress) in board.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix)) {
-                if seen.board.get(name) != Some(&progress.watermark) {
-                    seen.board.insert(name.clone(), progress.watermark);
-                    moved = true;
-                }
-            }
+        for (name, progress) in self.shared.board.progress().into_iter().filter(|(name, _)| name.starts_with(&prefix)) {
+            moved |= seen.board.insert(name, progress.watermark) != Some(progress.watermark);
         }
         if stage == Stage::Normalize || !moved {
             return;
@@ -215,8 +209,6 @@ fn verdict(error: &RunError) -> Stopped {
         RunError::Log(_) => true,
         RunError::Worker { source, .. } => match source {
             WorkerError::Log(_) | WorkerError::Commit(_) => true,
-            // An object store that does not answer; not an object that is gone.
-            WorkerError::Snapshot(SnapshotError::Store { source, .. }) => !matches!(source, object_store::Error::NotFound { .. }),
             _ => false,
         },
         _ => false,

@@ -12,7 +12,7 @@ use tidewatch::run::Run;
 use tidewatch::snapshot::SnapshotStore;
 use tidewatch::topology::Topology;
 use tidewatch::worker::Side;
-use tidewatch_operators::planted;
+use tidewatch_operators::planted::{self, Bug};
 
 use super::baton::{Baton, Coroutine, End, History, MS, seconds};
 use super::check::{Broken, Checker, Reference};
@@ -266,7 +266,10 @@ impl World {
         let now = self.clock.now_ns();
         let id = self.coroutines[index].1;
         tally::enter(id.0, now);
-        planted::enter(id.0, self.running.get(&id).map_or(0, |r| r.process.state_bytes()));
+        // Only the control that asks for it pays for the sum.
+        let sums = self.options.control == Some(Control::Planted(Bug::EvictByProcess));
+        let bytes = self.running.get(&id).filter(|_| sums).map_or(0, |r| r.process.state_bytes());
+        planted::enter(id.0, bytes);
         let end = self.baton.resume(&mut self.coroutines[index].0);
         let changes = self.cluster.changes();
         if changes != self.changes {

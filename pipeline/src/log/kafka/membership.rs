@@ -16,7 +16,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::Shared;
 use super::client::{self, About, Words, code_of, hear, hear_error, is_denied, translate};
-use super::writer::KafkaWriter;
+use super::producer::KafkaClient;
+use crate::log::protocol::TransactionalWriter;
 use crate::log::{LogError, Member, Membership, TopicPartition, Writer};
 
 /// Longest single wait inside the client, so that a long poll notices its deadline.
@@ -53,6 +54,8 @@ struct Held {
     partitions: BTreeSet<TopicPartition>,
     /// Counts assignments and revocations.
     changes: u64,
+    /// When the group was last served.
+    polled: Option<Instant>,
 }
 
 impl KafkaMembership {
@@ -77,6 +80,7 @@ impl Membership for KafkaMembership {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
+            self.group.callbacks.lock().polled = Some(Instant::now());
             match self.group.consumer()?.poll(left.min(POLL_STEP)) {
                 // A record fetched before its partition was paused: readers will read it.
                 None | Some(Ok(_)) => {}
@@ -94,7 +98,8 @@ impl Membership for KafkaMembership {
     }
 
     fn writer(&self, id: &str) -> Result<Box<dyn Writer>, LogError> {
-        Ok(Box::new(KafkaWriter::open(&self.group.shared, id, Some(Arc::downgrade(&self.group)))?))
+        let client = KafkaClient::new(&self.group.shared, id, Some(Arc::downgrade(&self.group)));
+        Ok(Box::new(TransactionalWriter::open(client)?))
     }
 
     fn leave(self: Box<Self>, for_good: bool) -> Result<(), LogError> {
@@ -126,10 +131,14 @@ impl Group {
     }
 
     /// True when all these partitions are held and the assignment was not lost.
+    ///
+    /// Invariant: a lost assignment, or a last poll longer ago than the group allows, holds nothing; the client cannot be
+    /// made to heartbeat, so these two stand for it.
     pub(super) fn holds<'a>(&self, mut at: impl Iterator<Item = &'a TopicPartition>) -> bool {
         let lost = self.consumer.as_ref().is_none_or(Consumer::assignment_lost);
         let held = self.callbacks.lock();
-        !lost && at.all(|at| held.partitions.contains(at))
+        let overdue = held.polled.is_some_and(|p| p.elapsed() >= self.shared.config.times.poll_interval_max);
+        !lost && !overdue && at.all(|at| held.partitions.contains(at))
     }
 
     /// Grows with every assignment and revocation.

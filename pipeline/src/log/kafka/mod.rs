@@ -3,7 +3,7 @@
 //! One [`KafkaLog`] per process and cluster; readers, members and writers each own a client. What always holds: only
 //! blocking calls, each bounded (never on an async worker thread); readers see committed records only and skip nothing
 //! silently; records and offsets of an epoch share one transaction; a commit whose outcome is unknown is settled by a new
-//! producer with the same id before anything else happens (file `settle.rs`).
+//! producer with the same id before anything else happens ([`super::protocol`]).
 //!
 //! Costs to know: a reader is a client of its own (a connection per broker and a few threads), its queue holds at most
 //! [`config::READER_QUEUE_KIB_MAX`]; opening a writer asks the transaction coordinator.
@@ -18,6 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 use tidewatch_schemas::time::EventTime;
 
+use super::protocol::TransactionalWriter;
 use super::{Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, TopicPartition, TopicSpec, Writer};
 use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
 
@@ -26,10 +27,8 @@ mod client;
 pub mod config;
 mod deliveries;
 mod membership;
+mod producer;
 mod reader;
-mod settle;
-mod transaction;
-mod writer;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};
 
@@ -106,7 +105,7 @@ impl Log for KafkaLog {
     }
 
     fn writer(&self, id: &str) -> Result<Box<dyn Writer>, LogError> {
-        Ok(Box::new(writer::KafkaWriter::open(&self.shared, id, None)?))
+        Ok(Box::new(TransactionalWriter::open(producer::KafkaClient::new(&self.shared, id, None))?))
     }
 
     fn committed(&self, group: &str, at: &[TopicPartition]) -> Result<Vec<Option<Committed>>, LogError> {
