@@ -418,6 +418,12 @@ impl Fate for Baton {
         false
     }
 
+    fn reaches(&self, process: ProcessId) -> bool {
+        let now = self.clock.now_ns();
+        let state = self.state();
+        state.processes.get(&process).is_none_or(|p| !state.accidents.is_cut(now, p.host))
+    }
+
     fn wait(&self, _: ProcessId, until_ns: i64) {
         self.until(until_ns.max(self.clock.now_ns() + 1));
     }

@@ -3,12 +3,11 @@
 //!
 //! What always holds: it reads with an eye of its own, which no accident touches, and changes nothing.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidewatch::epoch::OutputHash;
-use tidewatch::log::{Committed, Log, PollLimit, Reader, Record, TopicPartition};
+use tidewatch::log::{Committed, PollLimit, Record, TopicPartition};
 use tidewatch::normalize::reject;
 use tidewatch::task::Digest;
 use tidewatch::topology::{Stage, Topology};
@@ -17,7 +16,9 @@ use tidewatch_schemas::observation;
 use tidewatch_schemas::signal;
 use tidewatch_schemas::time::EventTime;
 
+use super::broker::{Broker, Moved};
 use super::office::RowsBelow;
+use super::store::SimStore;
 use crate::scenario::Signals;
 
 /// A task by stage and partition.
@@ -49,13 +50,22 @@ pub struct Reported {
     pub hash: OutputHash,
 }
 
+/// A group's stage, name and partitions.
+type Group = (Stage, String, Vec<TopicPartition>);
+
 /// The eye.
 pub struct Checker {
-    log: Arc<dyn Log>,
+    broker: Arc<Mutex<Broker>>,
+    store: SimStore,
     reference: Option<Arc<Reference>>,
-    readers: BTreeMap<TopicPartition, Box<dyn Reader>>,
-    groups: Vec<(Stage, String, Vec<TopicPartition>)>,
+    /// How far each partition has been looked at.
+    seen: BTreeMap<TopicPartition, i64>,
+    groups: Vec<Group>,
     committed: BTreeMap<(Stage, TopicPartition), Committed>,
+    /// Changes of committed offsets that were looked at.
+    moved: usize,
+    /// Who has held each partition since its offset last moved, by group.
+    held: BTreeMap<(String, TopicPartition), BTreeSet<String>>,
     /// Rows by input partition that have come out: in `obs`, late, rejected.
     out: BTreeMap<TopicPartition, u64>,
     found: Reference,
@@ -64,81 +74,134 @@ pub struct Checker {
     pub compared: u64,
     /// Signals so far.
     pub signals: u64,
+    /// Partitions that went from one member to another.
+    pub rebalances: u64,
 }
 
 impl Checker {
     /// Nothing was committed yet. Without a reference it only notes what it finds.
-    pub fn new(log: Arc<dyn Log>, topology: &Topology, reference: Option<Arc<Reference>>) -> anyhow::Result<Self> {
+    pub fn new(
+        broker: Arc<Mutex<Broker>>,
+        store: SimStore,
+        topology: &Topology,
+        reference: Option<Arc<Reference>>,
+    ) -> Self {
         let names = &topology.names;
-        let topics = [names.signals(), names.obs(), names.late(), names.rejected()];
-        let partitions = |topic: &str| -> anyhow::Result<Vec<TopicPartition>> {
-            Ok((0..log.partitions(topic)?).map(|p| TopicPartition::new(topic, p)).collect())
+        let of = |topic: String, count: u32| -> Vec<TopicPartition> {
+            (0..count).map(|p| TopicPartition::new(topic.clone(), p)).collect()
         };
-        let mut readers = BTreeMap::new();
-        for topic in &topics {
-            for at in partitions(topic)? {
-                let reader = log.reader(&at, 0)?;
-                readers.insert(at, reader);
-            }
-        }
-        let mut inputs = Vec::new();
-        for input in &topology.inputs {
-            inputs.extend(partitions(&input.topic)?);
-        }
-        let groups = vec![
-            (Stage::Normalize, names.group(Stage::Normalize), inputs),
-            (Stage::Detect, names.group(Stage::Detect), partitions(&names.obs())?),
-            (Stage::Correlate, names.group(Stage::Correlate), partitions(&names.findings())?),
-        ];
-        Ok(Self {
-            log,
+        let (obs, findings) = (of(names.obs(), topology.obs.partitions), of(names.findings(), topology.findings.partitions));
+        let signals = of(names.signals(), topology.signals.partitions);
+        let aside = [TopicPartition::new(names.late(), 0), TopicPartition::new(names.rejected(), 0)];
+        let inputs = topology.inputs.iter().flat_map(|i| of(i.topic.clone(), i.partitions.unwrap_or(1))).collect();
+        let seen = obs.iter().chain(&signals).chain(&aside).map(|at| (at.clone(), 0)).collect();
+        let group = |stage: Stage, partitions| (stage, names.group(stage), partitions);
+        let groups = vec![group(Stage::Normalize, inputs), group(Stage::Detect, obs), group(Stage::Correlate, findings)];
+        Self {
+            broker,
+            store,
             reference,
-            readers,
+            seen,
             groups,
             committed: BTreeMap::new(),
+            moved: 0,
+            held: BTreeMap::new(),
             out: BTreeMap::new(),
             found: Reference::default(),
-            topics,
+            topics: [names.signals(), names.obs(), names.late(), names.rejected()],
             compared: 0,
             signals: 0,
-        })
+            rebalances: 0,
+        }
     }
 
-    /// Looks at everything that was committed since the last look.
+    /// Looks at everything that became visible since the last look.
     pub fn look(&mut self, written: &RowsBelow) -> Result<(), Broken> {
-        let wrong = |e: &dyn std::fmt::Display| Broken(format!("the eye itself cannot see: {e}"));
-        let places: Vec<TopicPartition> = self.readers.keys().cloned().collect();
-        for at in places {
-            while let Some(reader) = self.readers.get_mut(&at) {
-                let records = reader.poll(PollLimit::default(), Duration::ZERO).map_err(|e| wrong(&e))?;
-                if records.is_empty() {
-                    break;
-                }
-                for record in &records {
-                    self.record(&at, record)?;
-                }
+        let broker = self.broker.clone();
+        let mut broker = broker.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = PollLimit { records: usize::MAX, bytes: usize::MAX };
+        for (at, from) in self.seen.clone() {
+            let batch = broker.read(&at, from, all).ok_or_else(|| Broken(format!("{at} is gone")))?;
+            self.seen.insert(at.clone(), batch.next);
+            for record in &batch.records {
+                self.record(&at, record)?;
             }
         }
-        for (stage, group, partitions) in &self.groups {
-            let now = self.log.committed(group, partitions).map_err(|e| wrong(&e))?;
-            for (at, now) in partitions.iter().zip(now) {
-                let Some(now) = now else { continue };
-                let key = (*stage, at.clone());
-                if let Some(before) = self.committed.get(&key)
-                    && now.offset < before.offset
-                {
-                    return Err(Broken(format!("{} {at}: committed {} after {}", stage.name(), now.offset, before.offset)));
+        self.owners(&broker)?;
+        let settled = !broker.is_settling();
+        for (stage, group, _) in self.groups.clone() {
+            for (at, now) in broker.committed(&group) {
+                self.committed(stage, at, now, settled, written)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who moved an offset must have held its partition; nobody moves one back.
+    fn owners(&mut self, broker: &Broker) -> Result<(), Broken> {
+        for (_, group, _) in &self.groups {
+            for (at, holder) in broker.holders(group) {
+                let held = self.held.entry((group.clone(), at)).or_default();
+                self.rebalances += u64::from(!held.is_empty() && !held.contains(&holder));
+                held.insert(holder);
+            }
+        }
+        for moved in &broker.moved()[self.moved..] {
+            let Moved { group, partition, before, after, by, .. } = moved;
+            if before.is_some_and(|before| *after < before) {
+                return Err(Broken(format!("group {group} {partition}: committed {after} after {before:?}")));
+            }
+            let held = self.held.entry((group.clone(), partition.clone())).or_default();
+            // A client that fences nobody has another id each time, which begins with its member's name.
+            let is_of = |name: &str, by: &str| by.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("-p"));
+            if let Some(by) = by
+                && !held.iter().any(|name| is_of(name, by))
+            {
+                return Err(Broken(format!("group {group} {partition}: {by} committed {after}; held by {held:?}")));
+            }
+            // From now on only who holds it now, or is given it.
+            let now = broker.holders(group).remove(partition);
+            *held = now.into_iter().collect();
+        }
+        self.moved = broker.moved().len();
+        Ok(())
+    }
+
+    fn committed(
+        &mut self,
+        stage: Stage,
+        at: TopicPartition,
+        now: Committed,
+        settled: bool,
+        written: &RowsBelow,
+    ) -> Result<(), Broken> {
+        if stage == Stage::Normalize && settled {
+            let (came, out) = (written.below(&at, now.offset), self.out.get(&at).copied().unwrap_or(0));
+            if came != out {
+                let offset = now.offset;
+                return Err(Broken(format!("{at}: {came} rows lie below the committed offset {offset}, {out} have come out")));
+            }
+        }
+        let key = (stage, at);
+        if self.committed.get(&key) != Some(&now) {
+            if let Some(id) = snapshot_of(&now) {
+                let path = format!("{}-{}/{id}.snap", stage.name(), key.1.partition);
+                if !self.store.holds(&path) {
+                    return Err(Broken(format!("{path} is named by a committed offset and not there")));
                 }
-                if *stage == Stage::Normalize {
-                    let (came, out) = (written.below(at, now.offset), self.out.get(at).copied().unwrap_or(0));
-                    if came != out {
-                        return Err(Broken(format!(
-                            "{at}: {came} rows lie below the committed offset {}, {out} have come out",
-                            now.offset
-                        )));
-                    }
-                }
-                self.committed.insert(key, now);
+            }
+            self.committed.insert(key, now);
+        }
+        Ok(())
+    }
+
+    /// Committed snapshots must stay, not only be there when they are named.
+    pub fn snapshots(&self) -> Result<(), Broken> {
+        for ((stage, at), committed) in &self.committed {
+            let Some(id) = snapshot_of(committed) else { continue };
+            let path = format!("{}-{}/{id}.snap", stage.name(), at.partition);
+            if !self.store.holds(&path) {
+                return Err(Broken(format!("{path} is named by a committed offset and was removed")));
             }
         }
         Ok(())
@@ -256,4 +319,10 @@ impl Checker {
         let Some(reference) = &self.reference else { return true };
         reference.signals.iter().all(|(tenant, all)| self.found.signals.get(tenant).map_or(0, Vec::len) >= all.len())
     }
+}
+
+/// The snapshot that a committed offset names.
+fn snapshot_of(committed: &Committed) -> Option<String> {
+    let meta: serde_json::Value = serde_json::from_str(&committed.metadata).ok()?;
+    meta.get("snapshot")?.as_str().map(str::to_owned)
 }

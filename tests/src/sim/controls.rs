@@ -3,11 +3,14 @@
 
 use tidewatch_operators::planted::Bug;
 
+use super::log;
 use super::tally::Fault;
 
 /// A planted bug.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
+    /// In the client of the log.
+    Client(log::Bug),
     /// In operators or pipeline.
     Planted(Bug),
     /// An operator looks at the clock.
@@ -19,6 +22,9 @@ pub enum Control {
 impl Control {
     /// All of them.
     pub const ALL: &'static [Self] = &[
+        Self::Client(log::Bug::OffsetsOutside),
+        Self::Client(log::Bug::AbortUnclear),
+        Self::Client(log::Bug::NoFencing),
         Self::Planted(Bug::SnapshotEarly),
         Self::WallClock,
         Self::HashOrder,
@@ -33,6 +39,9 @@ impl Control {
     /// Name in reports.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Client(log::Bug::OffsetsOutside) => "offsets committed outside the transaction",
+            Self::Client(log::Bug::AbortUnclear) => "abort after an ambiguous commit",
+            Self::Client(log::Bug::NoFencing) => "no fencing on restart",
             Self::Planted(Bug::SnapshotEarly) => "snapshot current before its epoch committed",
             Self::Planted(Bug::SuppressionUncommitted) => "suppression armed by an uncommitted signal",
             Self::Planted(Bug::OneUpstream) => "slice closed by one upstream's watermark alone",
@@ -58,7 +67,15 @@ impl Control {
         match self {
             Self::WallClock => Fault::WallClock,
             Self::HashOrder => Fault::HashOrder,
-            Self::Planted(_) => Fault::None,
+            Self::Client(_) | Self::Planted(_) => Fault::None,
+        }
+    }
+
+    /// The client's mistake.
+    pub fn client(self) -> Option<log::Bug> {
+        match self {
+            Self::Client(bug) => Some(bug),
+            _ => None,
         }
     }
 }

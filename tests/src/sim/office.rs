@@ -16,7 +16,7 @@ use tidewatch_schemas::proto::flow;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use tidewatch_schemas::topic::tenant_key;
 
-use super::baton::Random;
+use super::baton::{MS, Random};
 use super::tally;
 use crate::scenario::{self, open_input};
 use crate::traffic::{Contact, EBPF, FLOW, NOON, ebpf_message, flow_record, noon};
@@ -79,12 +79,13 @@ pub fn arrivals(arrangement: Arrangement) -> Vec<Arrival> {
         let append = Append {
             topic: topic.to_owned(),
             partition: murmur2_partition(&key, partitions),
-            timestamp: Some(at),
+            timestamp: Some(EventTime(at.0 / MS * MS)),
             key: Some(key.into()),
             value: Some(value.into()),
             headers: Vec::new(),
         };
-        all.push(Arrival { at: at.plus(moved), append, rows });
+        // Kafka's times are milliseconds.
+        all.push(Arrival { at: EventTime((at.0 + moved) / MS * MS), append, rows });
     };
     for (contacts, key) in batches() {
         let records: Vec<flow::FlowRecord> = contacts.iter().map(flow_record).collect();

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::baton::{MS, Random};
+use super::broker::Part;
 use super::fate::{Step, Turn};
 use super::office::{BEGAN, LAST_S};
 
@@ -28,9 +29,9 @@ pub fn crash_points() -> impl Iterator<Item = (Step, bool)> {
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "times in ms; the rest is said at each variant")]
 pub enum What {
-    /// The host's process dies at a step, and comes back with so many workers a stage. With `first`, this is only to
-    /// bring the step of the next crash about.
+    /// The host's process dies at a step (`None` = the next), and comes back with so many workers a stage.
     Crash { step: Option<Step>, after: bool, back_ms: i64, workers: u32 },
     /// A request or its answer is lost or late at a step.
     Lose { step: Step, turn: Turn },
@@ -40,8 +41,8 @@ pub enum What {
     Stop { for_good: bool, back_ms: i64, workers: u32 },
     /// The host is there from now on (before, it was not).
     Join { workers: u32 },
-    /// Nobody reaches the brokers.
-    Brokers { for_ms: i64 },
+    /// A part of the cluster is away; `None` = all of it.
+    Brokers { part: Option<Part>, for_ms: i64 },
     /// The host reaches no broker.
     Cut { for_ms: i64 },
     /// Nobody reaches one partition of an input: number of the topic, partition.
@@ -164,7 +165,10 @@ fn other(random: &mut Random, points: &[(Step, bool)]) -> What {
             let (for_good, back_ms) = (random.chance(400), back(random));
             What::Stop { for_good, back_ms, workers: 1 + random.below(2) as u32 }
         }
-        5 => What::Brokers { for_ms: random.between(500, 25_000) },
+        5 => {
+            let part = if random.chance(400) { None } else { Some(*random.pick(&Part::ALL)) };
+            What::Brokers { part, for_ms: random.between(500, 25_000) }
+        }
         6 => What::Cut { for_ms: random.between(500, 40_000) },
         7 => What::Partition {
             topic: random.below(2) as usize,
@@ -181,6 +185,7 @@ fn other(random: &mut Random, points: &[(Step, bool)]) -> What {
 
 /// What the scheduler must do about an accident that has begun at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the accident")]
 pub enum Happened {
     /// The host's process died and comes back so.
     Crashed { host: u32, back_ms: i64, workers: u32 },
@@ -253,11 +258,6 @@ impl Accidents {
                         return (Turn::Go, Some(now_ns + for_ms * MS));
                     }
                 }
-                What::Brokers { for_ms } if !store => {
-                    if lasts(for_ms) && step.sends() {
-                        turn = if random.chance(100) { Turn::LoseReply } else { Turn::LoseRequest };
-                    }
-                }
                 What::Cut { for_ms } if !store => {
                     if here && lasts(for_ms) && step.sends() {
                         turn = if random.chance(100) { Turn::LoseReply } else { Turn::LoseRequest };
@@ -293,6 +293,18 @@ impl Accidents {
             }
         }
         None
+    }
+
+    /// Whether the host reaches no broker.
+    pub fn is_cut(&self, now_ns: i64, host: u32) -> bool {
+        !self.healed
+            && self.list.iter().any(|(accident, _)| match accident.what {
+                What::Cut { for_ms } if accident.host == host => {
+                    let since_ns = now_ns - moment(accident.at_ms);
+                    since_ns >= 0 && since_ns < for_ms * MS
+                }
+                _ => false,
+            })
     }
 
     /// How the object store is ill.

@@ -73,6 +73,11 @@ impl SimStore {
         Self(Arc::new(Inner { baton, objects: Mutex::default() }))
     }
 
+    /// Whether a whole object of that path is there: for checks.
+    pub fn holds(&self, path: &str) -> bool {
+        self.read(&Path::from(path), self.0.baton.now_ns()).is_ok()
+    }
+
     fn objects(&self) -> MutexGuard<'_, Objects> {
         self.0.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,6 +15,7 @@ use tidewatch::worker::Side;
 use tidewatch_operators::planted::{self, Bug};
 
 use super::baton::{Baton, Coroutine, End, History, MS, seconds};
+use super::broker::Part;
 use super::check::{Broken, Checker, Reference};
 use super::cluster::Cluster;
 use super::controls::Control;
@@ -76,6 +77,7 @@ enum Due {
     Successor { host: u32 },
     Stop { host: u32, for_good: bool, back_ms: i64, workers: u32 },
     Partition { topic: usize, partition: u32, away: bool },
+    Brokers { part: Option<Part>, away: bool },
 }
 
 struct Running {
@@ -133,16 +135,14 @@ impl World {
         let topology = office::topology(arrangement);
         let clock = SimClock::at(BEGAN.0);
         let baton = Baton::new(options.seed, clock.clone(), Accidents::new(&options.accidents));
-        let cluster = Cluster::new(&baton, &clock, options.control);
-        let eye = cluster.eye();
+        let cluster = Cluster::new(&baton, &clock, options.seed, options.control);
         for input in &topology.inputs {
-            eye.create_topic(&TopicSpec::new(input.topic.clone(), input.partitions.unwrap_or(1)))?;
+            cluster.create(TopicSpec::new(input.topic.clone(), input.partitions.unwrap_or(1)));
         }
-        for spec in topology.internal_topics() {
-            eye.create_topic(&spec)?;
-        }
-        let checker = Checker::new(eye, &topology, options.reference.clone())?;
-        let snapshots = SnapshotStore::over(Arc::new(SimStore::new(baton.clone())))?;
+        topology.internal_topics().into_iter().for_each(|spec| cluster.create(spec));
+        let store = SimStore::new(baton.clone());
+        let checker = Checker::new(cluster.broker().clone(), store.clone(), &topology, options.reference.clone());
+        let snapshots = SnapshotStore::over(Arc::new(store))?;
         let mut world = Self {
             topology,
             clock,
@@ -183,6 +183,10 @@ impl World {
                     self.at(at_ns, Due::Start { host, workers });
                 }
                 What::Stop { for_good, back_ms, workers } => self.at(at_ns, Due::Stop { host, for_good, back_ms, workers }),
+                What::Brokers { part, for_ms } => {
+                    self.at(at_ns, Due::Brokers { part, away: true });
+                    self.at(at_ns + for_ms * MS, Due::Brokers { part, away: false });
+                }
                 What::Partition { topic, partition, for_ms } => {
                     self.at(at_ns, Due::Partition { topic, partition, away: true });
                     self.at(at_ns + for_ms * MS, Due::Partition { topic, partition, away: false });
@@ -216,7 +220,7 @@ impl World {
             reference,
             history,
             signals: self.checker.signals,
-            rebalances: self.cluster.rebalances(),
+            rebalances: self.checker.rebalances,
             compared: self.checker.compared,
             took_ns: self.clock.now_ns() - BEGAN.0,
         }
@@ -275,7 +279,7 @@ impl World {
         if changes != self.changes {
             self.changes = changes;
             self.checker.look(&self.written)?;
-            self.cluster.check()?;
+            self.checker.snapshots()?;
         }
         if let Some(running) = self.running.get(&id) {
             for reported in running.process.reports() {
@@ -303,7 +307,6 @@ impl World {
         match happened {
             Happened::Crashed { host, back_ms, workers } => {
                 self.baton.kill(id);
-                self.cluster.died(id);
                 if self.running.get(&id).is_some_and(|r| !r.replaced) {
                     self.at(now + back_ms * MS, Due::Start { host, workers });
                 }
@@ -342,6 +345,7 @@ impl World {
                     }
                 }
             }
+            Due::Brokers { part, away } => self.cluster.away(part, away),
             Due::Partition { topic, partition, away } => {
                 if let Some(input) = self.topology.inputs.get(topic) {
                     self.cluster.partition_away(&input.topic, partition, away);
@@ -361,7 +365,7 @@ impl World {
         }
         let id = ProcessId(self.next_process);
         self.next_process += 1;
-        let log = self.cluster.log(id, host);
+        let log = self.cluster.log(id);
         let mut run = Run::new(self.topology.clone(), office::rules(), log, self.clock.clock());
         let fault = self.options.control.map_or(Fault::None, Control::fault);
         run.detectors = tally::detectors(fault);
@@ -401,7 +405,6 @@ impl World {
         }
         let (host, replaced, back) = (running.host, running.replaced, running.back);
         self.running.remove(&id);
-        self.cluster.died(id);
         let why = match &stopped {
             Some(Stopped::Exit(words)) => words.clone(),
             _ => "told to, or dead".to_owned(),
@@ -424,7 +427,8 @@ impl World {
         self.baton.say("healed: nothing goes wrong from here on".to_owned());
         self.baton.with_accidents(Accidents::heal);
         self.baton.wake_all();
-        self.cluster.heal();
+        let inputs: Vec<String> = self.topology.inputs.iter().map(|i| i.topic.clone()).collect();
+        self.cluster.heal(&inputs);
         for host in 0..HOSTS {
             self.at(self.clock.now_ns() + RESTART_NS, Due::Start { host, workers: 1 });
         }

@@ -108,7 +108,7 @@ impl Group {
             let quota = least + usize::from(i < more);
             let kept: BTreeSet<TopicPartition> =
                 self.members[instance].holding.iter().filter(|at| free.contains(at)).take(quota).cloned().collect();
-            kept.iter().for_each(|at| drop(free.remove(at)));
+            free.retain(|at| !kept.contains(at));
             targets.push(kept);
         }
         let mut free = free.into_iter();
@@ -159,14 +159,14 @@ impl Broker {
         self.numbers += 1;
         let (member, now) = (self.numbers, self.now_ns);
         let group = self.groups.entry(name.clone()).or_default();
-        let grows = topics.into_iter().fold(false, |grows, t| group.topics.insert(t) || grows);
+        let mut grows = topics.into_iter().fold(false, |grows, t| group.topics.insert(t) || grows);
         match group.members.get_mut(&instance) {
             Some(known) => {
                 known.member = member;
                 known.seen_ns = now;
-                // Its former self holds nothing any more.
+                // Its former self holds nothing any more; what it had still to give up is free.
+                grows |= known.holding != known.assigned;
                 known.holding.clone_from(&known.assigned);
-                known.joined = true;
             }
             None => {
                 let (assigned, holding) = (BTreeSet::new(), BTreeSet::new());
@@ -185,17 +185,23 @@ impl Broker {
         seat.map(Response::Seat).ok_or(Refusal::UnknownMember)
     }
 
-    /// A sign of life of a member: heartbeat, and the answer to a rebalance. Its seat as the group sees it now.
-    pub fn touch(&mut self, now_ns: i64, name: &str, instance: &str, member: u64) -> Option<Seat> {
+    /// A sign of life of a member: heartbeat, and the answer to a rebalance. Its seat as the group sees it now; `None` =
+    /// nobody answers.
+    pub fn touch(&mut self, now_ns: i64, name: &str, seat: &Seat) -> Option<Result<Seat, Refusal>> {
         self.advance(now_ns);
-        if self.is_away(Part::Groups) {
-            return None;
+        (!self.is_away(Part::Groups)).then(|| self.beat(name, seat))
+    }
+
+    fn beat(&mut self, name: &str, seat: &Seat) -> Result<Seat, Refusal> {
+        let now = self.now_ns;
+        let member = self.group(name)?.members.get_mut(&seat.instance).ok_or(Refusal::UnknownMember)?;
+        if member.member != seat.member {
+            return Err(Refusal::FencedInstance);
         }
-        let known = self.groups.get_mut(name)?.members.get_mut(instance).filter(|m| m.member == member)?;
-        known.seen_ns = now_ns;
-        known.joined = true;
+        member.seen_ns = now;
+        member.joined = true;
         self.complete(name);
-        self.groups.get(name)?.seat(instance)
+        self.group(name)?.seat(&seat.instance).ok_or(Refusal::UnknownMember)
     }
 
     /// Tells a member what it is assigned; `owned` is what it holds. Having given something up starts the next rebalance.
@@ -297,6 +303,7 @@ impl Broker {
     fn move_to(&mut self, name: &str, at: TopicPartition, committed: Committed, by: Option<String>) {
         let at_ns = self.now_ns;
         let Some(group) = self.groups.get_mut(name) else { return };
+        self.changes += 1;
         let after = committed.offset;
         let before = group.committed.insert(at.clone(), committed).map(|c| c.offset);
         self.moved.push(Moved { at_ns, group: name.to_owned(), partition: at, before, after, by });
