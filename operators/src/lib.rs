@@ -18,6 +18,8 @@ pub mod fuzz;
 pub mod key;
 pub mod lateral;
 pub mod operator;
+#[doc(hidden)]
+pub mod planted;
 pub mod rule;
 pub mod runtime;
 pub mod states;
