@@ -347,11 +347,13 @@ impl Run {
         let (source, roster) = (self.source.clone(), shared.roster.clone());
         Ok(Box::new(move |at| {
             // Asked again for every task: a partition that was added since the start must stand on the roster that its own
-            // task tells.
+            // task tells. Asked without the lock: an answer may take long.
+            let now = |i: &InputConfig| source.partitions(&i.topic).unwrap_or(0);
+            let now: BTreeMap<&str, u32> = all.iter().map(|i| (i.topic.as_str(), now(i))).collect();
             let mut known = roster.lock().unwrap_or_else(PoisonError::into_inner);
             let mut inputs = known.inputs.clone();
             for input in &mut inputs {
-                let now = source.partitions(&input.topic).unwrap_or(input.partitions);
+                let now = now.get(input.topic.as_str()).copied().unwrap_or(0);
                 let own = if input.topic == at.topic { at.partition + 1 } else { 0 };
                 input.partitions = input.partitions.max(now).max(own);
             }

@@ -52,6 +52,29 @@ pub struct State {
     pub replay_offset: Option<i64>,
 }
 
+/// What a task's state came to: two tasks of one log that have closed as much have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// Slices are closed up to here.
+    pub closed: EventTime,
+    /// BLAKE3 over all state groups, in their order.
+    pub state: [u8; 32],
+}
+
+impl Digest {
+    /// Over (operator, key group) and bytes, in order.
+    pub fn over(closed: EventTime, groups: impl IntoIterator<Item = ((String, u16), Vec<u8>)>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for ((operator, group), bytes) in groups {
+            for field in [operator.as_bytes(), &group.to_le_bytes(), &bytes] {
+                hasher.update(&(field.len() as u64).to_le_bytes());
+                hasher.update(field);
+            }
+        }
+        Self { closed, state: *hasher.finalize().as_bytes() }
+    }
+}
+
 /// What the pace-maker and the people need to know of a task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
@@ -190,4 +213,9 @@ pub trait Task: Send {
 
     /// How far it is.
     fn progress(&self) -> Progress;
+
+    /// Digest of what closed slices left behind; `None` = nothing is kept. Walks over all state: for checks alone.
+    fn digest(&self) -> Option<Digest> {
+        None
+    }
 }

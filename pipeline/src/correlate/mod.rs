@@ -19,7 +19,7 @@ use crate::detect::SLICE_END;
 use crate::epoch::Outputs;
 use crate::log::partitioner::murmur2_partition;
 use crate::log::{Append, Record, TopicPartition};
-use crate::task::{JudgedFigures, Progress, State, Task, TaskError};
+use crate::task::{Digest, JudgedFigures, Progress, State, Task, TaskError};
 
 /// Name of the state group in snapshots.
 const PART: &str = "correlate";
@@ -284,5 +284,10 @@ impl Task for CorrelateTask {
                 && self.marks.values().all(|m| m.ended),
             ..Progress::default()
         }
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        let groups = self.correlation.groups(false).into_iter();
+        Some(Digest::over(self.closed_shared, groups.map(|g| ((PART.to_owned(), g), self.correlation.pack(g)))))
     }
 }

@@ -23,7 +23,7 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Outputs;
 use crate::log::{Append, Record, TopicPartition};
-use crate::task::{Progress, RuleFigures, State, Task, TaskError};
+use crate::task::{Digest, Progress, RuleFigures, State, Task, TaskError};
 use crate::time::closing::{Closing, Scope};
 use crate::time::{floor, slice_index, slice_start};
 use crate::versions;
@@ -185,6 +185,14 @@ impl DetectTask {
 
     fn mark(&mut self, mark: &Mark, out: &mut Outputs) -> Result<(), TaskError> {
         self.closing.mark(mark);
+        // Inputs get their places from the roster, which stands before the first row, not from who came first: equal
+        // states are then equal bytes, whatever way the rows took.
+        let inputs: usize = mark.roster.inputs.iter().map(|i| i.partitions as usize).sum();
+        if inputs > self.detection.inputs().len() {
+            for (input, _) in mark.roster.partitions() {
+                self.detection.input(&input.topic, input.partition);
+            }
+        }
         for scope in self.closing.scopes() {
             self.close(&scope, out)?;
         }
@@ -370,6 +378,15 @@ impl Task for DetectTask {
             active: false,
             done: self.closing.all_ended(),
         }
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        let closed = self.closed.values().copied().min().unwrap_or(EventTime::MIN);
+        let groups = self.detection.parts(false).into_iter().map(|part| {
+            let bytes = self.detection.pack(&part);
+            (part, bytes)
+        });
+        Some(Digest::over(closed, groups))
     }
 }
 

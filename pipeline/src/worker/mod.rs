@@ -24,12 +24,12 @@ use std::time::Duration;
 use tidewatch_schemas::control::{Mark, Roster};
 use tidewatch_schemas::time::EventTime;
 
-use crate::epoch::Ledger;
+use crate::epoch::{Ledger, OutputHash};
 use crate::log::{Append, CommitError, Committed, Log, Membership, PollLimit, Reader, TopicPartition, Writer};
 use crate::metrics::Metrics;
 use crate::snapshot::SnapshotStore;
 use crate::status::{Board, TaskPhase};
-use crate::task::Task;
+use crate::task::{Digest, Task};
 
 pub use absent::Absent;
 pub use error::WorkerError;
@@ -380,6 +380,11 @@ impl Worker {
         }
         self.start_missing()?;
         Ok(true)
+    }
+
+    /// What the tasks' states and outputs came to so far; for checks.
+    pub fn digests(&self) -> Vec<(TopicPartition, Digest, OutputHash)> {
+        self.slots.iter().filter_map(|(at, s)| Some((at.clone(), s.digest()?, s.out.hash()))).collect()
     }
 
     fn pace(&mut self) -> Result<(), WorkerError> {

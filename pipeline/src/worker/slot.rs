@@ -1,5 +1,6 @@
 //! A task in its place: its reader, its outputs, its phase on the way from a restart to live, its snapshots.
 
+use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
 
 use super::keep::Keep;
@@ -11,7 +12,7 @@ use super::{Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
 use crate::status::{Cause, RestoreStep, RestoreTimes, TaskPhase, TaskStatus, about};
-use crate::task::{Progress, Task};
+use crate::task::{Digest, Progress, Task};
 use crate::time::input::Peers;
 
 /// Where a partition is read from and to.
@@ -286,6 +287,11 @@ impl Slot {
         self.work.as_ref().map(|w| w.task.progress()).unwrap_or_default()
     }
 
+    /// What the task's state came to; for checks.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.work.as_ref().and_then(|w| w.task.digest())
+    }
+
     /// Moves on to the next phase when the next offset to be processed is `next`.
     fn advance(&mut self, config: &WorkerConfig, next: i64) -> Result<(), WorkerError> {
         if let Phase::Refill { position } = self.phase
@@ -336,7 +342,7 @@ impl Slot {
                     tracing::warn!(stage = config.stage, task = %self.at, %error, "cannot be read: waiting");
                     config.board.raise(Cause::Unreachable, &about(config.stage, &self.at), error.to_string(), now);
                 }
-                work.task.quiet(now, false, Peers::default());
+                work.task.quiet(now, planted::is(Bug::SilenceUnreachable), Peers::default());
                 return Ok(false);
             }
             Err(LogError::OutOfRange { wanted, start, end, .. }) => {

@@ -29,9 +29,12 @@ mod admin;
 mod client;
 pub mod config;
 mod deliveries;
+mod doubt;
+pub mod inspect;
 mod membership;
 mod producer;
 mod reader;
+pub mod rights;
 mod tools;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};
@@ -42,6 +45,8 @@ const TOPICS_KNOWN_MAX: usize = 4096;
 const RANGE_CHECKS: u32 = 3;
 /// Longest wait for an end that is only shown.
 const HIGH_WATERMARK_WAIT: Duration = Duration::from_secs(2);
+/// Pause before a broker is asked again for a topic that was just made.
+const NEWS_PAUSE: Duration = Duration::from_millis(50);
 
 /// Kafka as a log.
 #[derive(Clone)]
@@ -170,6 +175,8 @@ struct Known {
     partitions: Option<u32>,
     /// Largest record, bytes.
     record_bytes_max: Option<usize>,
+    /// When it was made or found to be right: for a while some brokers may not have heard of it yet.
+    accepted: Option<Instant>,
 }
 
 impl Shared {
@@ -193,6 +200,23 @@ impl Shared {
 
     /// Partition count, asked of the cluster and remembered.
     fn partitions(&self, topic: &str) -> Result<u32, LogError> {
+        self.despite_news(topic, || self.count_partitions(topic))
+    }
+
+    /// Asks again while a topic that was just made is unknown to the broker that happens to answer.
+    fn despite_news<T>(&self, topic: &str, ask: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+        loop {
+            let result = ask();
+            let is_unknown = matches!(result, Err(LogError::UnknownTopic { .. } | LogError::UnknownPartition { .. }));
+            let is_new = || self.known(topic).accepted.is_some_and(|at| at.elapsed() < self.config.times.reach);
+            if !is_unknown || !is_new() {
+                return result;
+            }
+            std::thread::sleep(NEWS_PAUSE);
+        }
+    }
+
+    fn count_partitions(&self, topic: &str) -> Result<u32, LogError> {
         let metadata = self.ask("ask for topic", About::Topic(topic), |t| self.tools.fetch_metadata(Some(topic), t))?;
         let found = metadata.topics().iter().find(|t| t.name() == topic);
         let Some(found) = found else { return Err(LogError::UnknownTopic { topic: topic.to_owned() }) };
@@ -234,8 +258,10 @@ impl Shared {
     /// broker answers with the last stable offset, not with the high watermark.
     fn offsets(&self, at: &TopicPartition) -> Result<OffsetRange, LogError> {
         self.check_partition(at)?;
-        let (start, end) = self
-            .ask("ask for offsets", About::Partition(at), |t| self.tools.fetch_watermarks(&at.topic, at.partition as i32, t))?;
+        let ask = || {
+            self.ask("ask for offsets", About::Partition(at), |t| self.tools.fetch_watermarks(&at.topic, at.partition as i32, t))
+        };
+        let (start, end) = self.despite_news(&at.topic, ask)?;
         Ok(OffsetRange { start, end })
     }
 

@@ -110,7 +110,7 @@ impl Client for KafkaClient {
 
     fn serve(&mut self, wait: Duration) {
         match &self.producer {
-            Some(producer) => drop(producer.poll(wait)),
+            Some(producer) => producer.poll(wait),
             None => std::thread::sleep(wait),
         }
     }
@@ -327,4 +327,24 @@ fn size_of(append: &Append) -> usize {
     append.key.as_ref().map_or(0, bytes::Bytes::len)
         + append.value.as_ref().map_or(0, bytes::Bytes::len)
         + append.headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_their_class() {
+        let of = |error: &KafkaError, fatal: Option<Code>| kind_of(error, fatal.or_else(|| code_of(error)), fatal.is_some());
+        let timed_out = KafkaError::Flush(Code::OperationTimedOut);
+        assert_eq!(of(&timed_out, None), Kind::Unstored, "rdkafka's own flush: the end was never asked for");
+        assert_eq!(of(&KafkaError::Flush(Code::MessageSizeTooLarge), None), Kind::Unstorable);
+        assert_eq!(of(&KafkaError::MessageProduction(Code::QueueFull), None), Kind::QueueFull);
+        assert_eq!(of(&KafkaError::MessageProduction(Code::UnknownPartition), None), Kind::MustAbort);
+        // A fatal error of the producer stands behind whatever a call returned.
+        assert_eq!(of(&timed_out, Some(Code::Fenced)), Kind::Fenced);
+        assert_eq!(of(&timed_out, Some(Code::InvalidProducerEpoch)), Kind::Fenced);
+        assert_eq!(of(&timed_out, Some(Code::FencedInstanceId)), Kind::Expelled);
+        assert_eq!(of(&timed_out, Some(Code::InvalidTransactionalState)), Kind::Fatal);
+    }
 }
