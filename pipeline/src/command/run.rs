@@ -137,6 +137,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let (reporter, serving) = serving::start(&run, &shared, &stages, args.http, &flags)?;
     let delivery = deliver(&run, &stages)?;
     reporter.delivers(delivery.as_ref().map(DeliverHandle::watch).unwrap_or_default());
+    run.expect_workers(&stages, &shared);
     shared.board.set_state(ProcessState::Running);
     tracing::info!(stages = ?stages, ordinal = args.ordinal, "running");
     let result = work(&run, &stages, &shared, &stop, args.for_good, &delivery);
