@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
     after_help = "Examples:\n  tidewatch run topologies/quickstart.yaml\n  tidewatch run topologies/kafka.yaml --stage detect --ordinal 1\n\n\
                         SIGTERM or Ctrl-C ends the running epoch and stops; what is committed is never done again.\n\n\
                         What is not there at the start (brokers, topics, rights) is said, with exit code 2, unless --wait is given. \
-                        What goes away later is waited for: see docs/operations.md."
+                        What goes away later is waited for: see docs/kafka.md."
 )]
 pub struct Args {
     /// The topology file
