@@ -68,6 +68,7 @@ impl Shared {
                 return Err(translate("create", about, &error, &self.config, &self.quiet.words));
             }
         }
+        self.remember(&spec.name, |known| known.accepted = Some(Instant::now()));
         let got = self.wait_for_leaders(&spec.name)?;
         self.accept(spec, got)
     }
@@ -115,7 +116,10 @@ impl Shared {
         if got != spec.partitions {
             return Err(LogError::Partitions { topic: spec.name.clone(), expected: spec.partitions, got });
         }
-        self.remember(&spec.name, |known| known.record_bytes_max = Some(spec.record_bytes_max));
+        self.remember(&spec.name, |known| {
+            known.record_bytes_max = Some(spec.record_bytes_max);
+            known.accepted = Some(Instant::now());
+        });
         Ok(())
     }
 

@@ -256,6 +256,7 @@ impl KafkaConfig {
     pub(super) fn consumer(&self, group: &str) -> Result<ClientConfig, LogError> {
         let mut c = self.client()?;
         c.set("group.id", group);
+        // Invariant: offsets are committed in transactions only.
         c.set("enable.auto.commit", "false");
         c.set("enable.auto.offset.store", "false");
         c.set("isolation.level", "read_committed");
@@ -302,7 +303,7 @@ impl KafkaConfig {
         let mut c = self.client()?;
         c.set("transactional.id", id);
         c.set("transaction.timeout.ms", self.times.transaction.as_millis().to_string());
-        // An epoch is handed over at once; waiting for company only delays its last batch.
+        // Invariant: an epoch is handed over at once; waiting for company only delays its last batch.
         c.set("linger.ms", "2");
         // The broker answers "not yet" while it still writes the markers of the epoch before.
         c.set("retry.backoff.ms", "20");

@@ -4,7 +4,7 @@
 //! finite; group metadata is asked for anew with every call; a fatal error of the producer stands behind whatever error a
 //! call returned.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -84,6 +84,17 @@ fn kind_of(error: &KafkaError, code: Option<Code>, fatal: bool) -> Kind {
 }
 
 impl Client for KafkaClient {
+    fn settled(&self, result: &Result<(), CommitError>) {
+        let mut settled = self.shared.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = match result {
+            Ok(()) => &mut settled.committed,
+            Err(CommitError::Aborted { .. }) => &mut settled.aborted,
+            Err(CommitError::Fenced { .. }) => &mut settled.fenced,
+            Err(_) => &mut settled.open,
+        };
+        *count += 1;
+    }
+
     fn id(&self) -> &str {
         &self.id
     }
@@ -99,7 +110,7 @@ impl Client for KafkaClient {
 
     fn serve(&mut self, wait: Duration) {
         match &self.producer {
-            Some(producer) => drop(producer.poll(wait)),
+            Some(producer) => producer.poll(wait),
             None => std::thread::sleep(wait),
         }
     }
@@ -316,4 +327,24 @@ fn size_of(append: &Append) -> usize {
     append.key.as_ref().map_or(0, bytes::Bytes::len)
         + append.value.as_ref().map_or(0, bytes::Bytes::len)
         + append.headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_their_class() {
+        let of = |error: &KafkaError, fatal: Option<Code>| kind_of(error, fatal.or_else(|| code_of(error)), fatal.is_some());
+        let timed_out = KafkaError::Flush(Code::OperationTimedOut);
+        assert_eq!(of(&timed_out, None), Kind::Unstored, "rdkafka's own flush: the end was never asked for");
+        assert_eq!(of(&KafkaError::Flush(Code::MessageSizeTooLarge), None), Kind::Unstorable);
+        assert_eq!(of(&KafkaError::MessageProduction(Code::QueueFull), None), Kind::QueueFull);
+        assert_eq!(of(&KafkaError::MessageProduction(Code::UnknownPartition), None), Kind::MustAbort);
+        // A fatal error of the producer stands behind whatever a call returned.
+        assert_eq!(of(&timed_out, Some(Code::Fenced)), Kind::Fenced);
+        assert_eq!(of(&timed_out, Some(Code::InvalidProducerEpoch)), Kind::Fenced);
+        assert_eq!(of(&timed_out, Some(Code::FencedInstanceId)), Kind::Expelled);
+        assert_eq!(of(&timed_out, Some(Code::InvalidTransactionalState)), Kind::Fatal);
+    }
 }

@@ -230,7 +230,10 @@ impl Drop for KafkaReader {
     }
 }
 
-/// A record with bytes of its own: a client message would keep its whole fetch answer alive. One allocation holds key,
+/// A record with bytes of its own.
+///
+/// Invariant: nothing of a fetch buffer is kept: a client message would keep its whole fetch answer alive. One allocation
+/// holds key,
 /// value and header values.
 fn record_of(message: &BorrowedMessage<'_>) -> Record {
     let headers = headers_of(message);

@@ -159,7 +159,9 @@ impl Broker {
         self.numbers += 1;
         let (member, now) = (self.numbers, self.now_ns);
         let group = self.groups.entry(name.clone()).or_default();
-        let mut grows = topics.into_iter().fold(false, |grows, t| group.topics.insert(t) || grows);
+        let known_topics = group.topics.len();
+        group.topics.extend(topics);
+        let mut grows = group.topics.len() > known_topics;
         match group.members.get_mut(&instance) {
             Some(known) => {
                 known.member = member;
@@ -303,6 +305,7 @@ impl Broker {
     fn move_to(&mut self, name: &str, at: TopicPartition, committed: Committed, by: Option<String>) {
         let at_ns = self.now_ns;
         let Some(group) = self.groups.get_mut(name) else { return };
+        self.changes += 1;
         let after = committed.offset;
         let before = group.committed.insert(at.clone(), committed).map(|c| c.offset);
         self.moved.push(Moved { at_ns, group: name.to_owned(), partition: at, before, after, by });
