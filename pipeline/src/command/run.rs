@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
                         SIGTERM, Ctrl-C or `tidewatch drain` ends the running epoch, takes a last snapshot and stops, within\n\
                         `drain_within` of the topology; what is committed is never done again.\n\n\
                         What is not there at the start (brokers, topics, rights) is said, with exit code 2, unless --wait is given. \
-                        What goes away later is waited for: see docs/operations.md."
+                        What goes away later is waited for: see docs/kafka.md."
 )]
 pub struct Args {
     /// The topology file
