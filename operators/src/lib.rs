@@ -21,3 +21,5 @@ pub mod operator;
 pub mod rule;
 pub mod runtime;
 pub mod states;
+mod raw;
+mod table;
