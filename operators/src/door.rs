@@ -214,7 +214,7 @@ fn meet_peer(
     };
     if admit(state, hash, budget, stats) {
         match peer.address {
-            Some(address) => contacts.push(&key.tenant, &key.host, address.to_string(), at),
+            Some(address) => contacts.push_display(&key.tenant, &key.host, &address, at),
             None => contacts.push(&key.tenant, &key.host, peer.name.unwrap_or(""), at),
         }
     }

@@ -6,6 +6,8 @@
 //! that of the pushes, removal keeps it, and the bytes counted are a function of the number of records alone, so that a
 //! table read back from a snapshot weighs what the written one did.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// A record that can be found again.
 pub(crate) trait Record {
     /// Equal keys, equal hashes. Fixed within a process; never written.
@@ -30,6 +32,18 @@ pub(crate) struct Table<R> {
     records: Vec<R>,
     /// A power of two of entries, at most three quarters of them taken; none while records are few.
     index: Vec<u32>,
+}
+
+impl<R: Serialize> Serialize for Table<R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.records.serialize(serializer)
+    }
+}
+
+impl<'de, R: Record + Deserialize<'de>> Deserialize<'de> for Table<R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::of)
+    }
 }
 
 impl<R> Default for Table<R> {
