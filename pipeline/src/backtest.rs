@@ -143,7 +143,7 @@ pub fn run(config: &BacktestConfig, clock: Clock, mut progress: impl FnMut(Done)
     // A stable sort: inside one tenant the published order stays.
     found.sort_by(|a, b| (a.1.detected_at, &a.1.tenant).cmp(&(b.1.detected_at, &b.1.tenant)));
     let ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let board = shared.board.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let board = shared.board.progress();
     Ok(Outcome { signals: found, ledger, board })
 }
 

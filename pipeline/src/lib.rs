@@ -9,12 +9,15 @@ pub mod detect;
 pub mod epoch;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod http;
 pub mod input;
 pub mod log;
+pub mod metrics;
 pub mod normalize;
 pub mod rules;
 pub mod run;
 pub mod snapshot;
+pub mod status;
 pub mod task;
 pub mod time;
 pub mod topology;

@@ -3,6 +3,9 @@
 //!
 //! Both ways run the same workers over the same log door; what differs is who calls [`Worker::step`].
 
+mod drive;
+pub mod fault;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,24 +22,19 @@ use crate::correlate::{CorrelateConfig, CorrelateTask};
 use crate::detect::slices::SliceLimits;
 use crate::detect::{DetectConfig, DetectTask};
 use crate::epoch::Ledger;
-use crate::log::{CommitError, Log, LogError, Member, PollLimit, TopicPartition, TopicSpec};
+use crate::log::{Log, LogError, Member, PollLimit, TopicPartition, TopicSpec};
+use crate::metrics::Metrics;
 use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
-use crate::snapshot::SnapshotStore;
-use crate::task::Progress;
+use crate::snapshot::{OUTPUT_VERSION, SnapshotStore};
+use crate::status::Board;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
-use crate::worker::{Absent, Bound, Clock, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError};
+use crate::worker::{Absent, Bound, Clock, Known, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError};
 
 /// Marks read back from the control topic at a start, at most: enough to know where everybody is.
 const CONTROL_TAIL: i64 = 10_000;
-
-/// An idle worker looks again after so long.
-const IDLE_WAIT: Duration = Duration::from_millis(20);
-
-/// A worker that could not reach the log starts again after so long.
-const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What can stop a run.
 #[derive(Debug, thiserror::Error)]
@@ -63,25 +61,19 @@ pub enum RunError {
     },
 }
 
-impl RunError {
-    /// The log did not answer: worth trying again.
-    fn is_unreachable(&self) -> bool {
-        let log = match self {
-            Self::Log(log) | Self::Worker { source: WorkerError::Log(log), .. } => log,
-            Self::Worker { source: WorkerError::Commit(CommitError::Log(log)), .. } => log,
-            _ => return false,
-        };
-        matches!(log, LogError::Unreachable { .. })
-    }
-}
-
 /// What the workers of one run share, for people and for each other.
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// Progress by `stage:topic/partition`.
-    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// How every task is.
+    pub board: Arc<Board>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Workers that stop leave their groups for good.
+    pub for_good: Arc<AtomicBool>,
+    /// Offsets that this process saw committed.
+    known: Arc<Known>,
     /// Per stage: it has finished.
     done: [Arc<AtomicBool>; 3],
     pace: Arc<Pace>,
@@ -117,6 +109,14 @@ pub struct Run {
     pub trim: bool,
     /// Number of this process among its peers: part of its writers' ids.
     pub ordinal: u32,
+    /// Version of this binary's outputs; another one only in tests.
+    pub output_version: u32,
+    /// Goes on from outputs of another version without comparing them, knowingly.
+    pub accept_new_outputs: bool,
+    /// A task that cannot go on stops alone and the others go on; otherwise the run stops.
+    pub alone: bool,
+    /// Waits at its start, too, for what is missing or refused, instead of saying so and ending.
+    pub patient: bool,
     /// Detectors that rules may name; all of them, but for tests that bring their own.
     pub detectors: &'static [&'static Detector],
 }
@@ -144,6 +144,10 @@ impl Run {
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
+            output_version: OUTPUT_VERSION,
+            accept_new_outputs: false,
+            alone: false,
+            patient: false,
             detectors: tidewatch_operators::detectors::ALL,
         }
     }
@@ -175,6 +179,9 @@ impl Run {
         Shared {
             ledger: Arc::default(),
             board: Arc::default(),
+            metrics: Arc::default(),
+            for_good: Arc::default(),
+            known: Arc::default(),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
             pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64, self.lanes())),
             absent: Arc::new(Absent::new(self.topology.time.hold_at_most.map(|d| d.as_nanos() as i64))),
@@ -202,6 +209,11 @@ impl Run {
             Stage::Detect => 1,
             _ => 2,
         };
+        // Before anything is read: a topic that is gone is named, instead of a time-out at the first commit.
+        let outputs = self.outputs(stage);
+        for topic in &outputs {
+            self.log.partitions(topic)?;
+        }
         let membership = self.log.join(&group, &topics, &member)?;
         Worker::new(WorkerConfig {
             stage: stage.name(),
@@ -222,7 +234,14 @@ impl Run {
             control,
             upstream_done: shared.done[place].clone(),
             ledger: shared.ledger.clone(),
+            index,
             board: shared.board.clone(),
+            metrics: shared.metrics.clone(),
+            output_version: self.output_version,
+            accept_new_outputs: self.accept_new_outputs,
+            alone: self.alone,
+            known: shared.known.clone(),
+            outputs,
             eager: !self.bounds.is_empty(),
             trim: self.trim && !normalize,
         })
@@ -253,6 +272,16 @@ impl Run {
             topics.push(self.topology.names.replayed());
         }
         topics
+    }
+
+    /// Topics that a stage writes.
+    fn outputs(&self, stage: Stage) -> Vec<String> {
+        let names = &self.topology.names;
+        match stage {
+            Stage::Normalize => vec![names.obs(), names.control(), names.rejected(), names.late()],
+            Stage::Detect => vec![names.findings(), names.late()],
+            _ => vec![names.signals()],
+        }
     }
 
     fn control_tail(&self) -> Result<Box<dyn crate::log::Reader>, RunError> {
@@ -318,11 +347,13 @@ impl Run {
         let (source, roster) = (self.source.clone(), shared.roster.clone());
         Ok(Box::new(move |at| {
             // Asked again for every task: a partition that was added since the start must stand on the roster that its own
-            // task tells.
+            // task tells. Asked without the lock: an answer may take long.
+            let now = |i: &InputConfig| source.partitions(&i.topic).unwrap_or(0);
+            let now: BTreeMap<&str, u32> = all.iter().map(|i| (i.topic.as_str(), now(i))).collect();
             let mut known = roster.lock().unwrap_or_else(PoisonError::into_inner);
             let mut inputs = known.inputs.clone();
             for input in &mut inputs {
-                let now = source.partitions(&input.topic).unwrap_or(input.partitions);
+                let now = now.get(input.topic.as_str()).copied().unwrap_or(0);
                 let own = if input.topic == at.topic { at.partition + 1 } else { 0 };
                 input.partitions = input.partitions.max(now).max(own);
             }
@@ -399,88 +430,6 @@ impl Run {
             after()?;
             if all_done {
                 return Ok(());
-            }
-        }
-    }
-
-    /// Runs stages on threads until `stop`, or until bounded inputs have ended. Each stage's workers leave their group for
-    /// good when `for_good`.
-    pub fn threaded(&self, stages: &[Stage], shared: &Shared, stop: &AtomicBool, for_good: bool) -> Result<(), RunError> {
-        let left: [Mutex<u32>; 3] = std::array::from_fn(|_| Mutex::new(0));
-        let mut jobs = Vec::new();
-        for (place, stage) in [Stage::Normalize, Stage::Detect, Stage::Correlate].into_iter().enumerate() {
-            if !stages.contains(&stage) {
-                continue;
-            }
-            let of = self.threads(stage);
-            *left[place].lock().unwrap_or_else(PoisonError::into_inner) = of;
-            for index in 0..of {
-                jobs.push((place, stage, index, of));
-            }
-        }
-        let left = &left;
-        std::thread::scope(|scope| {
-            let running: Vec<_> = jobs
-                .into_iter()
-                .map(|(place, stage, index, of)| {
-                    let job = move || -> Result<(), RunError> {
-                        // Whoever fails, fails for all: the others stop at their next step.
-                        let result = self.drive(stage, index, of, shared, stop, for_good);
-                        if result.is_err() {
-                            stop.store(true, Ordering::Release);
-                        }
-                        let mut left = left[place].lock().unwrap_or_else(PoisonError::into_inner);
-                        *left -= 1;
-                        if *left == 0 && place < 2 {
-                            shared.done[place + 1].store(true, Ordering::Release);
-                        }
-                        result
-                    };
-                    let thread = std::thread::Builder::new().name(format!("{}-{index}", stage.name()));
-                    (stage, thread.spawn_scoped(scope, job))
-                })
-                .collect();
-            let mut outcome = Ok(());
-            for (stage, thread) in running {
-                let joined = match thread {
-                    Ok(thread) => thread.join().unwrap_or(Err(RunError::Panic { stage: stage.name() })),
-                    Err(_) => Err(RunError::Panic { stage: stage.name() }),
-                };
-                if outcome.is_ok() {
-                    outcome = joined;
-                }
-            }
-            outcome
-        })
-    }
-
-    fn drive(
-        &self,
-        stage: Stage,
-        index: u32,
-        of: u32,
-        shared: &Shared,
-        stop: &AtomicBool,
-        for_good: bool,
-    ) -> Result<(), RunError> {
-        let at = |source| RunError::Worker { stage: stage.name(), source };
-        loop {
-            let result = self.worker(stage, index, of, shared).and_then(|mut worker| {
-                while !stop.load(Ordering::Acquire) {
-                    if worker.step(IDLE_WAIT).map_err(at)? == Step::Done {
-                        break;
-                    }
-                }
-                worker.stop(for_good).map_err(at)
-            });
-            match result {
-                // What cannot be reached comes back or not; either way nothing that is committed is lost. The tasks start
-                // again from there.
-                Err(error) if error.is_unreachable() && !stop.load(Ordering::Acquire) => {
-                    tracing::warn!(stage = stage.name(), %error, "trying again");
-                    std::thread::sleep(UNREACHABLE_PAUSE);
-                }
-                result => return result,
             }
         }
     }

@@ -1,24 +1,46 @@
-//! Snapshots: a task's state at a slice boundary, in an object store, incremental. One object a snapshot; its head names
-//! for every state group the object that holds it, so that a group unchanged since an earlier snapshot is not written
-//! again. A snapshot becomes current when its id commits in the offsets' metadata of a later epoch; what no current
-//! snapshot refers to is removed after that.
+//! Snapshots: a task's state at some offset, in an object store, incremental. One object a snapshot; its head names for
+//! every state group the object that holds it, so that a group unchanged since an earlier snapshot is not written again. A
+//! snapshot becomes current when its id commits in the offsets' metadata of a later epoch; what no current snapshot refers
+//! to is removed after that.
+//!
+//! What always holds: an object is there whole or not at all (a torn one is seen by its digests and counts as none); nothing
+//! is removed that a current snapshot, or one that can still become current, refers to ([`id`]).
+
+mod form;
+pub(crate) mod id;
+mod load;
+mod stamp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload, RetryConfig, WriteMultipart};
 use serde::{Deserialize, Serialize};
 
 use crate::epoch::OutputHash;
 use crate::task::State;
 
-/// Layout of a snapshot object; a binary reads its own alone.
-const LAYOUT: u32 = 1;
+pub(crate) use form::{fuzz, fuzz_seeds};
+pub use load::{LoadProgress, LoadTimes};
+pub use stamp::{LAYOUT, OUTPUT_VERSION, Stamp};
 
 /// Objects one snapshot may refer to; beyond it the next one is written whole.
 pub const CHAIN_MAX: usize = 16;
+
+/// A remote object of more bytes is sent in pieces of so many, a few at a time.
+const PIECE_BYTES: usize = 8 << 20;
+
+/// Pieces of one object on their way at a time.
+const PIECES_MAX: usize = 4;
+
+/// A request that fails is repeated for so long before whoever asked hears of it; they repeat with pauses of their own.
+const RETRY_S_MAX: u64 = 15;
+
+/// Characters kept of a store's words, which may be a whole page.
+const WORDS_MAX: usize = 300;
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -31,13 +53,35 @@ pub enum SnapshotError {
         /// What is wrong.
         reason: String,
     },
+    /// The object is not there.
+    #[error("snapshot {name} is not in the store")]
+    Missing {
+        /// Object.
+        name: String,
+    },
+    /// The store refuses these credentials.
+    #[error("snapshot {name}: the object store refuses access: {reason}")]
+    Denied {
+        /// Object.
+        name: String,
+        /// Store's words.
+        reason: String,
+    },
+    /// No space is left.
+    #[error("snapshot {name}: no space is left: {reason}")]
+    Full {
+        /// Object.
+        name: String,
+        /// System's words.
+        reason: String,
+    },
     /// The store failed.
-    #[error("snapshot {name}: {source}")]
+    #[error("snapshot {name}: the object store fails: {reason}")]
     Store {
         /// Object.
         name: String,
         /// Store's words.
-        source: object_store::Error,
+        reason: String,
     },
     /// Not what was written.
     #[error("snapshot {name} is damaged: {reason}")]
@@ -47,6 +91,51 @@ pub enum SnapshotError {
         /// What is wrong.
         reason: String,
     },
+    /// Of another layout.
+    #[error("snapshot {name} was written by tidewatch {} in layout {}; this one reads layout {LAYOUT}", stamp.program, stamp.layout)]
+    Foreign {
+        /// Object.
+        name: String,
+        /// Who wrote it.
+        stamp: Stamp,
+    },
+}
+
+impl SnapshotError {
+    fn store(name: &str, error: object_store::Error) -> Self {
+        let name = name.to_owned();
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        let mut full = false;
+        while let Some(cause) = source {
+            full |= cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded));
+            source = cause.source();
+        }
+        let reason = short(&error.to_string());
+        match error {
+            object_store::Error::NotFound { .. } => Self::Missing { name },
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+                Self::Denied { name, reason }
+            }
+            _ if full => Self::Full { name, reason },
+            _ => Self::Store { name, reason },
+        }
+    }
+
+    /// No later attempt can succeed: the snapshot is no help any more.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Damaged { .. } | Self::Foreign { .. })
+    }
+}
+
+/// One line, not too long.
+fn short(words: &str) -> String {
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(WORDS_MAX) {
+        Some((end, _)) => format!("{} ...", &line[..end]),
+        None => line,
+    }
 }
 
 /// Where and when a snapshot was taken.
@@ -68,62 +157,27 @@ impl Taken {
 }
 
 /// A state group: (operator, key group).
-type Part = (String, u16);
+pub type Part = (String, u16);
 
-/// Which object holds which group.
-pub type Index = BTreeMap<Part, String>;
-
-#[derive(Serialize, Deserialize)]
-struct File {
-    layout: u32,
-    taken: Taken,
-    head: Vec<u8>,
-    index: Vec<(Part, String)>,
-    parts: Vec<(Part, Vec<u8>)>,
+/// Where a group lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Object.
+    pub object: Arc<str>,
+    /// First byte in it.
+    pub at: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Digest of them.
+    pub digest: [u8; form::DIGEST_BYTES],
 }
 
-impl File {
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = postcard::to_stdvec(self).expect("plain data, memory does not fail");
-        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
-        bytes
-    }
+/// Where all groups of a snapshot lie.
+pub type Index = BTreeMap<Part, Place>;
 
-    /// Reads an object; `Err` says what is wrong with it.
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let (body, digest) = bytes.split_last_chunk::<32>().ok_or("too short")?;
-        if blake3::hash(body).as_bytes() != digest {
-            return Err("digest differs".to_owned());
-        }
-        let file: Self = postcard::from_bytes(body).map_err(|e| e.to_string())?;
-        if file.layout != LAYOUT {
-            return Err(format!("layout {}, this binary reads {LAYOUT}", file.layout));
-        }
-        Ok(file)
-    }
-}
-
-/// Body of a fuzz target: bytes as an object, as they are and under a digest of their own.
-pub(crate) fn fuzz(bytes: &[u8]) {
-    let _ = File::parse(bytes);
-    let body = bytes.split_last_chunk::<32>().map_or(bytes, |(body, _)| body);
-    let digest = blake3::hash(body);
-    if let Ok(file) = File::parse(&[body, digest.as_bytes()].concat()) {
-        assert!(File::parse(&file.bytes()).is_ok(), "what was written can be read");
-    }
-}
-
-/// Good objects for [`fuzz()`].
-pub(crate) fn fuzz_seeds(_: &str) -> Vec<Vec<u8>> {
-    let part = |group| ("a-rule".to_owned(), group);
-    let file = File {
-        layout: LAYOUT,
-        taken: Taken { position: 20, replay_offset: 10, hash: [7; 32] },
-        head: vec![1, 2, 3],
-        index: vec![(part(1), "a".to_owned()), (part(2), "b".to_owned())],
-        parts: vec![(part(2), vec![9; 40])],
-    };
-    vec![file.bytes()]
+/// Objects that an index refers to.
+pub fn objects(index: &Index) -> BTreeSet<String> {
+    index.values().map(|place| &*place.object).collect::<BTreeSet<&str>>().into_iter().map(str::to_owned).collect()
 }
 
 /// A snapshot read back.
@@ -131,10 +185,16 @@ pub(crate) fn fuzz_seeds(_: &str) -> Vec<Vec<u8>> {
 pub struct Loaded {
     /// Where it was taken.
     pub taken: Taken,
+    /// Who wrote it.
+    pub stamp: Stamp,
     /// All state.
     pub state: State,
-    /// Which object holds which group.
+    /// Where the groups lie.
     pub index: Index,
+    /// Bytes of all groups.
+    pub bytes: u64,
+    /// How long it took.
+    pub times: LoadTimes,
 }
 
 /// The snapshots of one task.
@@ -142,20 +202,24 @@ pub struct Loaded {
 pub struct SnapshotStore {
     store: Arc<dyn ObjectStore>,
     base: Path,
+    /// Directory, when it is one.
+    local: Option<PathBuf>,
     runtime: Arc<tokio::runtime::Runtime>,
 }
 
 impl SnapshotStore {
-    /// Opens a store by URL (`s3://bucket/path`, `file:///path`) or by path; a local directory is made.
+    /// Opens a store by URL (`s3://bucket/path`, `file:///path`) or by path; a local directory is made. Credentials,
+    /// endpoint and region come from the clouds' own environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, ...), never
+    /// from a topology. Plain HTTP is refused unless `AWS_ALLOW_HTTP` is `true`.
     pub fn open(url: &str) -> Result<Self, SnapshotError> {
+        #[allow(clippy::disallowed_methods, reason = "the edge where credentials of object stores enter")]
+        Self::open_with(url, std::env::vars())
+    }
+
+    /// The same with variables given by the caller instead of the environment's.
+    pub fn open_with(url: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, SnapshotError> {
         let bad = |reason: String| SnapshotError::Url { url: url.to_owned(), reason };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("snapshots")
-            .enable_all()
-            .build()
-            .map_err(|e| bad(e.to_string()))?;
-        let runtime = Arc::new(runtime);
+        let runtime = runtime().map_err(bad)?;
         let local = match url.split_once("://") {
             None => Some(PathBuf::from(url)),
             Some(("file", path)) => Some(PathBuf::from(path)),
@@ -164,21 +228,18 @@ impl SnapshotStore {
         if let Some(path) = local {
             std::fs::create_dir_all(&path).map_err(|e| bad(e.to_string()))?;
             let store = object_store::local::LocalFileSystem::new_with_prefix(&path).map_err(|e| bad(e.to_string()))?;
-            return Ok(Self { store: Arc::new(store), base: Path::default(), runtime });
+            // Current means: it is there after a power cut, too.
+            let store = Arc::new(store.with_fsync(true));
+            return Ok(Self { store, base: Path::default(), local: Some(path), runtime });
         }
-        let parsed = url.parse().map_err(|e: <reqwest::Url as std::str::FromStr>::Err| bad(e.to_string()))?;
-        // The clouds' own variables: credentials never stand in a topology.
-        #[allow(clippy::disallowed_methods, reason = "the edge where credentials of object stores enter")]
-        let options = std::env::vars().map(|(k, v)| (k.to_ascii_lowercase(), v));
-        let (store, base) = object_store::parse_url_opts(&parsed, options).map_err(|e| bad(e.to_string()))?;
-        Ok(Self { store: store.into(), base, runtime })
+        let (store, base) = remote(url, variables).map_err(bad)?;
+        Ok(Self { store, base, local: None, runtime })
     }
 
     /// Over any store, in this process's memory for tests or simulated.
     pub fn over(store: Arc<dyn ObjectStore>) -> Result<Self, SnapshotError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|e| SnapshotError::Url { url: "(own)".to_owned(), reason: e.to_string() })?;
-        Ok(Self { store, base: Path::default(), runtime: Arc::new(runtime) })
+        let runtime = runtime().map_err(|reason| SnapshotError::Url { url: "(own)".to_owned(), reason })?;
+        Ok(Self { store, base: Path::default(), local: None, runtime })
     }
 
     /// A store in this process's memory, for tests.
@@ -192,96 +253,222 @@ impl SnapshotStore {
         Self { base: self.base.clone().join(task), ..self.clone() }
     }
 
+    /// Whether the store answers a question: lists, changes nothing.
+    pub fn answers(&self) -> Result<(), SnapshotError> {
+        use futures::TryStreamExt;
+        let listed = self.runtime.block_on(async { self.store.list(Some(&self.base)).try_next().await });
+        listed.map(drop).map_err(|source| SnapshotError::Store { name: "(list)".to_owned(), source })
+    }
+
     fn path(&self, id: &str) -> Path {
         self.base.clone().join(format!("{id}.snap"))
     }
 
-    /// Writes a snapshot under a new id. `before` is the index of the snapshot that `state` continues; ignored when it is full.
-    pub fn write(&self, id: &str, taken: &Taken, state: State, before: &Index) -> Result<Index, SnapshotError> {
-        let mut index = if state.full { Index::new() } else { before.clone() };
-        index.extend(state.parts.keys().map(|part| (part.clone(), id.to_owned())));
-        let file = File {
-            layout: LAYOUT,
-            taken: taken.clone(),
-            head: state.head,
-            index: index.clone().into_iter().collect(),
-            parts: state.parts.into_iter().collect(),
-        };
-        let bytes = file.bytes();
+    /// Writes a snapshot under a new id. `before` is the index of the snapshot that `state` continues; ignored when it is
+    /// full. Returns its index and the bytes written.
+    pub fn write(
+        &self,
+        id: &str,
+        stamp: &Stamp,
+        taken: &Taken,
+        state: State,
+        before: &Index,
+    ) -> Result<(Index, u64), SnapshotError> {
+        let (pieces, index) = form::encode(stamp, id, taken, state, before);
+        let len: usize = pieces.iter().map(Bytes::len).sum();
         let path = self.path(id);
-        let put = async { self.store.put(&path, PutPayload::from(bytes)).await };
-        self.runtime.block_on(put).map_err(|source| SnapshotError::Store { name: id.to_owned(), source })?;
-        Ok(index)
-    }
-
-    fn read(&self, id: &str) -> Result<File, SnapshotError> {
-        let store = |source| SnapshotError::Store { name: id.to_owned(), source };
-        let bytes = self.runtime.block_on(async { self.store.get(&self.path(id)).await?.bytes().await }).map_err(store)?;
-        File::parse(&bytes).map_err(|reason| SnapshotError::Damaged { name: id.to_owned(), reason })
-    }
-
-    /// Reads a snapshot with everything it refers to.
-    pub fn load(&self, id: &str) -> Result<Loaded, SnapshotError> {
-        let file = self.read(id)?;
-        let index: Index = file.index.into_iter().collect();
-        let mut parts: BTreeMap<Part, Vec<u8>> =
-            file.parts.into_iter().filter(|(part, _)| index.get(part).is_some_and(|o| o == id)).collect();
-        let others: BTreeSet<&String> = index.values().filter(|o| *o != id).collect();
-        for other in others {
-            let earlier = self.read(other)?;
-            let wanted = earlier.parts.into_iter().filter(|(part, _)| index.get(part) == Some(other));
-            parts.extend(wanted);
-        }
-        if let Some(missing) = index.keys().find(|part| !parts.contains_key(*part)) {
-            return Err(SnapshotError::Damaged { name: id.to_owned(), reason: format!("{missing:?} is nowhere") });
-        }
-        let state = State { head: file.head, parts, full: true, replay_offset: Some(file.taken.replay_offset) };
-        Ok(Loaded { taken: file.taken, state, index })
-    }
-
-    /// Removes objects of this task that `keep` does not name. Failures are left for the next time.
-    pub fn sweep(&self, keep: &BTreeSet<String>) {
-        use futures::TryStreamExt;
-        let _ = self.runtime.block_on(async {
-            let all: Vec<_> = self.store.list(Some(&self.base)).try_collect().await?;
-            for object in all {
-                let name = object.location.filename().unwrap_or("").trim_end_matches(".snap").to_owned();
-                if !keep.contains(&name) {
-                    self.store.delete(&object.location).await?;
-                }
+        let put = async {
+            if self.local.is_some() || len <= PIECE_BYTES {
+                self.store.put(&path, PutPayload::from_iter(pieces)).await.map(drop)
+            } else {
+                self.send(&path, pieces).await
             }
-            Ok::<(), object_store::Error>(())
-        });
+        };
+        self.runtime.block_on(put).map_err(|e| SnapshotError::store(id, e))?;
+        Ok((index, len as u64))
     }
+
+    /// A large object to a remote store.
+    async fn send(&self, path: &Path, pieces: Vec<Bytes>) -> Result<(), object_store::Error> {
+        let mut upload = WriteMultipart::new_with_chunk_size(self.store.put_multipart(path).await?, PIECE_BYTES);
+        for piece in pieces {
+            if let Err(e) = upload.wait_for_capacity(PIECES_MAX).await {
+                // What came so far is not kept, nor paid for.
+                let _ = upload.abort().await;
+                return Err(e);
+            }
+            upload.put(piece);
+        }
+        upload.finish().await.map(drop)
+    }
+
+    /// Removes objects of this task that are older than the committed snapshot `current` and that `keep` does not name;
+    /// returns how many. Failures are left for the next time.
+    pub fn sweep(&self, current: &str, keep: &BTreeSet<String>) -> usize {
+        use futures::StreamExt;
+        let committed = id::generation(current);
+        let old = |name: &str| id::generation(name) < committed && name != current && !keep.contains(name);
+        let removed = self.runtime.block_on(async {
+            let mut removed = 0;
+            let mut all = self.store.list(Some(&self.base));
+            while let Some(Ok(object)) = all.next().await {
+                let Some(name) = object.location.filename().and_then(|n| n.strip_suffix(".snap")) else { continue };
+                removed += usize::from(old(name) && self.store.delete(&object.location).await.is_ok());
+            }
+            removed
+        });
+        removed + self.sweep_unfinished(old)
+    }
+
+    /// What a local directory keeps of writes that a crash cut off: `ID.snap#N`, which no listing shows.
+    fn sweep_unfinished(&self, old: impl Fn(&str) -> bool) -> usize {
+        let Some(root) = &self.local else { return 0 };
+        let Ok(entries) = std::fs::read_dir(root.join(self.base.as_ref())) else { return 0 };
+        let unfinished = entries.flatten().filter(|entry| {
+            let name = entry.file_name();
+            name.to_str().and_then(|n| n.split_once(".snap#")).is_some_and(|(id, _)| old(id))
+        });
+        unfinished.filter(|entry| std::fs::remove_file(entry.path()).is_ok()).count()
+    }
+}
+
+fn runtime() -> Result<Arc<tokio::runtime::Runtime>, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).thread_name("snapshots").enable_all().build();
+    runtime.map(Arc::new).map_err(|e| e.to_string())
+}
+
+/// A bucket of one of the clouds, or of whatever speaks their protocol.
+fn remote(url: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<(Arc<dyn ObjectStore>, Path), String> {
+    // Somebody else may have chosen one already: then that one stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let parsed: reqwest::Url = url.parse().map_err(|e: <reqwest::Url as std::str::FromStr>::Err| e.to_string())?;
+    let (scheme, path) = ObjectStoreScheme::parse(&parsed).map_err(|e| e.to_string())?;
+    let options: Vec<(String, String)> = variables.into_iter().map(|(k, v)| (k.to_ascii_lowercase(), v)).collect();
+    let retry = RetryConfig { retry_timeout: std::time::Duration::from_secs(RETRY_S_MAX), ..RetryConfig::default() };
+    macro_rules! build {
+        ($builder:ty) => {{
+            let builder = <$builder>::new().with_url(url).with_retry(retry);
+            let builder = options.into_iter().fold(builder, |builder, (key, value)| match key.parse() {
+                Ok(key) => builder.with_config(key, value),
+                Err(_) => builder,
+            });
+            Arc::new(builder.build().map_err(|e| short(&e.to_string()))?) as Arc<dyn ObjectStore>
+        }};
+    }
+    let store = match scheme {
+        ObjectStoreScheme::AmazonS3 => build!(object_store::aws::AmazonS3Builder),
+        ObjectStoreScheme::GoogleCloudStorage => build!(object_store::gcp::GoogleCloudStorageBuilder),
+        ObjectStoreScheme::MicrosoftAzure => build!(object_store::azure::MicrosoftAzureBuilder),
+        _ => return Err("not a store that is known: s3://, gs://, az://, file:// or a directory".to_owned()),
+    };
+    Ok((store, path))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use tidewatch_schemas::time::EventTime;
 
     fn taken(position: i64) -> Taken {
         Taken { position, replay_offset: position - 1, hash: [7; 32] }
     }
 
+    fn part(group: u16) -> Part {
+        ("op".to_owned(), group)
+    }
+
     fn state(full: bool, parts: &[(u16, u8)]) -> State {
-        let parts = parts.iter().map(|(g, v)| (("op".to_owned(), *g), vec![*v])).collect();
+        let parts = parts.iter().map(|(g, v)| (part(*g), Bytes::from(vec![*v; 5]))).collect();
         State { head: vec![1], parts, full, replay_offset: None }
+    }
+
+    fn write(store: &SnapshotStore, id: &str, position: i64, state: State, before: &Index) -> Index {
+        store.write(id, &Stamp::own(1), &taken(position), state, before).unwrap().0
+    }
+
+    fn load(store: &SnapshotStore, id: &str) -> Result<Loaded, SnapshotError> {
+        store.load(id, &LoadProgress::default(), &|| EventTime(0))
+    }
+
+    /// Three in a row, the second incremental; names of ever later generations.
+    fn chain(store: &SnapshotStore) -> (Vec<String>, Vec<Index>) {
+        let a = id::next(None, 10, "w", 1);
+        let b = id::next(Some(&a), 20, "w", 2);
+        let c = id::next(Some(&b), 30, "w", 3);
+        let one = write(store, &a, 10, state(true, &[(1, 1), (2, 2)]), &Index::new());
+        let two = write(store, &b, 20, state(false, &[(2, 9)]), &one);
+        let three = write(store, &c, 30, state(true, &[(3, 3)]), &two);
+        (vec![a, b, c], vec![one, two, three])
     }
 
     #[test]
     fn an_increment_reads_back_whole_and_old_objects_go_when_nothing_needs_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for store in [SnapshotStore::memory().unwrap(), SnapshotStore::open(dir.path().to_str().unwrap()).unwrap()] {
+            let store = store.of("detect-0");
+            let (ids, indices) = chain(&store);
+            let loaded = load(&store, &ids[1]).unwrap();
+            assert_eq!((loaded.state.parts[&part(1)][0], loaded.state.parts[&part(2)][0]), (1, 9));
+            assert_eq!((&loaded.taken, &loaded.index), (&taken(20), &indices[1]));
+            assert_eq!(store.sweep(&ids[1], &objects(&indices[1])), 0, "the first is needed, the third may become current");
+            assert!(load(&store, &ids[1]).is_ok() && load(&store, &ids[2]).is_ok());
+            assert_eq!(store.sweep(&ids[2], &objects(&indices[2])), 2);
+            assert!(load(&store, &ids[0]).unwrap_err().is_lost() && load(&store, &ids[1]).unwrap_err().is_lost());
+        }
+    }
+
+    /// An earlier owner that wakes up late sweeps by what it knew; what came after it stays.
+    #[test]
+    fn a_late_sweep_of_an_earlier_owner_removes_nothing_that_is_needed() {
         let store = SnapshotStore::memory().unwrap().of("detect-0");
-        let one = store.write("a", &taken(10), state(true, &[(1, 1), (2, 2)]), &Index::new()).unwrap();
-        let two = store.write("b", &taken(20), state(false, &[(2, 9)]), &one).unwrap();
-        let loaded = store.load("b").unwrap();
-        assert_eq!(loaded.state.parts[&("op".to_owned(), 1)], vec![1]);
-        assert_eq!(loaded.state.parts[&("op".to_owned(), 2)], vec![9]);
-        assert_eq!(loaded.taken, taken(20));
-        store.sweep(&two.values().cloned().collect());
-        assert!(store.load("b").is_ok());
-        let three = store.write("c", &taken(30), state(true, &[(3, 3)]), &two).unwrap();
-        store.sweep(&three.values().cloned().collect());
-        assert!(store.load("a").is_err() && store.load("b").is_err());
+        let a = id::next(None, 10, "first", 1_000);
+        let one = write(&store, &a, 10, state(true, &[(1, 1)]), &Index::new());
+        let b = id::next(Some(&a), 10, "second", 5);
+        write(&store, &b, 10, state(false, &[(2, 2)]), &one);
+        store.sweep(&a, &objects(&one));
+        assert!(load(&store, &b).is_ok());
+    }
+
+    #[test]
+    fn damage_anywhere_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path().to_str().unwrap()).unwrap().of("t");
+        let (ids, _) = chain(&store);
+        let file = |id: &str| dir.path().join("t").join(format!("{id}.snap"));
+        for id in &ids[..2] {
+            let whole = std::fs::read(file(id)).unwrap();
+            for at in 0..whole.len() {
+                let mut torn = whole.clone();
+                torn[at] ^= 1;
+                std::fs::write(file(id), &torn).unwrap();
+                let seen = load(&store, id);
+                assert!(seen.is_err_and(|e| e.is_lost()), "byte {at} of {id}");
+            }
+            for len in 0..whole.len() {
+                std::fs::write(file(id), &whole[..len]).unwrap();
+                assert!(load(&store, id).is_err_and(|e| e.is_lost()), "{len} bytes of {id}");
+            }
+            std::fs::write(file(id), &whole).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_write_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path().to_str().unwrap()).unwrap().of("t");
+        let (ids, indices) = chain(&store);
+        let left = dir.path().join("t").join(format!("{}.snap#1", ids[0]));
+        std::fs::write(&left, "half").unwrap();
+        store.sweep(&ids[2], &objects(&indices[2]));
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn a_url_that_means_nothing_is_refused() {
+        for url in ["ftp://x/y", "s3://", "http://127.0.0.1/x"] {
+            assert!(matches!(SnapshotStore::open(url), Err(SnapshotError::Url { .. })), "{url}");
+        }
     }
 }

@@ -5,16 +5,31 @@
 //! otherwise than expected is reported with the end of what it said.
 
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+/// The name under which a program of this package runs as `tidewatch` (see [`Process::start_self`]).
+pub const SELF_NAME: &str = "tidewatch";
 /// Lines of a process's standard error that a report shows.
 const TOLD_LINES: usize = 30;
 /// Pause between looks at a process.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Waits until something is so. An error names it when that was not within `longest`.
+pub fn until(what: &str, longest: Duration, mut good: impl FnMut() -> bool) -> Result<Duration> {
+    let began = Instant::now();
+    while !good() {
+        if began.elapsed() > longest {
+            bail!("{what}: not within {longest:?}");
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    Ok(began.elapsed())
+}
 
 /// A running program. Dropping it kills it.
 pub struct Process {
@@ -27,16 +42,30 @@ impl Process {
     /// Starts `PROGRAM ARGS` in a directory; what it says goes to `NAME.err` and `NAME.out` there, after what an earlier
     /// process of that name said.
     pub fn start(program: &str, name: &str, dir: &Path, args: &[&str]) -> Result<Self> {
+        Self::spawn(Command::new(program).args(args).stdin(Stdio::null()), name, dir)
+    }
+
+    /// Starts the running program once more under the name [`SELF_NAME`], for a harness that is its own `tidewatch`. Its
+    /// standard input closes when this process ends, however it ends.
+    pub fn start_self(name: &str, dir: &Path, args: &[&str]) -> Result<Self> {
+        let program = std::env::current_exe()?;
+        Self::spawn(Command::new(program).arg0(SELF_NAME).args(args).stdin(Stdio::piped()), name, dir)
+    }
+
+    fn spawn(command: &mut Command, name: &str, dir: &Path) -> Result<Self> {
         let open = |ending: &str| File::options().create(true).append(true).open(dir.join(format!("{name}.{ending}")));
-        let child = Command::new(program)
-            .args(args)
+        let child = command
             .current_dir(dir)
-            .stdin(Stdio::null())
             .stdout(open("out")?)
             .stderr(open("err")?)
             .spawn()
-            .with_context(|| format!("starting {program}"))?;
+            .with_context(|| format!("starting {}", command.get_program().display()))?;
         Ok(Self { name: name.to_owned(), child, said: dir.join(format!("{name}.err")) })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal by name (`TERM`, `KILL`).

@@ -185,7 +185,7 @@ fn a_wide_scan_costs_no_more_a_row_than_a_narrow_one() {
             *best = (*best).min(cpu() - before);
             let total = shared.ledger.lock().unwrap().total();
             assert_eq!(total.normalized, u64::from(SCAN_ROWS));
-            let board = shared.board.lock().unwrap();
+            let board = shared.board.progress();
             let detect: u64 = board.iter().filter(|(k, _)| k.starts_with("detect")).map(|(_, p)| p.state_bytes).sum();
             assert!(detect < state_bytes_max, "{detect} bytes of state for one host, at most {state_bytes_max}");
         }

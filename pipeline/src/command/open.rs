@@ -97,7 +97,7 @@ fn open_embedded(choice: &crate::topology::EmbeddedLog) -> Result<EmbeddedLog, L
     EmbeddedLog::open(&choice.dir, options)
 }
 
-fn kafka_config(choice: &crate::topology::KafkaLog) -> KafkaConfig {
+pub(super) fn kafka_config(choice: &crate::topology::KafkaLog) -> KafkaConfig {
     let secret = |secret: &Secret| match secret {
         Secret::File(path) => kafka::SecretSource::File(path.clone()),
         Secret::Env(name) => kafka::SecretSource::Env(name.clone()),
@@ -116,6 +116,12 @@ fn kafka_config(choice: &crate::topology::KafkaLog) -> KafkaConfig {
         allow_plaintext: choice.allow_plaintext,
         replicas: u16::try_from(choice.replication).ok(),
         group_protocol: choice.group_protocol,
+        times: kafka::KafkaTimes {
+            commit_budget: choice.timeouts.commit,
+            transaction: choice.timeouts.transaction,
+            session: choice.timeouts.session,
+            ..kafka::KafkaTimes::default()
+        },
         ..KafkaConfig::new(choice.brokers.join(","))
     }
 }

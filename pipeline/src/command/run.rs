@@ -9,12 +9,13 @@ use clap::ValueEnum;
 use serde_json::json;
 use tidewatch_operators::detectors;
 
-use super::{Exit, Failure, Output};
+use super::{Exit, Failure, Output, serving};
 use crate::deliver::{Deliver, DeliverHandle};
-use crate::log::{Log, Member, TopicPartition, socket};
-use crate::run::{Run, RunError, Shared};
+use crate::log::{Member, TopicPartition};
+use crate::run::{Run, RunError, Shared, fault};
 use crate::snapshot::SnapshotStore;
-use crate::topology::{LogChoice, Stage, Topology};
+use crate::status::ProcessState;
+use crate::topology::{Stage, Topology};
 use crate::versions::{self, Proposed};
 use crate::worker::{Bound, system_clock};
 
@@ -24,6 +25,9 @@ const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// Partition counts of the inputs are read this often: a partition added to an input holds slices from then on.
 const ROSTER_EVERY: Duration = Duration::from_secs(5);
 
+/// With `--wait`, pause between two tries to start.
+const START_PAUSE: Duration = Duration::from_secs(2);
+
 /// The main thread looks this often whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -31,7 +35,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tidewatch run topologies/quickstart.yaml\n  tidewatch run topologies/kafka.yaml --stage detect --ordinal 1\n\n\
-                        SIGTERM or Ctrl-C ends the running epoch and stops; what is committed is never done again."
+                        SIGTERM, Ctrl-C or `tidewatch drain` ends the running epoch, takes a last snapshot and stops, within\n\
+                        `drain_within` of the topology; what is committed is never done again.\n\n\
+                        What is not there at the start (brokers, topics, rights) is said, with exit code 2, unless --wait is given. \
+                        What goes away later is waited for: see docs/operations.md."
 )]
 pub struct Args {
     /// The topology file
@@ -45,9 +52,18 @@ pub struct Args {
     /// Stop when everything that is in the inputs now has been worked off; the end of the inputs closes every slice
     #[arg(long)]
     until_end: bool,
+    /// Wait at the start, too, for brokers, topics and rights that are not there, instead of saying so and ending
+    #[arg(long)]
+    wait: bool,
+    /// Where health and metrics are served: ADDRESS:PORT, or off (overrides the topology's http.listen)
+    #[arg(long, value_name = "ADDR", value_parser = serving::wish)]
+    http: Option<serving::Http>,
     /// Leave the consumer groups for good on stopping, instead of keeping the places for a restart
     #[arg(long)]
     for_good: bool,
+    /// Go on from what a version with other outputs committed, without the proof that re-processing gives it again
+    #[arg(long)]
+    accept_new_outputs: bool,
     /// Directory with rules to lay over the built-in ones (overrides the topology's)
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
@@ -90,10 +106,14 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         some => some.iter().map(|s| Stage::from(*s)).collect(),
     };
     let stop = stop_flag()?;
-    let log = super::open::log(&topology)?;
+    let log = patiently(args.wait, &stop, || super::open::log(&topology))?;
     let mut run = Run::new(topology, rules.rules.clone(), log.clone(), system_clock());
     run.ordinal = args.ordinal;
-    run.create_topics()?;
+    run.accept_new_outputs = args.accept_new_outputs;
+    // For ever: the others go on. To an end: whoever waits for it hears that it was not reached.
+    run.alone = !args.until_end;
+    run.patient = args.wait;
+    patiently(args.wait, &stop, || Ok(run.create_topics()?))?;
     // Rules are proposed by whoever detects; what is recorded wins.
     if stages.contains(&Stage::Detect) {
         match versions::propose(&*log, &run.topology, &rules, (run.clock)()) {
@@ -111,12 +131,13 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         Some(deployment) => store.of(deployment),
         None => store,
     });
-    let socket = match run.topology.log {
-        LogChoice::Embedded(_) => Some(serve(log.clone(), &run.topology)?),
-        _ => None,
-    };
     let shared = run.shared();
+    let finished = Arc::new(AtomicBool::new(false));
+    let flags = serving::Flags { stop: stop.clone(), finished: finished.clone() };
+    let (reporter, serving) = serving::start(&run, &shared, &stages, args.http, &flags)?;
     let delivery = deliver(&run, &stages)?;
+    reporter.delivers(delivery.as_ref().map(DeliverHandle::watch).unwrap_or_default());
+    shared.board.set_state(ProcessState::Running);
     tracing::info!(stages = ?stages, ordinal = args.ordinal, "running");
     let result = work(&run, &stages, &shared, &stop, args.for_good, &delivery);
     if let Some(delivery) = delivery {
@@ -125,13 +146,31 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         }
         delivery.stop();
     }
-    drop(socket);
+    finished.store(true, Ordering::Release);
+    drop(serving);
     result.map_err(failure)?;
     let total = shared.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).total();
     if args.json {
         out.json(&json!({"stages": stages.iter().map(|s| s.name()).collect::<Vec<_>>(), "counts": total}))?;
     }
     Ok(Exit::Good)
+}
+
+/// With `--wait`: repeats a step of the start until what is not there is there. The reason is logged when it changes.
+fn patiently<T>(wait: bool, stop: &AtomicBool, mut step: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    let mut told = None;
+    loop {
+        let error = match step() {
+            Err(Failure::Log(error)) if wait && !stop.load(Ordering::Acquire) => error,
+            result => return result,
+        };
+        let Some(cause) = fault::of_log(&error) else { return Err(Failure::Log(error)) };
+        if told != Some(cause) {
+            told = Some(cause);
+            tracing::warn!(cause = cause.name(), %error, to_do = cause.advice(), "waiting at the start");
+        }
+        std::thread::sleep(START_PAUSE);
+    }
 }
 
 fn failure(e: RunError) -> Failure {
@@ -163,15 +202,6 @@ pub(super) fn bound_by_what_is_there(run: &mut Run) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn serve(log: Arc<dyn Log>, topology: &Topology) -> Result<socket::Handle, Failure> {
-    let path = &topology.control;
-    let failed = |reason: String| Failure::File { verb: "serve", path: path.display().to_string(), reason };
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
-    }
-    socket::serve(log, path).map_err(|e| failed(e.to_string()))
 }
 
 fn deliver(run: &Run, stages: &[Stage]) -> Result<Option<DeliverHandle>, Failure> {
@@ -212,21 +242,27 @@ fn work(
 fn house_keeping(run: &Run, shared: &Shared, stop: &AtomicBool, finished: &AtomicBool) {
     let mut waited = Duration::ZERO;
     let mut looked = Duration::ZERO;
+    // Told once: the workers tell the rest.
+    let (mut unread, mut unkept) = (false, false);
     while !stop.load(Ordering::Acquire) && !finished.load(Ordering::Acquire) {
         std::thread::sleep(LOOK_EVERY);
         waited += LOOK_EVERY;
         looked += LOOK_EVERY;
         if looked >= ROSTER_EVERY {
             looked = Duration::ZERO;
-            if let Err(error) = run.refresh_roster(shared) {
-                tracing::warn!(%error, "partition counts of the inputs not read this time");
+            let result = run.refresh_roster(shared);
+            if let (false, Err(error)) = (unread, &result) {
+                tracing::warn!(%error, "partition counts of the inputs cannot be read for now");
             }
+            unread = result.is_err();
         }
         if waited >= RETENTION_EVERY {
             waited = Duration::ZERO;
-            if let Err(error) = run.log.enforce_retention((run.clock)()) {
-                tracing::warn!(%error, "retention not kept this time");
+            let result = run.log.enforce_retention((run.clock)());
+            if let (false, Err(error)) = (unkept, &result) {
+                tracing::warn!(%error, "retention cannot be kept for now");
             }
+            unkept = result.is_err();
         }
     }
 }

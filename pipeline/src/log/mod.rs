@@ -12,6 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::EventTime;
 
 pub mod conformance;
@@ -20,6 +21,7 @@ pub mod kafka;
 pub mod local;
 pub mod memory;
 pub mod partitioner;
+pub mod protocol;
 pub mod socket;
 
 /// One record of a partition. Cheap to clone: bytes are shared.
@@ -157,6 +159,19 @@ impl Default for PollLimit {
     }
 }
 
+/// Commits whose outcome was unclear, by what asking the log showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// They had committed.
+    pub committed: u64,
+    /// They had not.
+    pub aborted: u64,
+    /// Another owner had gone on.
+    pub fenced: u64,
+    /// Brokers stayed away: the writer ended without an answer.
+    pub open: u64,
+}
+
 /// A set of partitions.
 pub trait Log: Send + Sync + fmt::Debug {
     /// Makes a topic, or accepts the one that is there. A different partition count is an error ([`LogError::Partitions`]).
@@ -170,6 +185,12 @@ pub trait Log: Send + Sync + fmt::Debug {
 
     /// First and last stable offset.
     fn offsets(&self, at: &TopicPartition) -> Result<OffsetRange, LogError>;
+
+    /// One past the last record, those of open transactions too; at least the end of [`Log::offsets`]. Where the log has no
+    /// open transactions that others could see it is that end.
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        self.offsets(at).map(|range| range.end)
+    }
 
     /// The first offset whose record timestamp is at or after `time`; the end when there is none.
     fn offset_at(&self, at: &TopicPartition, time: EventTime) -> Result<i64, LogError>;
@@ -185,6 +206,11 @@ pub trait Log: Send + Sync + fmt::Debug {
 
     /// Joins a group that shares out the partitions of `topics`.
     fn join(&self, group: &str, topics: &[String], member: &Member) -> Result<Box<dyn Membership>, LogError>;
+
+    /// How commits of unclear outcome were settled so far.
+    fn settled(&self) -> Settled {
+        Settled::default()
+    }
 
     /// Drops what retention no longer keeps (Kafka does so by itself: no-op). Returns records removed.
     fn enforce_retention(&self, now: EventTime) -> Result<u64, LogError>;
@@ -205,6 +231,12 @@ pub trait Reader: Send {
     /// True when the last successful fetch showed that nothing committed lies at or after [`Reader::position`].
     /// An unreachable partition is never at its end.
     fn at_end(&self) -> bool;
+
+    /// True once after the partition was not known for a while and is again: it may be another one of the same name, so
+    /// whoever goes on from a position compares it first.
+    fn was_unknown(&mut self) -> bool {
+        false
+    }
 }
 
 /// Writes epochs: all of one epoch's records and offsets, or none.
@@ -290,6 +322,14 @@ pub enum LogError {
         /// The client's words.
         reason: String,
     },
+    /// Another member runs under this one's name.
+    #[error("another process runs as member {member} of group {group}: each process of a stage needs an --ordinal of its own")]
+    Replaced {
+        /// Group.
+        group: String,
+        /// Member.
+        member: String,
+    },
     /// Another process owns the directory.
     #[error(
         "{path} is in use by process {pid}; tap, lag and dlq reach it through that process, a second run needs its own directory"
@@ -314,6 +354,14 @@ pub enum LogError {
         /// Where.
         path: String,
         /// The system's words.
+        reason: String,
+    },
+    /// Storage failed earlier; this process cannot use it any more.
+    #[error("storage of {path} is closed: {reason}")]
+    Closed {
+        /// Where.
+        path: String,
+        /// Why, and what to do.
         reason: String,
     },
     /// The client library failed in a way that has no name here.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidewatch_schemas::document::{Map, Mistakes};
+use tidewatch_schemas::document::{Map, Mistakes, show_duration};
 
 use super::section::Section;
 use super::{Secret, destination};
@@ -21,6 +21,8 @@ const EMBEDDED_DIR_DEFAULT: &str = "tidewatch-data/log";
 pub const REPLICATION_DEFAULT: u32 = 3;
 /// Brokers named, at most.
 const BROKERS_MAX: usize = 100;
+/// Shortest and longest of each of Kafka's time-outs: below, a busy machine looks dead; above, brokers refuse by default.
+const TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(900));
 
 /// Longest retention that can be asked for: 10 years.
 pub(super) const RETENTION_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
@@ -77,6 +79,27 @@ pub struct KafkaLog {
     pub replication: u32,
     /// How groups share out partitions.
     pub group_protocol: GroupProtocol,
+    /// Time-outs; always commit < transaction < session.
+    pub timeouts: Timeouts,
+}
+
+/// How long a silence may last before somebody acts on it. The order commit < transaction < session always holds: a member
+/// whose commit hangs is aborted by the broker before its partitions are given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A commit that has not ended by then is settled by a new producer.
+    pub commit: Duration,
+    /// The broker aborts a transaction older than this.
+    pub transaction: Duration,
+    /// A process silent for this long loses its partitions to others (group protocol `classic`).
+    pub session: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let times = crate::log::kafka::KafkaTimes::default();
+        Self { commit: times.commit_budget, transaction: times.transaction, session: times.session }
+    }
 }
 
 /// TLS towards brokers. All files PEM.
@@ -140,7 +163,17 @@ fn embedded(outer: &Map<'_>, mistakes: &mut Mistakes) -> EmbeddedLog {
 }
 
 fn kafka(outer: &Map<'_>, mistakes: &mut Mistakes) -> KafkaLog {
-    const KNOWN: &[&str] = &["brokers", "tls", "sasl", "allow_plaintext", "replication", "group_protocol"];
+    const KNOWN: &[&str] = &[
+        "brokers",
+        "tls",
+        "sasl",
+        "allow_plaintext",
+        "replication",
+        "group_protocol",
+        "commit_timeout",
+        "transaction_timeout",
+        "session_timeout",
+    ];
     let mut s = Section::of(outer, "kafka", KNOWN, mistakes);
     let brokers = brokers(&mut s);
     let allow_plaintext = s.flag("allow_plaintext", false);
@@ -149,6 +182,7 @@ fn kafka(outer: &Map<'_>, mistakes: &mut Mistakes) -> KafkaLog {
         Some(1) => GroupProtocol::Consumer,
         _ => GroupProtocol::Classic,
     };
+    let timeouts = timeouts(&mut s);
     let tls = s.get("tls").and_then(|n| n.map(s.mistakes)).map(|map| tls(map, s.mistakes));
     let sasl = s.get("sasl").and_then(|n| n.map(s.mistakes)).and_then(|map| sasl(map, s.mistakes));
     if tls.is_none() && s.get("tls").is_none() && !allow_plaintext {
@@ -156,7 +190,26 @@ fn kafka(outer: &Map<'_>, mistakes: &mut Mistakes) -> KafkaLog {
                     allow_plaintext: true if that is meant";
         s.mistake("", what.into());
     }
-    KafkaLog { brokers, tls, sasl, allow_plaintext, replication, group_protocol }
+    KafkaLog { brokers, tls, sasl, allow_plaintext, replication, group_protocol, timeouts }
+}
+
+fn timeouts(s: &mut Section<'_, '_>) -> Timeouts {
+    let default = Timeouts::default();
+    let (min, max) = TIMEOUT_RANGE;
+    let read = Timeouts {
+        commit: s.duration("commit_timeout", default.commit, min, max),
+        transaction: s.duration("transaction_timeout", default.transaction, min, max),
+        session: s.duration("session_timeout", default.session, min, max),
+    };
+    let order = [("commit_timeout", read.commit), ("transaction_timeout", read.transaction), ("session_timeout", read.session)];
+    for pair in order.windows(2) {
+        let ((shorter, a), (longer, b)) = (pair[0], pair[1]);
+        if a >= b {
+            let at = if s.get(shorter).is_some() { shorter } else { longer };
+            s.mistake(at, format!("{shorter} of {} must be below {longer} of {}", show_duration(a), show_duration(b)));
+        }
+    }
+    read
 }
 
 fn brokers(s: &mut Section<'_, '_>) -> Vec<String> {

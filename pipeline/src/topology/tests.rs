@@ -52,6 +52,9 @@ log:
     sasl: {mechanism: scram-sha-512, user: tidewatch, password_file: /run/secrets/kafka}
     replication: 2
     group_protocol: consumer
+    commit_timeout: 2s
+    transaction_timeout: 4s
+    session_timeout: 6s
 time: {slice: 30s, max_future: 10s, max_skew: 10m, idle_after: 1m, hold_at_most: 1h}
 internal: [203.0.113.0/24, 10.0.0.0/8]
 inputs:
@@ -78,6 +81,7 @@ control: /run/tidewatch.sock
     let topology = parse(text).unwrap();
     let LogChoice::Kafka(kafka) = &topology.log else { panic!("{topology:?}") };
     assert_eq!(kafka.sasl.as_ref().unwrap().password, Secret::File("/run/secrets/kafka".into()));
+    assert_eq!([kafka.timeouts.commit, kafka.timeouts.transaction, kafka.timeouts.session].map(|t| t.as_secs()), [2, 4, 6]);
     assert_eq!(topology.inputs[1].topic, "probectl.acme-prod.flow.events");
     assert_eq!(topology.names.group(Stage::Detect), "tidewatch-blue-detect");
     assert_eq!(topology.time.hold_at_most, Some(Duration::from_secs(3600)));
@@ -111,6 +115,29 @@ fn unknown_names_come_with_a_suggestion() {
             t.yaml:4:30: unknown format zeek.con; known are probectl.flow, zeek.conn; did you mean "zeek.conn"?
             t.yaml:4:48: tenant is exactly one of {static: TENANT} and {verified: {registry: FILE}}
             t.yaml:4:49: unknown name statik; did you mean "static"?"#]],
+    );
+}
+
+#[test]
+fn the_order_of_kafkas_timeouts() {
+    let text = |timeouts: &str| {
+        let kafka = format!("{{kafka: {{brokers: [\"a:1\"], allow_plaintext: true{timeouts}}}}}");
+        format!("log: {kafka}\ninputs: [{{topic: conn, format: zeek.conn, tenant: {{static: t1}}}}]\n")
+    };
+    let timeouts = |topology: &Topology| match &topology.log {
+        LogChoice::Kafka(kafka) => kafka.timeouts,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(timeouts(&parse(&text("")).unwrap()), Timeouts::default());
+    refused(
+        &text(", session_timeout: 6s"),
+        expect!["t.yaml:1:73: transaction_timeout of 10s must be below session_timeout of 6s"],
+    );
+    refused(
+        &text(", commit_timeout: 500ms, transaction_timeout: 30s"),
+        expect![[r#"
+        t.yaml:1:72: commit_timeout is from 1s to 15m, got 500ms
+        t.yaml:1:100: transaction_timeout of 30s must be below session_timeout of 30s"#]],
     );
 }
 

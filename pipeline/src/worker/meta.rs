@@ -16,12 +16,20 @@ pub(crate) struct Meta {
     /// Offset at which the hash began.
     #[serde(default)]
     pub(crate) from: i64,
+    /// Output version of whoever wrote the outputs.
+    #[serde(default = "first_outputs")]
+    pub(crate) outputs: u32,
     /// Current snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) snapshot: Option<String>,
     /// The task's note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
+}
+
+/// Outputs were not numbered before the first number.
+fn first_outputs() -> u32 {
+    1
 }
 
 impl Meta {

@@ -6,10 +6,15 @@
 //! committed. Knows no detection and no wire format.
 
 pub(crate) mod absent;
+mod error;
+mod keep;
+mod known;
 pub(crate) mod meta;
 mod pace;
+mod restore;
 mod side;
 mod slot;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,16 +24,21 @@ use std::time::Duration;
 use tidewatch_schemas::control::{Mark, Roster};
 use tidewatch_schemas::time::EventTime;
 
-use crate::epoch::Ledger;
-use crate::log::{Append, CommitError, Committed, Log, LogError, Membership, PollLimit, Reader, TopicPartition, Writer};
-use crate::snapshot::{SnapshotError, SnapshotStore};
-use crate::task::{Progress, Task, TaskError};
+use crate::epoch::{Ledger, OutputHash};
+use crate::log::{Append, CommitError, Committed, Log, Membership, PollLimit, Reader, TopicPartition, Writer};
+use crate::metrics::Metrics;
+use crate::snapshot::SnapshotStore;
+use crate::status::{Board, TaskPhase};
+use crate::task::{Digest, Task};
 
 pub use absent::Absent;
+pub use error::WorkerError;
+pub use known::Known;
 pub use pace::Pace;
 pub use side::Side;
 use slot::Slot;
 pub use slot::{Bound, Phase};
+use tell::Moments;
 
 /// Wall clock, for silence and for the length of epochs; simulated in tests.
 pub type Clock = Arc<dyn Fn() -> EventTime + Send + Sync>;
@@ -106,56 +116,26 @@ pub struct WorkerConfig {
     pub upstream_done: Arc<AtomicBool>,
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// Progress per partition, for people.
-    pub board: Arc<Mutex<BTreeMap<String, Progress>>>,
+    /// Number of this worker among those of its stage in this process.
+    pub index: u32,
+    /// Where it says how its tasks are.
+    pub board: Arc<Board>,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+    /// Version of the outputs of this binary's tasks.
+    pub output_version: u32,
+    /// Goes on from outputs of another version without comparing them, knowingly.
+    pub accept_new_outputs: bool,
+    /// A task that cannot go on stops alone, its partition held; otherwise the worker stops.
+    pub alone: bool,
+    /// Offsets that this process saw committed: what is committed never goes back.
+    pub known: Arc<Known>,
+    /// Topics that the stage writes, asked for again when an epoch was lost.
+    pub outputs: Vec<String>,
     /// An epoch ends as soon as nothing more is there to read.
     pub eager: bool,
     /// Records below the committed offset are removed (backtests keep their memory small).
     pub trim: bool,
-}
-
-/// What stops a worker.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// A task.
-    #[error(transparent)]
-    Task(#[from] TaskError),
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The log, at a commit.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// A snapshot.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    /// Re-processing gave other outputs than those that are committed.
-    #[error(
-        "{task}: re-processing up to offset {offset} does not reproduce what was committed (expected {expected}, got {got}); \
-         keep the topic, the snapshot {snapshot} and both binaries, and start from a snapshot at the committed offset"
-    )]
-    Diverged {
-        /// Task.
-        task: String,
-        /// Committed offset.
-        offset: i64,
-        /// Committed hash.
-        expected: String,
-        /// Hash now.
-        got: String,
-        /// Snapshot it started from.
-        snapshot: String,
-    },
-    /// The log no longer holds what a restart needs.
-    #[error("{task}: offsets {from}..{to} are needed to restore its state and the log begins at {to}")]
-    Lost {
-        /// Task.
-        task: String,
-        /// First needed.
-        from: i64,
-        /// First kept.
-        to: i64,
-    },
 }
 
 /// What a step came to.
@@ -174,10 +154,13 @@ pub struct Worker {
     config: WorkerConfig,
     writer: Box<dyn Writer>,
     slots: BTreeMap<TopicPartition, Slot>,
+    /// Tasks that cannot go on, with the reason; their partitions stay ours.
+    stopped: BTreeMap<TopicPartition, String>,
     /// What the group gave us; `None` = it has not answered yet.
     assigned: Option<Vec<TopicPartition>>,
     epoch_began: EventTime,
     aborts: u32,
+    epochs: u64,
     finished: bool,
 }
 
@@ -192,7 +175,29 @@ impl Worker {
     pub fn new(config: WorkerConfig) -> Result<Self, WorkerError> {
         let writer = config.membership.writer(&config.writer_id)?;
         let epoch_began = (config.clock)();
-        Ok(Self { config, writer, slots: BTreeMap::new(), assigned: None, epoch_began, aborts: 0, finished: false })
+        let worker = Self {
+            config,
+            writer,
+            slots: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            assigned: None,
+            epoch_began,
+            aborts: 0,
+            epochs: 0,
+            finished: false,
+        };
+        worker.tell_waiting();
+        Ok(worker)
+    }
+
+    /// Epochs that this worker has committed.
+    pub fn epochs(&self) -> u64 {
+        self.epochs
+    }
+
+    /// Gives its tasks up as they are, after a failure: the next worker begins from what is committed.
+    pub fn abandon(self) {
+        self.tell_gone();
     }
 
     /// One round: tasks, records, and the epoch's end when it is due. `wait` is spent only when there is nothing to do.
@@ -208,12 +213,24 @@ impl Worker {
         let now = (self.config.clock)();
         let mut busy = false;
         let mut urgent = false;
+        let mut stopping = Vec::new();
         for (at, slot) in &mut self.slots {
             if slot.finished || self.config.pace.as_ref().is_some_and(|p| !p.may_go(at)) {
                 continue;
             }
-            busy |= slot.read(&self.config, now)?;
+            match slot.read(&self.config, now, wait.is_zero()) {
+                Ok(any) => busy |= any,
+                Err(error) if self.config.alone && error.is_one_tasks() => {
+                    stopping.push((at.clone(), error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             urgent |= slot.out.urgent || slot.out.bytes() > EPOCH_BYTES_MAX;
+        }
+        for (at, error) in stopping {
+            self.slots.remove(&at);
+            self.stop_task(&at, &error);
         }
         let due = now.since(self.epoch_began) >= self.config.epoch.as_nanos() as i64;
         let all_quiet = !busy && upstream_done && self.slots.values().all(|s| s.finished || s.at_end());
@@ -238,18 +255,44 @@ impl Worker {
     fn assign(&mut self, wait: Duration) -> Result<bool, WorkerError> {
         let wait = if self.assigned.is_some() { Duration::ZERO } else { wait };
         let Some(partitions) = self.config.membership.poll(wait)? else { return Ok(false) };
-        self.slots.retain(|at, _| partitions.contains(at));
+        self.slots.retain(|at, _| {
+            let stays = partitions.contains(at);
+            if !stays {
+                self.config.board.remove(self.config.stage, at);
+            }
+            stays
+        });
+        self.stopped.retain(|at, _| partitions.contains(at));
+        self.tell_assigned(self.assigned.as_deref(), &partitions);
         self.assigned = Some(partitions);
         self.start_missing()?;
         Ok(true)
     }
 
+    /// The task cannot go on. What it wrote since its last epoch is dropped with it; the others are not concerned.
+    fn stop_task(&mut self, at: &TopicPartition, error: &WorkerError) {
+        let reason = format!(
+            "{error}; `tidewatch gather TOPOLOGY --task {}/{} --out DIR` gathers what is needed to look into it",
+            self.config.stage, at.partition
+        );
+        tracing::error!(stage = self.config.stage, task = %at, reason, "task stopped; the others go on");
+        self.config.board.task(self.config.stage, at, |line| line.phase = TaskPhase::Stopped { reason: reason.clone() });
+        self.stopped.insert(at.clone(), reason);
+    }
+
     fn start_missing(&mut self) -> Result<(), WorkerError> {
-        for at in self.assigned.iter().flatten() {
-            if !self.slots.contains_key(at) {
-                let slot = Slot::start(&self.config, at)?;
-                tracing::info!(stage = self.config.stage, task = %at, from = slot.position(), "task started");
-                self.slots.insert(at.clone(), slot);
+        for at in self.assigned.clone().into_iter().flatten() {
+            if self.slots.contains_key(&at) || self.stopped.contains_key(&at) {
+                continue;
+            }
+            match Slot::start(&self.config, &at) {
+                Ok(slot) => {
+                    tracing::info!(stage = self.config.stage, task = %at, from = slot.position(), "task started");
+                    self.config.board.task(self.config.stage, &at, |line| slot.report(line));
+                    self.slots.insert(at, slot);
+                }
+                Err(error) if self.config.alone && error.is_one_tasks() => self.stop_task(&at, &error),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -260,38 +303,54 @@ impl Worker {
         let mut appends: Vec<Append> = Vec::new();
         let mut offsets: Vec<(TopicPartition, Committed)> = Vec::new();
         for (at, slot) in self.slots.iter_mut().filter(|(_, s)| s.is_live()) {
-            slot.snapshot_ready();
-            slot.task.flush(&mut slot.out);
+            slot.snapshot_ready(&self.config);
+            slot.flush();
             if slot.out.appends().is_empty() && !slot.moved() && !slot.has_news() {
                 continue;
             }
             appends.extend_from_slice(slot.out.appends());
-            offsets.push((at.clone(), slot.committed_form()));
+            offsets.push((at.clone(), slot.committed_form(&self.config)));
         }
         if offsets.is_empty() {
             self.pace()?;
             self.publish();
             return Ok(false);
         }
+        let closing = (self.config.clock)();
+        let mut full = false;
         loop {
-            match self.writer.commit(&appends, &offsets) {
+            let result = self.writer.commit(&appends, &offsets);
+            if let Err(error) = &result
+                && !full
+            {
+                self.tell_failed(error);
+            }
+            match result {
                 Ok(()) => break,
                 Err(CommitError::Full { at, limit_bytes }) => {
                     tracing::debug!(%at, limit_bytes, "full: waiting for readers");
+                    full = true;
                     std::thread::sleep(FULL_PAUSE);
                 }
                 Err(e @ (CommitError::Aborted { .. } | CommitError::Fenced { .. })) => return self.restart(e),
                 Err(e) => return Err(e.into()),
             }
         }
+        let moments = Moments { began: self.epoch_began, closing, committed: (self.config.clock)() };
+        if full {
+            self.tell_room();
+        }
         self.aborts = 0;
+        self.epochs += 1;
         let mut ledger = Ledger::default();
         for (at, _) in &offsets {
             if let Some(slot) = self.slots.get_mut(at) {
+                self.config.known.note(self.config.stage, at, slot.position());
                 ledger.add(&slot.out.committed());
                 slot.committed(&self.config, now)?;
             }
         }
+        self.tell_epoch(moments, &appends, &offsets, &ledger);
         self.config.ledger.lock().unwrap_or_else(PoisonError::into_inner).add(&ledger);
         self.pace()?;
         self.publish();
@@ -309,14 +368,23 @@ impl Worker {
         if self.aborts > ABORTS_MAX {
             return Err(reason.into());
         }
+        self.tell_rebalance("epoch_lost");
         tracing::warn!(stage = self.config.stage, %reason, "epoch lost: tasks restart from what is committed");
         self.slots.clear();
+        for topic in &self.config.outputs {
+            self.config.sink.partitions(topic)?;
+        }
         self.writer = self.config.membership.writer(&self.config.writer_id)?;
         if let Some(partitions) = self.config.membership.poll(Duration::ZERO)? {
             self.assigned = Some(partitions);
         }
         self.start_missing()?;
         Ok(true)
+    }
+
+    /// What the tasks' states and outputs came to so far; for checks.
+    pub fn digests(&self) -> Vec<(TopicPartition, Digest, OutputHash)> {
+        self.slots.iter().filter_map(|(at, s)| Some((at.clone(), s.digest()?, s.out.hash()))).collect()
     }
 
     fn pace(&mut self) -> Result<(), WorkerError> {
@@ -333,7 +401,7 @@ impl Worker {
             }
         }
         for (at, slot) in &self.slots {
-            pace.publish(at, slot.task.progress(), slot.finished);
+            pace.publish(at, slot.progress(), slot.finished);
         }
         if let Some((absent, roster)) = &self.config.absent {
             absent.look(&roster.lock().unwrap_or_else(PoisonError::into_inner), now);
@@ -341,21 +409,23 @@ impl Worker {
         Ok(())
     }
 
-    fn publish(&self) {
-        let mut board = self.config.board.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, slot) in &self.slots {
-            board.insert(format!("{}:{at}", self.config.stage), slot.task.progress());
-        }
-    }
-
-    /// Commits what is there, takes a last snapshot where one is due, and leaves the group.
+    /// Commits what is there, takes a last snapshot at what is committed, and leaves the group.
     pub fn stop(mut self, for_good: bool) -> Result<(), WorkerError> {
         let now = (self.config.clock)();
         self.commit(now)?;
+        // One that is being written lies behind; the next one lies where nothing has to be done again.
         for slot in self.slots.values_mut() {
-            slot.settle();
+            slot.settle(&self.config);
         }
         self.commit(now)?;
+        for slot in self.slots.values_mut() {
+            slot.snapshot_now(&self.config, now);
+        }
+        for slot in self.slots.values_mut() {
+            slot.settle(&self.config);
+        }
+        self.commit(now)?;
+        self.tell_gone();
         self.config.membership.leave(for_good)?;
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! holds: an epoch is one atomic batch of the store, on disk before the commit returns (see [`Durability`]); after a
 //! crash at any moment every epoch is there whole or not at all; offsets are never given out twice.
 //! Disk: what retention keeps, the journals, and up to about 1 GB of removed records that compaction has not yet dropped.
-//! When the disk fails a commit, the log refuses everything from then on: whether that epoch is there is known when the
+//! Short of free space it refuses commits until there is some again. When the disk fails a commit halfway, the log refuses everything from then on: whether that epoch is there is known when the
 //! directory is opened again, from the committed offsets.
 
 use std::path::Path;

@@ -25,6 +25,10 @@ use super::lock::DirLock;
 /// Offsets per entry of the search by time, as a power of two: one entry of 20 bytes per 4096 records.
 const TIME_SLOT_BITS: u32 = 12;
 
+/// Free bytes on the disk below which nothing more is written: a journal file and a table that records accepted before may
+/// still grow into.
+const FREE_BYTES_MIN: u64 = 128 << 20;
+
 /// A log's bytes in a directory. Opened by [`super::EmbeddedLog::open`].
 pub struct FjallStore {
     pub(super) db: Database,
@@ -70,13 +74,27 @@ impl FjallStore {
 
     pub(super) fn commit(&self, batch: OwnedWriteBatch) -> Result<(), LogError> {
         if self.failed.load(Ordering::Acquire) {
-            let reason = "an earlier write failed; open the directory again to see what is there".to_owned();
-            return Err(LogError::Storage { path: self.dir.display().to_string(), reason });
+            let reason = "a write failed halfway; start again: opening the directory shows what is there".to_owned();
+            return Err(LogError::Closed { path: self.dir.display().to_string(), reason });
         }
+        self.has_room()?;
         batch.commit().map_err(|e| {
             self.failed.store(true, Ordering::Release);
             storage(&self.dir, &e)
         })
+    }
+
+    /// Refuses while little is left on the disk. What is refused here can be tried again; a write that the disk itself cut
+    /// off cannot.
+    fn has_room(&self) -> Result<(), LogError> {
+        // A file system that does not say how much is free gets the benefit of the doubt.
+        let Ok(stat) = rustix::fs::statvfs(&self.dir) else { return Ok(()) };
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free >= FREE_BYTES_MIN {
+            return Ok(());
+        }
+        let reason = format!("{} MiB are free on the disk, writing goes on at {}", free >> 20, FREE_BYTES_MIN >> 20);
+        Err(LogError::Storage { path: self.dir.display().to_string(), reason })
     }
 
     pub(super) fn encode(&self, value: &impl Serialize) -> Result<Vec<u8>, LogError> {

@@ -28,6 +28,9 @@ pub const FETCH_BACKOFF_MS: u32 = 10;
 pub const FETCH_WAIT_MS: u32 = 50;
 /// Heartbeats of a classic group member, milliseconds (the client's default is 3000).
 pub const HEARTBEAT_MS: u32 = 1000;
+/// A group member asks for the partition counts of its topics this often, milliseconds: a partition that was added holds
+/// slices up until it is given to somebody (the client's default is 300000).
+pub const MEMBER_METADATA_MS: u32 = 5000;
 /// Records waiting in one writer's queue. At the limit the commit polls until there is room.
 pub const WRITER_QUEUE_RECORDS_MAX: u32 = 500_000;
 /// Kilobytes waiting in one writer's queue; the same behaviour at the limit.
@@ -253,6 +256,7 @@ impl KafkaConfig {
     pub(super) fn consumer(&self, group: &str) -> Result<ClientConfig, LogError> {
         let mut c = self.client()?;
         c.set("group.id", group);
+        // Invariant: offsets are committed in transactions only.
         c.set("enable.auto.commit", "false");
         c.set("enable.auto.offset.store", "false");
         c.set("isolation.level", "read_committed");
@@ -279,6 +283,7 @@ impl KafkaConfig {
         c.set("auto.offset.reset", "earliest");
         c.set("queued.min.messages", "1");
         c.set("queued.max.messages.kbytes", "1024");
+        c.set("topic.metadata.refresh.interval.ms", MEMBER_METADATA_MS.to_string());
         match self.group_protocol {
             GroupProtocol::Classic => {
                 c.set("partition.assignment.strategy", "cooperative-sticky");
@@ -298,7 +303,7 @@ impl KafkaConfig {
         let mut c = self.client()?;
         c.set("transactional.id", id);
         c.set("transaction.timeout.ms", self.times.transaction.as_millis().to_string());
-        // An epoch is handed over at once; waiting for company only delays its last batch.
+        // Invariant: an epoch is handed over at once; waiting for company only delays its last batch.
         c.set("linger.ms", "2");
         // The broker answers "not yet" while it still writes the markers of the epoch before.
         c.set("retry.backoff.ms", "20");

@@ -1,8 +1,9 @@
 //! Delivery reports of one producer, and what they say about the running epoch.
 //!
-//! Callbacks only record. What always holds: after a flush, the last stored offset of every partition is known; the first
+//! Callbacks only record; a broken connection is remembered as long as the producer lives. What always holds: after a flush, the last stored offset of every partition is known; the first
 //! refusal is kept, because later ones follow from it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::ClientContext;
@@ -20,6 +21,7 @@ pub(super) struct Deliveries {
     /// Last complaint of the client.
     pub(super) words: Words,
     epoch: Arc<Mutex<Epoch>>,
+    broken: Arc<AtomicBool>,
 }
 
 /// What the delivery reports said.
@@ -47,6 +49,11 @@ impl Deliveries {
     pub(super) fn lock(&self) -> MutexGuard<'_, Epoch> {
         self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// A connection of this producer broke: a request that was then repeated on another one may still be under way.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
 }
 
 impl ClientContext for Deliveries {
@@ -55,6 +62,9 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if may_have_cut_a_request(&error, reason) {
+            self.broken.store(true, Ordering::Relaxed);
+        }
         hear_error(&self.words, &error, reason);
     }
 }
@@ -76,7 +86,33 @@ impl ProducerContext for Deliveries {
     }
 }
 
+/// A connection that stood may have carried a request; one that could not be made has not (a broker that stays away is
+/// tried again and again, and must not cost a producer each time).
+fn may_have_cut_a_request(error: &KafkaError, reason: &str) -> bool {
+    let code = code_of(error);
+    let told = matches!(
+        code,
+        Some(Code::BrokerTransportFailure | Code::NetworkException | Code::OperationTimedOut | Code::RequestTimedOut)
+    );
+    told && !reason.contains("Connect to ")
+}
+
 /// Where a message went.
 fn place_of(message: &impl Message) -> TopicPartition {
     TopicPartition::new(message.topic(), u32::try_from(message.partition()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_stays_away_is_no_doubt_and_a_cut_connection_is() {
+        let global = |code| KafkaError::Global(code);
+        let away = "127.0.0.1:1/1: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
+        assert!(!may_have_cut_a_request(&global(Code::BrokerTransportFailure), away));
+        assert!(!may_have_cut_a_request(&global(Code::AllBrokersDown), "2/2 brokers are down"));
+        let cut = "127.0.0.1:1/1: Disconnected (after 1200ms in state UP)";
+        assert!(may_have_cut_a_request(&global(Code::BrokerTransportFailure), cut));
+    }
 }

@@ -16,7 +16,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::Shared;
 use super::client::{self, About, Words, code_of, hear, hear_error, is_denied, translate};
-use super::writer::KafkaWriter;
+use super::doubt::Doubts;
+use super::producer::KafkaClient;
+use crate::log::protocol::TransactionalWriter;
 use crate::log::{LogError, Member, Membership, TopicPartition, Writer};
 
 /// Longest single wait inside the client, so that a long poll notices its deadline.
@@ -28,6 +30,7 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct KafkaMembership {
     group: Arc<Group>,
     reported: Vec<TopicPartition>,
+    doubts: Doubts,
 }
 
 /// The group consumer, shared with this member's writers.
@@ -37,6 +40,8 @@ pub(super) struct Group {
     callbacks: Callbacks,
     /// Group name.
     pub(super) name: String,
+    /// Member's name.
+    member: String,
     shared: Arc<Shared>,
 }
 
@@ -53,6 +58,10 @@ struct Held {
     partitions: BTreeSet<TopicPartition>,
     /// Counts assignments and revocations.
     changes: u64,
+    /// The last revocation was a loss.
+    lost: bool,
+    /// When the group was last served.
+    polled: Option<Instant>,
 }
 
 impl KafkaMembership {
@@ -67,8 +76,14 @@ impl KafkaMembership {
         let consumer: BaseConsumer<Callbacks> = settings.create_with_context(callbacks.clone()).map_err(fail)?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(fail)?;
-        let group = Group { consumer: Some(consumer), callbacks, name: group.to_owned(), shared: Arc::clone(shared) };
-        Ok(Self { group: Arc::new(group), reported: Vec::new() })
+        let group = Group {
+            consumer: Some(consumer),
+            callbacks,
+            name: group.to_owned(),
+            member: member.id.clone(),
+            shared: Arc::clone(shared),
+        };
+        Ok(Self { group: Arc::new(group), reported: Vec::new(), doubts: Doubts::new(topics) })
     }
 }
 
@@ -77,15 +92,32 @@ impl Membership for KafkaMembership {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
+            self.group.callbacks.lock().polled = Some(Instant::now());
             match self.group.consumer()?.poll(left.min(POLL_STEP)) {
                 // A record fetched before its partition was paused: readers will read it.
                 None | Some(Ok(_)) => {}
-                Some(Err(error)) => self.group.failed(&error)?,
+                Some(Err(error)) => {
+                    self.doubts.hear(&error);
+                    self.group.failed(&error)?;
+                }
             }
             let held = self.group.held();
             if held != self.reported {
+                self.group.tell(&self.reported, &held);
+                if held.is_empty() {
+                    // Others may have them all; or the group was lost, or its topics are.
+                    self.doubts.raise();
+                }
                 self.reported.clone_from(&held);
                 return Ok(Some(held));
+            }
+            if let Err(error) = self.doubts.look(self.group.consumer()?, &self.group.shared.config, self.group.words()) {
+                // A static member that comes back is given what it had: nothing, without the topic. One that left is given
+                // its share of what is there then.
+                if matches!(error, LogError::UnknownTopic { .. }) {
+                    self.group.resign()?;
+                }
+                return Err(error);
             }
             if Instant::now() >= deadline {
                 return Ok(None);
@@ -94,21 +126,15 @@ impl Membership for KafkaMembership {
     }
 
     fn writer(&self, id: &str) -> Result<Box<dyn Writer>, LogError> {
-        Ok(Box::new(KafkaWriter::open(&self.group.shared, id, Some(Arc::downgrade(&self.group)))?))
+        let client = KafkaClient::new(&self.group.shared, id, Some(Arc::downgrade(&self.group)));
+        Ok(Box::new(TransactionalWriter::open(client)?))
     }
 
     fn leave(self: Box<Self>, for_good: bool) -> Result<(), LogError> {
         // A static member that closes stays in the group until its session ends; one that unsubscribes leaves at once.
         // (With the newer group protocol the client announces a temporary absence either way.)
         if for_good {
-            let consumer = self.group.consumer()?;
-            consumer.unsubscribe();
-            let deadline = Instant::now() + LEAVE_WAIT;
-            while !self.group.held().is_empty() && Instant::now() < deadline {
-                drop(consumer.poll(Duration::from_millis(20)));
-            }
-            // Even without partitions the request has to get out.
-            drop(consumer.poll(Duration::from_millis(100)));
+            self.group.resign()?;
         }
         Ok(())
     }
@@ -120,21 +146,53 @@ impl Group {
         self.consumer.as_ref().ok_or(LogError::Client { call: "group", reason: "the member has left".into() })
     }
 
+    /// Gives the static membership up.
+    fn resign(&self) -> Result<(), LogError> {
+        let consumer = self.consumer()?;
+        consumer.unsubscribe();
+        let deadline = Instant::now() + LEAVE_WAIT;
+        while !self.held().is_empty() && Instant::now() < deadline {
+            drop(consumer.poll(Duration::from_millis(20)));
+        }
+        // Even without partitions the request has to get out.
+        drop(consumer.poll(Duration::from_millis(100)));
+        Ok(())
+    }
+
     /// Partitions held, sorted.
     pub(super) fn held(&self) -> Vec<TopicPartition> {
         self.callbacks.lock().partitions.iter().cloned().collect()
     }
 
     /// True when all these partitions are held and the assignment was not lost.
+    ///
+    /// Invariant: a lost assignment, or a last poll longer ago than the group allows, holds nothing; the client cannot be
+    /// made to heartbeat, so these two stand for it.
     pub(super) fn holds<'a>(&self, mut at: impl Iterator<Item = &'a TopicPartition>) -> bool {
         let lost = self.consumer.as_ref().is_none_or(Consumer::assignment_lost);
         let held = self.callbacks.lock();
-        !lost && at.all(|at| held.partitions.contains(at))
+        let overdue = held.polled.is_some_and(|p| p.elapsed() >= self.shared.config.times.poll_interval_max);
+        !lost && !overdue && at.all(|at| held.partitions.contains(at))
     }
 
     /// Grows with every assignment and revocation.
     pub(super) fn changes(&self) -> u64 {
         self.callbacks.lock().changes
+    }
+
+    /// Logs a rebalance: what came, what went, and why.
+    fn tell(&self, before: &[TopicPartition], now: &[TopicPartition]) {
+        let names = |of: &[TopicPartition], but: &[TopicPartition]| -> String {
+            of.iter().filter(|at| !but.contains(at)).map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let lost = self.callbacks.lock().lost;
+        let reason = match (lost, now.len() > before.len()) {
+            (true, _) => "lost: the session or the poll interval ran out",
+            (false, true) => "given by the group",
+            (false, false) => "taken back by the group: a member came or went, or partitions changed",
+        };
+        let (given, taken) = (names(now, before), names(before, now));
+        tracing::info!(group = self.name, %given, %taken, reason, "rebalance");
     }
 
     /// Last complaint of the client.
@@ -148,10 +206,9 @@ impl Group {
         let config = &self.shared.config;
         let about = About::Group(&self.name);
         match (error, code_of(error)) {
-            (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId), _) => Err(LogError::Client {
-                call: "group membership",
-                reason: format!("another member of group {} runs under the same name", self.name),
-            }),
+            (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId | Code::UnreleasedInstanceId), _) => {
+                Err(LogError::Replaced { group: self.name.clone(), member: self.member.clone() })
+            }
             (KafkaError::MessageConsumptionFatal(_), _) => Err(translate("group membership", about, error, config, self.words())),
             (_, Some(code)) if is_denied(code) => Err(translate("group membership", about, error, config, self.words())),
             _ => {
@@ -192,9 +249,11 @@ impl ClientContext for Callbacks {
 impl ConsumerContext for Callbacks {
     // The default `rebalance` assigns and unassigns, incrementally where the protocol is; these two record.
 
-    fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
+            let lost = consumer.assignment_lost();
             let mut held = self.lock();
+            held.lost = lost;
             for at in named(list) {
                 held.partitions.remove(&at);
             }
@@ -209,6 +268,7 @@ impl ConsumerContext for Callbacks {
             }
             let mut held = self.lock();
             held.partitions.extend(named(list));
+            held.lost = false;
             held.changes += 1;
         }
     }

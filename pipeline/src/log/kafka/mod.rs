@@ -3,7 +3,7 @@
 //! One [`KafkaLog`] per process and cluster; readers, members and writers each own a client. What always holds: only
 //! blocking calls, each bounded (never on an async worker thread); readers see committed records only and skip nothing
 //! silently; records and offsets of an epoch share one transaction; a commit whose outcome is unknown is settled by a new
-//! producer with the same id before anything else happens (file `settle.rs`).
+//! producer with the same id before anything else happens ([`super::protocol`]).
 //!
 //! Costs to know: a reader is a client of its own (a connection per broker and a few threads), its queue holds at most
 //! [`config::READER_QUEUE_KIB_MAX`]; opening a writer asks the transaction coordinator.
@@ -18,18 +18,24 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 use tidewatch_schemas::time::EventTime;
 
-use super::{Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, TopicPartition, TopicSpec, Writer};
+use super::protocol::TransactionalWriter;
+use super::{
+    Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, Settled, TopicPartition, TopicSpec, Writer,
+};
 use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
+use tools::Tools;
 
 mod admin;
 mod client;
 pub mod config;
 mod deliveries;
+mod doubt;
+pub mod inspect;
 mod membership;
+mod producer;
 mod reader;
-mod settle;
-mod transaction;
-mod writer;
+pub mod rights;
+mod tools;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};
 
@@ -37,6 +43,10 @@ pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes,
 const TOPICS_KNOWN_MAX: usize = 4096;
 /// How often a position above the end is asked for again before it is believed: a new leader may lag for a moment.
 const RANGE_CHECKS: u32 = 3;
+/// Longest wait for an end that is only shown.
+const HIGH_WATERMARK_WAIT: Duration = Duration::from_secs(2);
+/// Pause before a broker is asked again for a topic that was just made.
+const NEWS_PAUSE: Duration = Duration::from_millis(50);
 
 /// Kafka as a log.
 #[derive(Clone)]
@@ -54,15 +64,10 @@ impl KafkaLog {
     /// Connects and asks for the cluster's metadata once: an unreachable cluster is said so within
     /// [`KafkaTimes::reach`], a refused plaintext connection at once.
     pub fn connect(config: KafkaConfig) -> Result<Self, LogError> {
-        let settings = config.client()?;
         let quiet = Quiet::default();
-        let mut settings_tools = settings.clone();
-        settings_tools.set("isolation.level", "read_committed");
-        settings_tools.set("socket.timeout.ms", "10000");
-        let tools: BaseConsumer<Quiet> = settings_tools
-            .create_with_context(quiet.clone())
-            .map_err(|e| translate("connect", About::Cluster, &e, &config, &quiet.words))?;
-        let shared = Shared { config, tools, quiet, admin: Mutex::new(None), known: Mutex::new(BTreeMap::new()) };
+        let tools = Tools::open(&config, &quiet)?;
+        let (admin, known, unstable, settled) = Default::default();
+        let shared = Shared { config, tools, quiet, admin, known, unstable, settled };
         let log = Self { shared: Arc::new(shared) };
         log.topics()?;
         Ok(log)
@@ -100,13 +105,21 @@ impl Log for KafkaLog {
         self.shared.offset_at(at, time)
     }
 
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        self.shared.high_watermark(at)
+    }
+
+    fn settled(&self) -> Settled {
+        *self.shared.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn reader(&self, at: &TopicPartition, from: i64) -> Result<Box<dyn Reader>, LogError> {
         self.shared.check_range(at, from)?;
         Ok(Box::new(reader::KafkaReader::open(&self.shared, at, from)?))
     }
 
     fn writer(&self, id: &str) -> Result<Box<dyn Writer>, LogError> {
-        Ok(Box::new(writer::KafkaWriter::open(&self.shared, id, None)?))
+        Ok(Box::new(TransactionalWriter::open(producer::KafkaClient::new(&self.shared, id, None))?))
     }
 
     fn committed(&self, group: &str, at: &[TopicPartition]) -> Result<Vec<Option<Committed>>, LogError> {
@@ -142,13 +155,17 @@ pub(super) struct Shared {
     /// How to reach it.
     config: KafkaConfig,
     /// A consumer without a group: metadata, offsets, times.
-    tools: BaseConsumer<Quiet>,
+    tools: Tools,
     /// Its callbacks.
     quiet: Quiet,
     /// Admin client, made when needed.
     admin: Mutex<Option<admin::Admin>>,
     /// What is known of topics.
     known: Mutex<BTreeMap<String, Known>>,
+    /// A consumer that sees open transactions, made when needed: for ends alone.
+    unstable: Mutex<Option<BaseConsumer<Quiet>>>,
+    /// Unclear commits.
+    settled: Mutex<Settled>,
 }
 
 /// What is known of a topic.
@@ -158,6 +175,8 @@ struct Known {
     partitions: Option<u32>,
     /// Largest record, bytes.
     record_bytes_max: Option<usize>,
+    /// When it was made or found to be right: for a while some brokers may not have heard of it yet.
+    accepted: Option<Instant>,
 }
 
 impl Shared {
@@ -171,12 +190,33 @@ impl Shared {
         // A call gets half the time: one lost answer leaves time for a second try.
         let half = self.config.times.reach / 2;
         let result = retry(Instant::now() + self.config.times.reach, |left| f(left.min(half)));
-        serve(&self.tools);
-        result.map_err(|e| translate(call, about, &e, &self.config, &self.quiet.words))
+        self.tools.serve();
+        let result = result.map_err(|e| translate(call, about, &e, &self.config, &self.quiet.words));
+        if matches!(result, Err(LogError::Denied { .. })) {
+            self.tools.renew(&self.config);
+        }
+        result
     }
 
     /// Partition count, asked of the cluster and remembered.
     fn partitions(&self, topic: &str) -> Result<u32, LogError> {
+        self.despite_news(topic, || self.count_partitions(topic))
+    }
+
+    /// Asks again while a topic that was just made is unknown to the broker that happens to answer.
+    fn despite_news<T>(&self, topic: &str, ask: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+        loop {
+            let result = ask();
+            let is_unknown = matches!(result, Err(LogError::UnknownTopic { .. } | LogError::UnknownPartition { .. }));
+            let is_new = || self.known(topic).accepted.is_some_and(|at| at.elapsed() < self.config.times.reach);
+            if !is_unknown || !is_new() {
+                return result;
+            }
+            std::thread::sleep(NEWS_PAUSE);
+        }
+    }
+
+    fn count_partitions(&self, topic: &str) -> Result<u32, LogError> {
         let metadata = self.ask("ask for topic", About::Topic(topic), |t| self.tools.fetch_metadata(Some(topic), t))?;
         let found = metadata.topics().iter().find(|t| t.name() == topic);
         let Some(found) = found else { return Err(LogError::UnknownTopic { topic: topic.to_owned() }) };
@@ -218,9 +258,27 @@ impl Shared {
     /// broker answers with the last stable offset, not with the high watermark.
     fn offsets(&self, at: &TopicPartition) -> Result<OffsetRange, LogError> {
         self.check_partition(at)?;
-        let (start, end) = self
-            .ask("ask for offsets", About::Partition(at), |t| self.tools.fetch_watermarks(&at.topic, at.partition as i32, t))?;
+        let ask = || {
+            self.ask("ask for offsets", About::Partition(at), |t| self.tools.fetch_watermarks(&at.topic, at.partition as i32, t))
+        };
+        let (start, end) = self.despite_news(&at.topic, ask)?;
         Ok(OffsetRange { start, end })
+    }
+
+    /// End with the records of open transactions.
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        let mut unstable = self.unstable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unstable.is_none() {
+            let mut settings = self.config.client()?;
+            settings.set("isolation.level", "read_uncommitted");
+            let made = settings.create_with_context(self.quiet.clone());
+            *unstable = Some(made.map_err(|e| translate("connect", About::Cluster, &e, &self.config, &self.quiet.words))?);
+        }
+        let Some(consumer) = unstable.as_ref() else { return self.offsets(at).map(|range| range.end) };
+        // Once, and briefly: this is for people, and nothing waits for it.
+        let asked = consumer.fetch_watermarks(&at.topic, at.partition as i32, HIGH_WATERMARK_WAIT);
+        let failed = |e| translate("ask for the end", About::Partition(at), &e, &self.config, &self.quiet.words);
+        Ok(asked.map_err(failed)?.1)
     }
 
     /// First offset at or after a time.

@@ -37,6 +37,8 @@ pub(super) struct KafkaReader {
     assigned: bool,
     /// Since when the connection is in doubt.
     doubt_since: Option<Instant>,
+    /// The brokers did not know the partition.
+    unknown: bool,
     probed: Instant,
 }
 
@@ -58,6 +60,7 @@ impl KafkaReader {
             at_end: false,
             assigned: false,
             doubt_since: None,
+            unknown: false,
             probed: Instant::now(),
         })
     }
@@ -73,7 +76,8 @@ impl KafkaReader {
             // The group is a label; a reader needs no right to it and no coordinator.
             Some(Code::GroupAuthorizationFailed) => Ok(()),
             // A restarting broker may know no topics for a moment: gone only if that stays so.
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId) => {
+                self.unknown = true;
                 self.doubt();
                 Ok(())
             }
@@ -208,6 +212,10 @@ impl Reader for KafkaReader {
     fn at_end(&self) -> bool {
         self.at_end
     }
+
+    fn was_unknown(&mut self) -> bool {
+        self.doubt_since.is_none() && std::mem::take(&mut self.unknown)
+    }
 }
 
 impl Drop for KafkaReader {
@@ -218,7 +226,10 @@ impl Drop for KafkaReader {
     }
 }
 
-/// A record with bytes of its own: a client message would keep its whole fetch answer alive. One allocation holds key,
+/// A record with bytes of its own.
+///
+/// Invariant: nothing of a fetch buffer is kept: a client message would keep its whole fetch answer alive. One allocation
+/// holds key,
 /// value and header values.
 fn record_of(message: &BorrowedMessage<'_>) -> Record {
     let headers = headers_of(message);

@@ -13,16 +13,15 @@
 //! What always holds: a writer that could not settle within [`SETTLE_WAIT`] is finished; it never guesses and never
 //! repeats an epoch.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::reader::KafkaReader;
-use super::writer::KafkaWriter;
-use crate::log::{CommitError, Committed, LogError, PollLimit, Reader, TopicPartition};
+use super::client::{Client, Standing, Why};
+use super::epoch::Epoch;
+use super::writer::TransactionalWriter;
+use crate::log::{CommitError, Committed, LogError, TopicPartition};
 
 /// How long brokers may stay away while an outcome is open.
-pub(super) const SETTLE_WAIT: Duration = Duration::from_secs(60);
-/// Longest single wait of a read-back.
-const READ_STEP: Duration = Duration::from_millis(500);
+pub const SETTLE_WAIT: Duration = Duration::from_secs(60);
 
 /// What the broker says about an epoch.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,27 +33,32 @@ enum Outcome {
     Unmoved,
 }
 
-impl KafkaWriter {
+impl<C: Client> TransactionalWriter<C> {
     /// Finds out how the epoch ended; the writer goes on with a new producer.
-    pub(super) fn settle(&mut self, offsets: &[(TopicPartition, Committed)], reason: &str) -> Result<(), CommitError> {
-        let group = self.member()?;
-        if let Some(group) = &group {
-            // Taking the id back is right only while the partitions are still ours.
-            if !group.holds(offsets.iter().map(|(at, _)| at)) {
-                return Err(self.finish(format!("{reason}; its partitions belong to another member")));
-            }
+    pub(super) fn settle(&mut self, epoch: Epoch<'_>, reason: &str) -> Result<(), CommitError> {
+        let result = self.find_out(epoch, reason);
+        self.client.settled(&result);
+        result
+    }
+
+    fn find_out(&mut self, epoch: Epoch<'_>, reason: &str) -> Result<(), CommitError> {
+        let offsets = epoch.offsets;
+        let standing = self.client.standing();
+        // Invariant: taking the id back is right only while the partitions are still ours.
+        if standing == Standing::Left || (standing == Standing::Member && !self.client.holds(offsets)) {
+            return Err(self.finish(format!("{reason}; its partitions belong to another member")));
         }
-        let stored = self.stored();
-        let deadline = Instant::now() + SETTLE_WAIT;
-        tracing::warn!(writer = self.id, reason, "the outcome of an epoch is unclear: settling it with a new producer");
-        if let Err(error) = self.reopen(SETTLE_WAIT) {
+        let stored = self.client.stored().first().cloned();
+        let deadline = self.client.now() + SETTLE_WAIT;
+        tracing::warn!(writer = self.client.id(), reason, "the outcome of an epoch is unclear: settling it with a new producer");
+        if let Err(error) = self.reopen(Why::Settle, SETTLE_WAIT) {
             return Err(self.open_outcome(reason, error));
         }
         let mut outcome = Outcome::Unmoved;
-        if let Some(group) = group.filter(|_| !offsets.is_empty()) {
+        if standing == Standing::Member && !offsets.is_empty() {
             let at: Vec<TopicPartition> = offsets.iter().map(|(at, _)| at.clone()).collect();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let found = match self.committed(&group, &at, left) {
+            let left = deadline.saturating_sub(self.client.now());
+            let found = match self.client.committed(&at, Why::Settle, left) {
                 Ok(found) => found,
                 Err(error) => return Err(self.open_outcome(reason, error)),
             };
@@ -64,12 +68,17 @@ impl KafkaWriter {
         if outcome == Outcome::Unmoved {
             outcome = match stored {
                 // No record and no offset moved: both outcomes are the same.
-                None => Outcome::Committed,
-                Some((at, offset)) => match self.read_back(&at, offset, deadline) {
-                    Ok(true) => Outcome::Committed,
-                    Ok(false) => Outcome::Aborted,
-                    Err(error) => return Err(self.open_outcome(reason, error)),
-                },
+                None if epoch.appends.is_empty() => Outcome::Committed,
+                // Invariant: the end is asked for only when every record is stored, so it was not.
+                None => Outcome::Aborted,
+                Some((at, offset)) => {
+                    let left = deadline.saturating_sub(self.client.now());
+                    match self.client.read_back(&at, offset, left) {
+                        Ok(true) => Outcome::Committed,
+                        Ok(false) => Outcome::Aborted,
+                        Err(error) => return Err(self.open_outcome(reason, error)),
+                    }
+                }
             };
         }
         match outcome {
@@ -88,23 +97,6 @@ impl KafkaWriter {
         // `finish` makes every later commit fail; this one says why.
         drop(self.finish(closing));
         CommitError::Log(error)
-    }
-
-    /// True when a record that was stored at `offset` is visible to read_committed.
-    fn read_back(&self, at: &TopicPartition, offset: i64, deadline: Instant) -> Result<bool, LogError> {
-        let mut reader = KafkaReader::open(&self.shared, at, offset)?;
-        loop {
-            let records = reader.poll(PollLimit { records: 1, bytes: 1 }, READ_STEP)?;
-            if let Some(first) = records.first() {
-                return Ok(first.offset == offset);
-            }
-            if reader.at_end() {
-                return Ok(false);
-            }
-            if Instant::now() >= deadline {
-                return Err(LogError::Client { call: "read back an epoch", reason: format!("no answer for {at}") });
-            }
-        }
     }
 }
 
