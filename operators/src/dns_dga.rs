@@ -18,8 +18,8 @@
 //! structure (anti-virus look-ups, filtered advertisements' hosts): such a name is no evidence.
 //!
 //! # State
-//! Per host at most 1,024 registered domains at 24 bytes and 512 names of the window at 24 bytes, with the tree's slack
-//! 48 KB; 12 names of at most 253 bytes. A host with a hundred domains a day takes 5 KB. At the limit the domains asked
+//! Per host at most 1,024 registered domains at 24 bytes and 512 names of the window at 32 bytes, with the tree's slack
+//! 52 KB; 12 names of at most 253 bytes. A host with a hundred domains a day takes 5 KB. At the limit the domains asked
 //! for longest ago go, and count as new when they come again. A domain not asked for eight days is forgotten.
 //!
 //! # Thresholds
@@ -57,8 +57,8 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::question::{Answer, Question, Sort, sort};
-use self::state::Asked;
 pub use self::state::HostState;
+use self::state::{Acquaintance, Asked};
 use crate::names::score_label;
 use crate::operator::{Context, Detector, Draft, Observation, Operator, Position, Seen, Threshold};
 use crate::rule::Rule;
@@ -189,9 +189,20 @@ impl DnsDga {
     }
 
     /// A look-up that counts; a draft when it decides.
-    fn take(&self, asked: &Question<'_>, at: EventTime, position: Position, state: &mut HostState, ctx: &Context<'_>) -> Option<Draft> {
+    fn take(
+        &self,
+        asked: &Question<'_>,
+        at: EventTime,
+        position: Position,
+        state: &mut HostState,
+        ctx: &Context<'_>,
+    ) -> Option<Draft> {
         state.advance(at.minus(self.window_ns));
-        let new = state.meet(xxh3_64(asked.of.domain.as_bytes()), at);
+        let new = match state.meet(xxh3_64(asked.of.domain.as_bytes()), false, at) {
+            Acquaintance::New => true,
+            Acquaintance::Known => false,
+            Acquaintance::OtherBusiness => return None,
+        };
         let name = xxh3_64(asked.name.as_bytes());
         if !new && state.asked_lately(name) {
             return None;
@@ -277,7 +288,7 @@ impl Operator for DnsDga {
                     }
                 }
                 Sort::Known(of) => {
-                    state.meet(xxh3_64(of.domain.as_bytes()), seen.at);
+                    state.meet(xxh3_64(of.domain.as_bytes()), true, seen.at);
                 }
                 Sort::Nothing => {}
             }

@@ -20,6 +20,7 @@ mod graph;
 mod lag;
 mod produce;
 mod run;
+mod score;
 mod tap;
 mod validate;
 mod version;
@@ -92,6 +93,7 @@ enum Command {
     Graph(graph::Args),
     Tap(tap::Args),
     Decode(decode::Args),
+    Score(score::Args),
     Lag(lag::Args),
     Dlq(dlq::Args),
     Completion(completion::Args),
@@ -108,6 +110,7 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Graph(args) => graph::run(args, out),
         Command::Tap(args) => tap::run(args, out),
         Command::Decode(args) => decode::run(args, out),
+        Command::Score(args) => score::run(args, out),
         Command::Lag(args) => lag::run(args, out),
         Command::Dlq(args) => dlq::run(args, out),
         Command::Completion(args) => completion::run(args, out),
