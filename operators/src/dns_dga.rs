@@ -33,6 +33,12 @@
 //! (hexadecimal) and such labels differ in length. Confidence is the base, 20 at the threshold, up to 45 at twice the
 //! evidence; the share of generated names gives up to 40; a burst of ordinary-looking names 10.
 //!
+//! The name model has 266,264 bytes and takes 0.9 us of a core for a name, suffix list included. Trained on one source and
+//! tested on another (`tidewatch-bench train-names`), it ranks at an area of 0.981 without word lists, 0.942 with them;
+//! at `score` 0.8 it finds 0.64 of the names at a false rate of 0.014 among less popular sites. Of families left out
+//! altogether it finds 0.66 at a false rate of 0.001 and 0.83 at 0.01, of word lists 0.03 and 0.24: those are found by
+//! their burst. Doubtful as a name is, a host is told by several.
+//!
 //! # False positives
 //! Scanners of lists of domains, mail gateways that look senders up by A alone, software whose many servers have random
 //! names and are gone. Resolvers that forward for others: their clients are the hosts to watch.
