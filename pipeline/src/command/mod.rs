@@ -25,6 +25,7 @@ mod graph;
 mod lag;
 mod produce;
 mod run;
+mod score;
 mod tap;
 mod top;
 mod validate;
@@ -112,6 +113,7 @@ enum Command {
     Graph(graph::Args),
     Tap(tap::Args),
     Decode(decode::Args),
+    Score(score::Args),
     Lag(lag::Args),
     Top(top::Args),
     ExplainStall(explain_stall::Args),
@@ -131,6 +133,7 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Graph(args) => graph::run(args, out),
         Command::Tap(args) => tap::run(args, out),
         Command::Decode(args) => decode::run(args, out),
+        Command::Score(args) => score::run(args, out),
         Command::Lag(args) => lag::run(args, out),
         Command::Top(args) => top::run(args, out),
         Command::ExplainStall(args) => explain_stall::run(args, out),
