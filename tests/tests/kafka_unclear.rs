@@ -16,6 +16,8 @@ use tidewatch_tests::kafka::Broker;
 
 /// `EndTxn` in the Kafka protocol.
 const END_TXN: [u8; 2] = [0, 26];
+/// `InitProducerId`.
+const INIT_PRODUCER_ID: [u8; 2] = [0, 22];
 /// Larger than any request of these tests.
 const FRAME_BYTES_MAX: usize = 8 << 20;
 
@@ -27,6 +29,8 @@ enum Lose {
     Request = 1,
     /// The client never gets the answer.
     Answer = 2,
+    /// The broker gets the request, and the connection is cut before its answer; once.
+    Cut = 3,
 }
 
 /// A proxy that can lose the end of a transaction; the connection is dead from then on, but stays open.
@@ -34,6 +38,7 @@ enum Lose {
 struct Proxy {
     lose: Arc<AtomicU8>,
     lost: Arc<AtomicU32>,
+    inits: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -79,6 +84,15 @@ impl Proxy {
         let done = loop {
             let Some(frame) = frame(&mut client) else { break None };
             let lose = self.lose.load(Ordering::SeqCst);
+            self.inits.fetch_add(u32::from(frame[4..6] == INIT_PRODUCER_ID), Ordering::SeqCst);
+            if frame[4..6] == END_TXN && lose == Lose::Cut as u8 {
+                dead.store(1, Ordering::SeqCst);
+                self.lose(Lose::Nothing);
+                self.lost.fetch_add(1, Ordering::SeqCst);
+                server.write_all(&frame).ok()?;
+                drop(client.shutdown(Shutdown::Both));
+                break None;
+            }
             if frame[4..6] == END_TXN && lose != Lose::Nothing as u8 {
                 // Muted before the broker can answer.
                 dead.store(1, Ordering::SeqCst);
@@ -172,6 +186,16 @@ fn an_unclear_commit_is_settled() {
     proxy.lose(Lose::Nothing);
     writer.commit(&[append(&plain, "3")], &[]).unwrap();
     assert_eq!(read(&log, &plain), ["1", "2", "3"]);
+    // A connection that breaks after the request: the client asks again by itself, and says so in passing. The first
+    // request may still be under way somewhere, so the next epoch must not carry its producer epoch.
+    let inits = proxy.inits.load(Ordering::SeqCst);
+    proxy.lose(Lose::Cut);
+    writer.commit(&[append(&plain, "4")], &[]).unwrap();
+    assert!(proxy.lost() > 0, "the proxy cut nothing");
+    assert_eq!(proxy.inits.load(Ordering::SeqCst), inits + 1, "a new producer epoch after a broken connection");
+    writer.commit(&[append(&plain, "5")], &[]).unwrap();
+    assert_eq!(proxy.inits.load(Ordering::SeqCst), inits + 1, "and no other");
+    assert_eq!(read(&log, &plain), ["1", "2", "3", "4", "5"]);
 
     // With a group: told by the committed offsets.
     let (input, output, group) = (broker.name("in"), broker.name("out"), broker.name("g"));
