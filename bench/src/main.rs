@@ -10,6 +10,7 @@ mod cost;
 mod generate;
 mod merge;
 mod rank;
+mod restart;
 mod zeek_files;
 
 /// Traffic and measurements for tidewatch.
@@ -27,6 +28,7 @@ enum Command {
     Merge(merge::Args),
     Rank(rank::Args),
     Cost(cost::Args),
+    Restart(restart::Args),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Merge(args) => merge::run(&args),
         Command::Rank(args) => rank::run(&args),
         Command::Cost(args) => cost::run(&args),
+        Command::Restart(args) => restart::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,6 +15,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use crate::detectors;
 use crate::key::{Host, HostKey};
 use crate::operator::{Detector, Footprint, Slice, TenantFacts};
+use crate::planted::{self, Bug};
 use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
 
 /// Destinations remembered per tenant; at the limit the ones silent longest go, a quarter at a time, counted.
@@ -120,7 +121,9 @@ impl Correlation {
                     continue;
                 };
                 let subject = (finding.rule.id.clone(), finding.entity.id.clone(), finding.subject.clone());
-                if state.suppressed.get(&subject).is_some_and(|until| finding.decided_at < *until) {
+                if state.suppressed.get(&subject).is_some_and(|until| finding.decided_at < *until)
+                    || planted_suppression(&subject, &finding)
+                {
                     verdict.suppressed += 1;
                     continue;
                 }
@@ -165,6 +168,20 @@ impl Correlation {
     pub fn stats(&self) -> StateStats {
         self.states.stats()
     }
+}
+
+/// With [`Bug::SuppressionUncommitted`]: the process remembers what it said, committed or not. What it says anew in the
+/// same slice of its first life it had not said yet.
+fn planted_suppression(subject: &(String, String, String), finding: &Finding) -> bool {
+    if !planted::is(Bug::SuppressionUncommitted) {
+        return false;
+    }
+    let name = format!("{}\n{}\n{}\n{}", finding.tenant, subject.0, subject.1, subject.2);
+    let held = planted::remembered(&name).is_some_and(|until| finding.decided_at.0 < until);
+    if !held {
+        planted::remember(name, finding.decided_at.plus(finding.suppress_ns).0);
+    }
+    held
 }
 
 impl TenantState {

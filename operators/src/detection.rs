@@ -9,6 +9,7 @@ use crate::detectors;
 use crate::door::{Door, DoorStats};
 use crate::key::HostKey;
 use crate::operator::{Detector, Position, Seen, Slice};
+use crate::planted::{self, Bug};
 use crate::rule::Rule;
 use crate::runtime::{Env, Instance, RestoreError, StateStats};
 
@@ -30,11 +31,14 @@ impl SliceRow<'_> {
     /// identical rows, which differ in nothing else; `ranks` gives an input's place by name, because its index is given
     /// out by arrival.
     pub fn order(&self, other: &SliceRow<'_>, ranks: &[u16]) -> std::cmp::Ordering {
-        self.at.cmp(&other.at).then_with(|| self.row.compare_content(&other.row)).then_with(|| {
+        let lies = || {
             let (a, b) = (self.position, other.position);
             let rank = |p: Position| ranks.get(usize::from(p.input)).copied().unwrap_or(p.input);
             (rank(a), a.offset, a.row).cmp(&(rank(b), b.offset, b.row))
-        })
+        };
+        let first = self.at.cmp(&other.at);
+        let first = if planted::is(Bug::TiesByPosition) { first.then_with(lies) } else { first };
+        first.then_with(|| self.row.compare_content(&other.row)).then_with(lies)
     }
 }
 
@@ -75,6 +79,8 @@ impl std::fmt::Debug for Detection {
 pub struct RuleStats {
     /// Rule id.
     pub rule: String,
+    /// Kind of rule: which detector.
+    pub kind: String,
     /// States.
     pub states: StateStats,
 }
@@ -234,7 +240,8 @@ impl Detection {
 
     /// Figures.
     pub fn stats(&self) -> (DoorStats, Vec<RuleStats>) {
-        let rules = self.instances.iter().map(|i| RuleStats { rule: i.rule().id.clone(), states: i.stats() }).collect();
+        let of = |i: &dyn Instance| RuleStats { rule: i.rule().id.clone(), kind: i.rule().kind.clone(), states: i.stats() };
+        let rules = self.instances.iter().map(|i| of(i.as_ref())).collect();
         (self.door.stats().0, rules)
     }
 

@@ -10,6 +10,7 @@ mod conformance;
 pub mod correlate;
 pub mod detection;
 pub mod detectors;
+pub mod dns_dga;
 pub mod door;
 pub mod egress_volume;
 mod ends;
@@ -17,7 +18,10 @@ mod ends;
 pub mod fuzz;
 pub mod key;
 pub mod lateral;
+pub mod names;
 pub mod operator;
+#[doc(hidden)]
+pub mod planted;
 pub mod rule;
 pub mod runtime;
 pub mod states;

@@ -16,6 +16,10 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::key::{Host, HostKey, KEY_GROUPS, key_group};
 use crate::operator::Footprint;
+use crate::planted::{self, Bug};
+
+/// With [`Bug::EvictByProcess`]: bytes of all tasks of a process, beyond which half of each goes.
+const PLANTED_PROCESS_BYTES_MAX: u64 = 96 << 10;
 
 /// Limits on the states of one operator in one task. Fixed in the topology, never per process.
 #[derive(Clone, Copy, Debug)]
@@ -178,6 +182,9 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         }
         if self.bytes > self.limits.task_bytes_max {
             self.evict(None, self.limits.task_bytes_max / 16 * 15);
+        }
+        if planted::is(Bug::EvictByProcess) && planted::process_bytes() > PLANTED_PROCESS_BYTES_MAX {
+            self.evict(None, self.bytes / 2);
         }
     }
 

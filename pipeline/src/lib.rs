@@ -9,8 +9,10 @@ pub mod detect;
 pub mod epoch;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod http;
 pub mod input;
 pub mod log;
+pub mod metrics;
 pub mod normalize;
 pub mod rules;
 pub mod run;

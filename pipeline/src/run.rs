@@ -23,6 +23,7 @@ use crate::detect::slices::SliceLimits;
 use crate::detect::{DetectConfig, DetectTask};
 use crate::epoch::Ledger;
 use crate::log::{Log, LogError, Member, PollLimit, TopicPartition, TopicSpec};
+use crate::metrics::Metrics;
 use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
@@ -67,6 +68,10 @@ pub struct Shared {
     pub ledger: Arc<Mutex<Ledger>>,
     /// How every task is.
     pub board: Arc<Board>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Workers that stop leave their groups for good.
+    pub for_good: Arc<AtomicBool>,
     /// Offsets that this process saw committed.
     known: Arc<Known>,
     /// Per stage: it has finished.
@@ -174,6 +179,8 @@ impl Run {
         Shared {
             ledger: Arc::default(),
             board: Arc::default(),
+            metrics: Arc::default(),
+            for_good: Arc::default(),
             known: Arc::default(),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
             pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64, self.lanes())),
@@ -227,7 +234,9 @@ impl Run {
             control,
             upstream_done: shared.done[place].clone(),
             ledger: shared.ledger.clone(),
+            index,
             board: shared.board.clone(),
+            metrics: shared.metrics.clone(),
             output_version: self.output_version,
             accept_new_outputs: self.accept_new_outputs,
             alone: self.alone,
@@ -338,11 +347,13 @@ impl Run {
         let (source, roster) = (self.source.clone(), shared.roster.clone());
         Ok(Box::new(move |at| {
             // Asked again for every task: a partition that was added since the start must stand on the roster that its own
-            // task tells.
+            // task tells. Asked without the lock: an answer may take long.
+            let now = |i: &InputConfig| source.partitions(&i.topic).unwrap_or(0);
+            let now: BTreeMap<&str, u32> = all.iter().map(|i| (i.topic.as_str(), now(i))).collect();
             let mut known = roster.lock().unwrap_or_else(PoisonError::into_inner);
             let mut inputs = known.inputs.clone();
             for input in &mut inputs {
-                let now = source.partitions(&input.topic).unwrap_or(input.partitions);
+                let now = now.get(input.topic.as_str()).copied().unwrap_or(0);
                 let own = if input.topic == at.topic { at.partition + 1 } else { 0 };
                 input.partitions = input.partitions.max(now).max(own);
             }

@@ -209,8 +209,15 @@ pub struct SnapshotStore {
 
 impl SnapshotStore {
     /// Opens a store by URL (`s3://bucket/path`, `file:///path`) or by path; a local directory is made. Credentials,
-    /// endpoint and region come from the clouds' own environment variables.
+    /// endpoint and region come from the clouds' own environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, ...), never
+    /// from a topology. Plain HTTP is refused unless `AWS_ALLOW_HTTP` is `true`.
     pub fn open(url: &str) -> Result<Self, SnapshotError> {
+        #[allow(clippy::disallowed_methods, reason = "the edge where credentials of object stores enter")]
+        Self::open_with(url, std::env::vars())
+    }
+
+    /// The same with variables given by the caller instead of the environment's.
+    pub fn open_with(url: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, SnapshotError> {
         let bad = |reason: String| SnapshotError::Url { url: url.to_owned(), reason };
         let runtime = runtime().map_err(bad)?;
         let local = match url.split_once("://") {
@@ -225,7 +232,7 @@ impl SnapshotStore {
             let store = Arc::new(store.with_fsync(true));
             return Ok(Self { store, base: Path::default(), local: Some(path), runtime });
         }
-        let (store, base) = remote(url).map_err(bad)?;
+        let (store, base) = remote(url, variables).map_err(bad)?;
         Ok(Self { store, base, local: None, runtime })
     }
 
@@ -244,6 +251,13 @@ impl SnapshotStore {
     #[must_use]
     pub fn of(&self, task: &str) -> Self {
         Self { base: self.base.clone().join(task), ..self.clone() }
+    }
+
+    /// Whether the store answers a question: lists, changes nothing.
+    pub fn answers(&self) -> Result<(), SnapshotError> {
+        use futures::TryStreamExt;
+        let listed = self.runtime.block_on(async { self.store.list(Some(&self.base)).try_next().await });
+        listed.map(drop).map_err(|source| SnapshotError::Store { name: "(list)".to_owned(), source })
     }
 
     fn path(&self, id: &str) -> Path {
@@ -325,12 +339,12 @@ fn runtime() -> Result<Arc<tokio::runtime::Runtime>, String> {
 }
 
 /// A bucket of one of the clouds, or of whatever speaks their protocol.
-fn remote(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), String> {
+fn remote(url: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<(Arc<dyn ObjectStore>, Path), String> {
+    // Somebody else may have chosen one already: then that one stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let parsed: reqwest::Url = url.parse().map_err(|e: <reqwest::Url as std::str::FromStr>::Err| e.to_string())?;
     let (scheme, path) = ObjectStoreScheme::parse(&parsed).map_err(|e| e.to_string())?;
-    // The clouds' own variables: credentials never stand in a topology.
-    #[allow(clippy::disallowed_methods, reason = "the edge where credentials of object stores enter")]
-    let options: Vec<(String, String)> = std::env::vars().map(|(k, v)| (k.to_ascii_lowercase(), v)).collect();
+    let options: Vec<(String, String)> = variables.into_iter().map(|(k, v)| (k.to_ascii_lowercase(), v)).collect();
     let retry = RetryConfig { retry_timeout: std::time::Duration::from_secs(RETRY_S_MAX), ..RetryConfig::default() };
     macro_rules! build {
         ($builder:ty) => {{

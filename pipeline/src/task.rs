@@ -52,6 +52,29 @@ pub struct State {
     pub replay_offset: Option<i64>,
 }
 
+/// What a task's state came to: two tasks of one log that have closed as much have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// Slices are closed up to here.
+    pub closed: EventTime,
+    /// BLAKE3 over all state groups, in their order.
+    pub state: [u8; 32],
+}
+
+impl Digest {
+    /// Over (operator, key group) and bytes, in order.
+    pub fn over(closed: EventTime, groups: impl IntoIterator<Item = ((String, u16), Vec<u8>)>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for ((operator, group), bytes) in groups {
+            for field in [operator.as_bytes(), &group.to_le_bytes(), &bytes] {
+                hasher.update(&(field.len() as u64).to_le_bytes());
+                hasher.update(field);
+            }
+        }
+        Self { closed, state: *hasher.finalize().as_bytes() }
+    }
+}
+
 /// What the pace-maker and the people need to know of a task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
@@ -69,11 +92,63 @@ pub struct Progress {
     pub state_bytes: u64,
     /// Keys evicted at a limit.
     pub evicted: u64,
+    /// Most bytes of state before keys are evicted; 0 = no limit is known.
+    #[serde(default)]
+    pub state_bytes_max: u64,
+    /// Slices with rows that wait.
+    #[serde(default)]
+    pub open_slices: u64,
+    /// Bytes of them in memory.
+    #[serde(default)]
+    pub slice_bytes: u64,
+    /// Most of them before rows spill; 0 = no limit is known.
+    #[serde(default)]
+    pub slice_bytes_max: u64,
+    /// State by rule.
+    #[serde(default)]
+    pub rules: Vec<RuleFigures>,
+    /// Verdicts by rule.
+    #[serde(default)]
+    pub judged: Vec<JudgedFigures>,
+    /// New pairs not reported one by one, at a limit.
+    #[serde(default)]
+    pub contacts_withheld: u64,
+    /// Open connections forgotten at a limit.
+    #[serde(default)]
+    pub connections_evicted: u64,
     /// Rows have come, and it is not silent since.
     #[serde(default)]
     pub active: bool,
     /// Nothing will follow.
     pub done: bool,
+}
+
+/// State of one rule in one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleFigures {
+    /// Rule id.
+    pub rule: String,
+    /// Its detector, by the kind that rules name.
+    pub detector: String,
+    /// Keys with state.
+    pub keys: u64,
+    /// Bytes of state.
+    pub bytes: u64,
+    /// Keys evicted at a limit.
+    pub evicted: u64,
+}
+
+/// What came of one rule's candidates in one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgedFigures {
+    /// Rule id.
+    pub rule: String,
+    /// Became signals.
+    pub signals: u64,
+    /// Held back by suppression.
+    pub suppressed: u64,
+    /// Too common, or otherwise nothing in the tenant's view.
+    pub dismissed: u64,
 }
 
 /// A stage's work on one partition.
@@ -138,4 +213,9 @@ pub trait Task: Send {
 
     /// How far it is.
     fn progress(&self) -> Progress;
+
+    /// Digest of what closed slices left behind; `None` = nothing is kept. Walks over all state: for checks alone.
+    fn digest(&self) -> Option<Digest> {
+        None
+    }
 }

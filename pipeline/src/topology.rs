@@ -22,6 +22,7 @@ pub use names::{Names, Stage};
 pub use read::ReadError;
 pub(crate) use read::text_of;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,6 +66,9 @@ pub const SPILL_DIR_DEFAULT: &str = "tidewatch-data/spill";
 pub const RECORD_BYTES_DEFAULT: u64 = 1 << 20;
 /// What the limit of the rejected topic lies above that of the inputs, bytes: room for the reason and the origin.
 pub const REJECTED_EXTRA_BYTES: u64 = 64 << 10;
+/// How long a process may take to leave after it was told to stop, when the topology does not say: below the 30 s
+/// that Kubernetes gives before it kills (Docker gives 10 s unless `stop_grace_period` says more).
+pub const DRAIN_WITHIN_DEFAULT: Duration = Duration::from_secs(25);
 /// Control socket when the topology does not say.
 pub const CONTROL_SOCKET_DEFAULT: &str = "tidewatch-data/control.sock";
 /// Threads per stage, at most.
@@ -103,8 +107,12 @@ pub struct Topology {
     pub rules: Option<PathBuf>,
     /// Who gets the signals (`destinations`), in written order.
     pub destinations: Vec<Destination>,
-    /// Local socket through which `tap`, `lag` and `dlq` reach a running process (`control`).
+    /// Local socket through which other commands reach a running process (`control`); see [`Topology::control_of`].
     pub control: PathBuf,
+    /// Where health and metrics are served (`http.listen`); `None` = nowhere.
+    pub http: Option<SocketAddr>,
+    /// A process that was told to stop gives up what is not done after so long (`drain_within`), 1 s to 10 min.
+    pub drain_within: Duration,
 }
 
 /// Event time and waiting.
@@ -202,7 +210,22 @@ impl Topology {
             rules: None,
             destinations: Vec::new(),
             control: CONTROL_SOCKET_DEFAULT.into(),
+            http: None,
+            drain_within: DRAIN_WITHIN_DEFAULT,
         }
+    }
+
+    /// The control socket of one process. Several on one machine need names of their own: all stages under ordinal 0 have
+    /// `control` itself, any other `control` with stages and ordinal before its ending, as in `control.detect-1.sock`.
+    pub fn control_of(&self, stages: &[Stage], ordinal: u32) -> PathBuf {
+        let all = Stage::ALL.iter().all(|s| stages.contains(s));
+        if all && ordinal == 0 {
+            return self.control.clone();
+        }
+        let names: Vec<&str> = Stage::ALL.iter().filter(|s| stages.contains(s)).map(|s| s.name()).collect();
+        let names = if all { "all".to_owned() } else { names.join("+") };
+        let ending = self.control.extension().map_or_else(|| "sock".into(), |e| e.to_string_lossy());
+        self.control.with_extension(format!("{names}-{ordinal}.{ending}"))
     }
 
     /// The input topics that tidewatch makes if they are missing: all on the embedded and the memory log; on Kafka those

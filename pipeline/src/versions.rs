@@ -21,6 +21,12 @@ pub const RULES: &str = "rules";
 /// Versions a task keeps: beyond it the oldest goes, which only a lane with an older backlog than all of them could miss.
 pub const VERSIONS_MAX: usize = 64;
 
+/// A proposal that other processes push aside is repeated so often.
+const PROPOSALS_MAX: u32 = 20;
+
+/// Pause before that: longer than a commit takes, so that whoever pushed it aside is done.
+const PROPOSAL_PAUSE: Duration = Duration::from_secs(1);
+
 /// A version cannot be proposed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
@@ -97,15 +103,43 @@ pub fn by_time(log: &dyn Log, topology: &Topology) -> Result<BTreeMap<EventTime,
 
 /// Records a rule set, unless it is the newest recorded one. `now` is the wall clock: no watermark runs ahead of it by
 /// more than `max_future`, so a version that begins a slice later cannot come too late for anybody.
+///
+/// Processes of one deployment that start together propose together: one of them writes, the others find it written.
 pub fn propose(log: &dyn Log, topology: &Topology, rules: &RuleSet, now: EventTime) -> Result<Proposed, VersionError> {
-    let known = recorded(log, &topology.names.control())?;
-    let from = match known.last() {
-        Some(last) if last.hash == rules.version_hash => return Ok(Proposed::Unchanged),
-        None => EventTime::MIN,
-        Some(_) => {
-            let slice_ns = topology.time.slice.as_nanos() as i64;
-            ceil(now.plus(slice_ns + topology.time.max_future.as_nanos() as i64), slice_ns)
+    let mut left = PROPOSALS_MAX;
+    loop {
+        match propose_once(log, topology, rules, now) {
+            // Whoever came later goes on; who was pushed aside waits for longer than a commit takes, and looks again.
+            Err(VersionError::Commit(error @ (CommitError::Fenced { .. } | CommitError::Aborted { .. }))) => {
+                left -= 1;
+                if left == 0 {
+                    return Err(error.into());
+                }
+                tracing::debug!(%error, "another process records rules: looking again");
+                std::thread::sleep(PROPOSAL_PAUSE);
+            }
+            other => return other,
         }
+    }
+}
+
+fn propose_once(log: &dyn Log, topology: &Topology, rules: &RuleSet, now: EventTime) -> Result<Proposed, VersionError> {
+    let names = &topology.names;
+    let is_newest = |known: &[Version]| known.last().is_some_and(|last| last.hash == rules.version_hash);
+    if is_newest(&recorded(log, &names.control())?) {
+        return Ok(Proposed::Unchanged);
+    }
+    // One writer id for all: whoever opens it last shuts the others out, and sees what they had written.
+    let mut writer = log.writer(&format!("{}-versions", names.group(crate::topology::Stage::Detect)))?;
+    let known = recorded(log, &names.control())?;
+    if is_newest(&known) {
+        return Ok(Proposed::Unchanged);
+    }
+    let from = if known.is_empty() {
+        EventTime::MIN
+    } else {
+        let slice_ns = topology.time.slice.as_nanos() as i64;
+        ceil(now.plus(slice_ns + topology.time.max_future.as_nanos() as i64), slice_ns)
     };
     let version = Version {
         what: RULES.to_owned(),
@@ -123,11 +157,10 @@ pub fn propose(log: &dyn Log, topology: &Topology, rules: &RuleSet, now: EventTi
         value: Some(value.clone()),
         headers: vec![(header::RECORD.to_owned(), RecordType::Version.to_header().into())],
     };
-    let names = &topology.names;
     let mut appends = vec![append(&names.control(), 0)];
     for topic in [names.obs(), names.findings()] {
         appends.extend((0..log.partitions(&topic)?).map(|partition| append(&topic, partition)));
     }
-    log.writer(&format!("{}-versions", names.group(crate::topology::Stage::Detect)))?.commit(&appends, &[])?;
+    writer.commit(&appends, &[])?;
     Ok(if from == EventTime::MIN { Proposed::First } else { Proposed::From(from) })
 }

@@ -93,7 +93,7 @@ impl Cluster {
         let dir = dir.canonicalize()?;
         let ports = ports(&dir, options.nodes)?;
         let list = |port: fn(&Ports) -> u16| ports.iter().map(|p| format!("127.0.0.1:{}", port(p))).collect::<Vec<_>>().join(",");
-        let (brokers, direct) = (list(|p| p.proxy), list(|p| p.inside));
+        let (brokers, direct) = (list(if is_readable(options) { |p| p.proxy } else { |p| p.clients }), list(|p| p.inside));
         let trap = Trap::default();
         let proxies = ports.iter().map(|p| Proxy::start(p.proxy, p.clients, &trap)).collect::<Result<Vec<_>>>()?;
         let nodes = (1..=options.nodes)
@@ -332,7 +332,8 @@ fn properties(dir: &Path, index: usize, ports: &[Ports], options: &ClusterOption
     let (clients, inside, controller) = (own.clients, own.inside, own.controller);
     let listeners = format!("CLIENTS://127.0.0.1:{clients},INSIDE://127.0.0.1:{inside},CONTROLLER://127.0.0.1:{controller}");
     set("listeners", listeners);
-    set("advertised.listeners", format!("CLIENTS://127.0.0.1:{},INSIDE://127.0.0.1:{inside}", own.proxy));
+    let advertised = if is_readable(options) { own.proxy } else { clients };
+    set("advertised.listeners", format!("CLIENTS://127.0.0.1:{advertised},INSIDE://127.0.0.1:{inside}"));
     set("inter.broker.listener.name", "INSIDE".into());
     set("controller.listener.names", "CONTROLLER".into());
     let protocols = format!("CONTROLLER:PLAINTEXT,INSIDE:PLAINTEXT,CLIENTS:{}", options.protocol);
@@ -362,6 +363,11 @@ fn properties(dir: &Path, index: usize, ports: &[Ports], options: &ClusterOption
     let mut named: BTreeMap<String, String> = lines.into_iter().collect();
     named.extend(options.extra.iter().filter_map(|l| l.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())));
     named.into_iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+}
+
+/// A proxy reads requests, so it cannot stand before an encrypted listener: clients go there directly.
+fn is_readable(options: &ClusterOptions) -> bool {
+    options.protocol == "PLAINTEXT"
 }
 
 #[cfg(test)]

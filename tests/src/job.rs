@@ -235,8 +235,9 @@ fn rows(topic: &str, rounds: Range<u32>) -> Vec<Append> {
         }
         for partition in 0..INPUTS {
             let from = format!("10.0.3.{partition}");
-            let contact =
-                Contact { tenant: "a", at_s: base_s + ROUND_S - 1.0, from: &from, to: "203.0.113.9", port: 443, bytes: 900 };
+            // Never twice the same: that would be a beacon.
+            let to = format!("203.0.{}.{}", 100 + round / 250, round % 250);
+            let contact = Contact { tenant: "a", at_s: base_s + ROUND_S - 1.0, from: &from, to: &to, port: 443, bytes: 900 };
             all.push((partition, flow_message(&contact)));
         }
     }

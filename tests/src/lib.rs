@@ -3,6 +3,7 @@
 pub mod chaos;
 pub mod cluster;
 pub mod epochs;
+pub mod gate;
 pub mod growing;
 pub mod http_server;
 pub mod job;
@@ -12,6 +13,8 @@ pub mod node;
 pub mod program;
 pub mod project;
 pub mod proxy;
+pub mod s3;
 pub mod scenario;
+pub mod secure;
 pub mod sim;
 pub mod traffic;

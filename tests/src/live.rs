@@ -171,6 +171,11 @@ impl Live {
         scenario::published(&self.log, &self.run.topology.names.signals())
     }
 
+    /// What the workers say of themselves.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Where the rows went, as far as this process knows.
     pub fn ledger(&self) -> Ledger {
         self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -169,6 +169,17 @@ pub fn console_consume(brokers: &str, topic: &str, records: Option<usize>, idle:
         .collect()
 }
 
+/// Runs one of Kafka's own command-line tools by its class; what it printed.
+pub fn tool(class: &str, args: &[&str]) -> Result<String> {
+    let mut command = java(["-Xmx256m"].into_iter().chain(JAVA))?;
+    let output = command.arg(class).args(args).stdin(Stdio::null()).output().with_context(|| format!("java; {INSTALL}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{class} {args:?}: {}\n{printed}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(printed)
+}
+
 /// So many ports that nobody listens on.
 pub fn free_ports(count: usize) -> Result<Vec<u16>> {
     // Held together, so that none comes twice.

@@ -19,6 +19,18 @@ const TOLD_LINES: usize = 30;
 /// Pause between looks at a process.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
+/// Waits until something is so. An error names it when that was not within `longest`.
+pub fn until(what: &str, longest: Duration, mut good: impl FnMut() -> bool) -> Result<Duration> {
+    let began = Instant::now();
+    while !good() {
+        if began.elapsed() > longest {
+            bail!("{what}: not within {longest:?}");
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    Ok(began.elapsed())
+}
+
 /// A running program. Dropping it kills it.
 pub struct Process {
     name: String,

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 
+use tidewatch::metrics::table as metric;
+use tidewatch::metrics::{OTHERS, SERIES_MAX, TENANTS_SHOWN_MAX};
 use tidewatch_operators::detectors;
 use tidewatch_operators::operator::{Detector, ListEntry};
 use tidewatch_operators::rule::{DEFAULTS, FIELDS, RULE_ID_BYTES_MAX, RULES_MAX, TEXT_BYTES_MAX};
@@ -207,6 +209,43 @@ fn limits_md() {
         table(&mut out, &["limit", "value", "what it limits", "file"], rows);
     }
     check("limits.md", &out);
+}
+
+#[test]
+fn metrics_md() {
+    let mut out = format!("{MADE}\n\n# Metrics\n\n");
+    write!(
+        out,
+        "Served as `/metrics` in Prometheus's text format by every process whose topology has `http`. What to watch and what to do: \
+         [operations.md](operations.md). Counters begin at 0 with the process; those of a task or destination go with it. At most \
+         {SERIES_MAX} series a metric (more are counted in `{}`); tenants beyond {TENANTS_SHOWN_MAX} share the name `{OTHERS}`.\n\n",
+        metric::SERIES_DROPPED.name
+    )
+    .unwrap();
+    let labels = |m: &metric::Metric| m.labels.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(", ");
+    table(
+        &mut out,
+        &["metric", "type", "unit", "labels", "meaning"],
+        metric::ALL.iter().map(|m| vec![format!("`{}`", m.name), m.kind.name().into(), m.unit.into(), labels(m), m.help.into()]),
+    );
+    check("metrics.md", &out);
+}
+
+/// Every metric that the operations page names exists.
+#[test]
+fn operations_md_names_metrics_that_exist() {
+    let document = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let words: BTreeSet<&str> = document.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let mut named = 0;
+    for word in words.iter().filter(|w| w.starts_with("tidewatch_")) {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|e| word.strip_suffix(e)).unwrap_or(word);
+        assert!(
+            metric::ALL.iter().any(|m| m.name == *word || m.name == base),
+            "docs/operations.md names {word}, which is no metric"
+        );
+        named += 1;
+    }
+    assert!(named > 10, "the page's metrics were not found");
 }
 
 /// `docs/topology.md` is written by hand; every name that a topology may have must stand in it.

@@ -3,125 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidewatch::log::kafka::KafkaLog;
 use tidewatch::log::{Append, CommitError, Committed, Log, LogError, Member, Membership, PollLimit, TopicPartition, TopicSpec};
 use tidewatch_tests::kafka::Broker;
-
-/// `EndTxn` in the Kafka protocol.
-const END_TXN: [u8; 2] = [0, 26];
-/// `InitProducerId`.
-const INIT_PRODUCER_ID: [u8; 2] = [0, 22];
-/// Larger than any request of these tests.
-const FRAME_BYTES_MAX: usize = 8 << 20;
-
-/// What happens to the end of a transaction.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lose {
-    Nothing = 0,
-    /// The broker never gets the request.
-    Request = 1,
-    /// The client never gets the answer.
-    Answer = 2,
-    /// The broker gets the request, and the connection is cut before its answer; once.
-    Cut = 3,
-}
-
-/// A proxy that can lose the end of a transaction; the connection is dead from then on, but stays open.
-#[derive(Clone, Default)]
-struct Proxy {
-    lose: Arc<AtomicU8>,
-    lost: Arc<AtomicU32>,
-    inits: Arc<AtomicU32>,
-}
-
-impl Proxy {
-    fn start(&self, broker: u16) -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let proxy = self.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let proxy = proxy.clone();
-                std::thread::spawn(move || proxy.serve(client, broker));
-            }
-        });
-        port
-    }
-
-    /// From now on.
-    fn lose(&self, what: Lose) {
-        self.lost.store(0, Ordering::SeqCst);
-        self.lose.store(what as u8, Ordering::SeqCst);
-    }
-
-    /// How many were lost since.
-    fn lost(&self) -> u32 {
-        self.lost.load(Ordering::SeqCst)
-    }
-
-    /// Passes requests on, frame by frame, until the client goes away. Answers pass on a thread of their own.
-    fn serve(&self, mut client: TcpStream, broker: u16) -> Option<()> {
-        let mut server = TcpStream::connect(("127.0.0.1", broker)).ok()?;
-        let dead = Arc::new(AtomicU8::new(0));
-        let (mut from, mut to, silent) = (server.try_clone().ok()?, client.try_clone().ok()?, Arc::clone(&dead));
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 64 << 10];
-            while let Ok(n) = from.read(&mut buffer) {
-                let muted = silent.load(Ordering::SeqCst) != 0;
-                if n == 0 || (!muted && to.write_all(&buffer[..n]).is_err()) {
-                    break;
-                }
-            }
-            drop(to.shutdown(Shutdown::Both));
-        });
-        let done = loop {
-            let Some(frame) = frame(&mut client) else { break None };
-            let lose = self.lose.load(Ordering::SeqCst);
-            self.inits.fetch_add(u32::from(frame[4..6] == INIT_PRODUCER_ID), Ordering::SeqCst);
-            if frame[4..6] == END_TXN && lose == Lose::Cut as u8 {
-                dead.store(1, Ordering::SeqCst);
-                self.lose(Lose::Nothing);
-                self.lost.fetch_add(1, Ordering::SeqCst);
-                server.write_all(&frame).ok()?;
-                drop(client.shutdown(Shutdown::Both));
-                break None;
-            }
-            if frame[4..6] == END_TXN && lose != Lose::Nothing as u8 {
-                // Muted before the broker can answer.
-                dead.store(1, Ordering::SeqCst);
-                self.lost.fetch_add(1, Ordering::SeqCst);
-                if lose == Lose::Answer as u8 {
-                    server.write_all(&frame).ok()?;
-                }
-            } else if dead.load(Ordering::SeqCst) == 0 && server.write_all(&frame).is_err() {
-                break None;
-            }
-        };
-        drop(server.shutdown(Shutdown::Both));
-        done
-    }
-}
-
-/// One request with its length.
-fn frame(client: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut length = [0; 4];
-    client.read_exact(&mut length).ok()?;
-    let n = usize::try_from(i32::from_be_bytes(length)).ok()?;
-    if !(2..=FRAME_BYTES_MAX).contains(&n) {
-        return None;
-    }
-    let mut frame = vec![0; 4 + n];
-    frame[..4].copy_from_slice(&length);
-    client.read_exact(&mut frame[4..]).ok()?;
-    Some(frame)
-}
+use tidewatch_tests::node::free_ports;
+use tidewatch_tests::proxy::{Lose, Proxy, Trap};
 
 fn append(topic: &str, value: &str) -> Append {
     Append {
@@ -164,8 +53,13 @@ fn at_offset(offset: i64) -> Committed {
 /// One broker for all cases: each costs seconds to start.
 #[test]
 fn an_unclear_commit_is_settled() {
-    let proxy = Proxy::default();
-    let broker = Broker::start_behind(Some(&|port| proxy.start(port))).unwrap();
+    let trap = Trap::default();
+    let behind = |port| {
+        let own = free_ports(1).unwrap()[0];
+        Proxy::start(own, port, &trap).unwrap();
+        own
+    };
+    let broker = Broker::start_behind(Some(&behind)).unwrap();
     let mut config = broker.config();
     config.times.commit_budget = Duration::from_millis(1500);
     config.times.transaction = Duration::from_secs(4);
@@ -176,25 +70,25 @@ fn an_unclear_commit_is_settled() {
     log.create_topic(&TopicSpec::new(&plain, 1)).unwrap();
     let mut writer = log.writer("plain").unwrap();
     writer.commit(&[append(&plain, "1")], &[]).unwrap();
-    proxy.lose(Lose::Answer);
+    trap.arm(Lose::Answer, "", None);
     writer.commit(&[append(&plain, "2")], &[]).unwrap();
-    assert!(proxy.lost() > 0, "the proxy lost nothing");
-    proxy.lose(Lose::Request);
+    assert!(trap.caught() > 0, "the proxy lost nothing");
+    trap.arm(Lose::Request, "", None);
     let outcome = writer.commit(&[append(&plain, "lost")], &[]);
     assert!(matches!(outcome, Err(CommitError::Aborted { .. })), "{outcome:?}");
-    assert!(proxy.lost() > 0, "the proxy lost nothing");
-    proxy.lose(Lose::Nothing);
+    assert!(trap.caught() > 0, "the proxy lost nothing");
+    trap.disarm();
     writer.commit(&[append(&plain, "3")], &[]).unwrap();
     assert_eq!(read(&log, &plain), ["1", "2", "3"]);
-    // A connection that breaks after the request: the client asks again by itself, and says so in passing. The first
+    // A connection that breaks before the answer: the client asks again by itself, and says so in passing. The first
     // request may still be under way somewhere, so the next epoch must not carry its producer epoch.
-    let inits = proxy.inits.load(Ordering::SeqCst);
-    proxy.lose(Lose::Cut);
+    let inits = trap.inits();
+    trap.arm(Lose::Connection, "", Some(1));
     writer.commit(&[append(&plain, "4")], &[]).unwrap();
-    assert!(proxy.lost() > 0, "the proxy cut nothing");
-    assert_eq!(proxy.inits.load(Ordering::SeqCst), inits + 1, "a new producer epoch after a broken connection");
+    assert!(trap.caught() > 0, "the proxy cut nothing");
+    assert_eq!(trap.inits(), inits + 1, "a new producer epoch after a broken connection");
     writer.commit(&[append(&plain, "5")], &[]).unwrap();
-    assert_eq!(proxy.inits.load(Ordering::SeqCst), inits + 1, "and no other");
+    assert_eq!(trap.inits(), inits + 1, "and no other");
     assert_eq!(read(&log, &plain), ["1", "2", "3", "4", "5"]);
 
     // With a group: told by the committed offsets.
@@ -205,23 +99,23 @@ fn an_unclear_commit_is_settled() {
     let held = || log.committed(&group, std::slice::from_ref(&at)).unwrap().remove(0);
     let member = alone(&log, &group, &input);
     let mut writer = member.writer("task").unwrap();
-    proxy.lose(Lose::Request);
+    trap.arm(Lose::Request, "", None);
     let outcome = writer.commit(&[append(&output, "lost")], &[(at.clone(), at_offset(1))]);
     assert!(matches!(outcome, Err(CommitError::Aborted { .. })), "{outcome:?}");
     assert_eq!(held(), None);
-    proxy.lose(Lose::Answer);
+    trap.arm(Lose::Answer, "", None);
     writer.commit(&[append(&output, "a")], &[(at.clone(), at_offset(1))]).unwrap();
     assert_eq!(held(), Some(at_offset(1)));
     // Offsets alone, both ways.
     writer.commit(&[], &[(at.clone(), at_offset(2))]).unwrap();
     assert_eq!(held(), Some(at_offset(2)));
-    proxy.lose(Lose::Request);
+    trap.arm(Lose::Request, "", None);
     let outcome = writer.commit(&[], &[(at.clone(), at_offset(3))]);
     assert!(matches!(outcome, Err(CommitError::Aborted { .. })), "{outcome:?}");
     // Records with an offset that does not move: told by a stored record again.
-    proxy.lose(Lose::Answer);
+    trap.arm(Lose::Answer, "", None);
     writer.commit(&[append(&output, "b")], &[(at.clone(), at_offset(2))]).unwrap();
-    proxy.lose(Lose::Nothing);
+    trap.disarm();
     writer.commit(&[append(&output, "c")], &[(at.clone(), at_offset(3))]).unwrap();
     assert_eq!(held(), Some(at_offset(3)));
     assert_eq!(read(&log, &output), ["a", "b", "c"]);

@@ -16,8 +16,13 @@ const LINES_LONG: usize = 500;
 /// Tests that let time pass, and why they cannot do otherwise.
 const SLEEPS_ALLOWED: &[(&str, &str)] = &[
     ("tests/src/kafka.rs", "asks a starting broker again"),
+    ("tests/tests/failures.rs", "keeps a broker away for longer than every time-out"),
     ("tests/src/job.rs", "asks a running job again, within a limit"),
     ("tests/src/cluster.rs", "asks a starting or recovering cluster again, within a limit"),
+    ("tests/src/chaos/feed.rs", "rows come at the pace of the clock"),
+    ("tests/src/chaos/mod.rs", "asks a running deployment again, within a limit"),
+    ("tests/src/chaos/rotation.rs", "asks a running deployment again, within a limit; zombies sleep"),
+    ("tests/src/chaos/watch.rs", "looks again and again until it is told to stop"),
     ("tests/src/program.rs", "asks a process again, within a limit"),
     ("tests/tests/kafka_pipeline.rs", "asks a running pipeline again, within a limit"),
     ("tests/tests/deliver.rs", "asks a condition again, within a limit"),

@@ -86,11 +86,13 @@ fn compose_names_the_topics_of_its_topology() {
     assert_eq!(topics("tidewatch.topics.internal", m), internal);
     // Compose makes no topic, so tidewatch must make them all.
     assert_eq!(topology.input_topics().len(), topology.inputs.len());
+    let mut ports = BTreeSet::new();
     for stage in Stage::ALL {
         let service = services.get(stage.name()).unwrap().map(m).unwrap();
         let command: Vec<&str> =
             service.get("command").unwrap().list(m).unwrap().iter().map(|n| n.str(&mut Mistakes::default()).unwrap()).collect();
-        assert_eq!(command, ["run", "topologies/kafka.yaml", "--stage", stage.name()]);
+        assert_eq!(command[..4], ["run", "topologies/kafka.yaml", "--stage", stage.name()]);
+        assert!(ports.insert(command[5].to_owned()), "two services serve health on one port of one network");
     }
     assert!(mistakes.is_empty(), "{mistakes}");
 }

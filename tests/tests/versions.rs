@@ -79,3 +79,25 @@ fn a_proposal_is_recorded_once_and_holds_only_from_what_nobody_has_closed() {
         }
     }
 }
+
+#[test]
+fn processes_that_propose_together_record_one_version() {
+    let scenario = traffic::office(1);
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let layout = Layout::default();
+    scenario.load(&layout, &log).unwrap();
+    let run = scenario.bounded(&layout, &log).unwrap();
+    run.create_topics().unwrap();
+    let rules = RuleSet::of(scenario.rules.iter().cloned());
+    let began = std::sync::Barrier::new(4);
+    let propose = || {
+        began.wait();
+        versions::propose(&*log, &run.topology, &rules, EventTime::from_secs(0)).unwrap()
+    };
+    let proposed: Vec<Proposed> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(propose)).collect();
+        all.into_iter().map(|p| p.join().unwrap()).collect()
+    });
+    assert_eq!(proposed.iter().filter(|p| **p == Proposed::First).count(), 1, "{proposed:?}");
+    assert_eq!(versions::recorded(&*log, &run.topology.names.control()).unwrap().len(), 1);
+}

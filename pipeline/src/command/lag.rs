@@ -7,18 +7,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use tidewatch_schemas::control::{InputRef, Mark, Roster, StageMark};
+use tidewatch_schemas::control::StageMark;
 use tidewatch_schemas::document::show_duration;
 use tidewatch_schemas::header::{self, RecordType};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
-use super::{Exit, Failure, Output, open, place};
+use super::marks::{MARKS_MAX, Recorded};
+use super::{Exit, Failure, Output, open, place, processes};
 use crate::log::{Log, LogError, PollLimit, TopicPartition};
-use crate::task::Progress;
+use crate::status::TaskStatus;
 use crate::topology::{Stage, Topology};
-
-/// Records of a partition looked through for the newest marks, at most.
-const MARKS_MAX: i64 = 10_000;
 
 /// Show how far each stage is behind, and what holds the watermark
 #[derive(Debug, clap::Args)]
@@ -56,6 +54,9 @@ struct Line {
     lag_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     watermark: Option<EventTimeText>,
+    /// What the process that has the task says; absent when none on this machine has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     held_by: Option<String>,
 }
@@ -114,10 +115,10 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     Ok(Exit::Good)
 }
 
-/// What the process that runs the topology says of its tasks, by `stage:topic/partition` (`Shared::board`). The control
-/// socket does not carry it yet; then watermarks come from what is committed alone.
-fn live(_topology: &Topology) -> BTreeMap<String, Progress> {
-    BTreeMap::new()
+/// What the processes on this machine say of their tasks, by `stage:topic/partition`; empty where none runs.
+fn live(topology: &Topology) -> BTreeMap<String, TaskStatus> {
+    let running = processes::running(topology).into_iter();
+    running.flat_map(|p| p.status.tasks).map(|t| (format!("{}:{}", t.stage, t.at()), t)).collect()
 }
 
 /// Every group and what it reads.
@@ -142,7 +143,7 @@ fn lag_of(
     stage: Stage,
     group: &str,
     topic: &str,
-    live: &BTreeMap<String, Progress>,
+    live: &BTreeMap<String, TaskStatus>,
     findings: &str,
 ) -> Result<Vec<Line>, Failure> {
     let partitions = match log.partitions(topic) {
@@ -177,8 +178,9 @@ fn lag_of(
             end: kept.end,
             lag,
             lag_s,
-            watermark: now.and_then(|p| p.watermark).or(noted).map(EventTimeText),
-            held_by: now.and_then(|p| p.held_by.clone()),
+            watermark: now.and_then(|t| t.progress.watermark).or(noted).map(EventTimeText),
+            phase: now.map(|t| t.phase.name()),
+            held_by: now.and_then(|t| t.progress.held_by.clone()),
         });
     }
     Ok(lines)
@@ -234,38 +236,13 @@ fn lowest((of, closed): &(u32, BTreeMap<u32, EventTime>)) -> Option<EventTime> {
 
 /// Who holds the shared slices, and each lane, by the marks that normalize has recorded.
 fn holders(log: &dyn Log, topology: &Topology) -> Result<Vec<Holder>, Failure> {
-    let at = TopicPartition::new(topology.names.control(), 0);
-    let range = match log.offsets(&at) {
-        Err(LogError::UnknownTopic { .. } | LogError::UnknownPartition { .. }) => return Ok(Vec::new()),
-        range => range?,
-    };
-    let mut marks: BTreeMap<InputRef, EventTime> = BTreeMap::new();
-    let mut roster = Roster::default();
-    place::each_record(log, &at, range.start.max(range.end - MARKS_MAX), range.end, |record| {
-        if let Some(mark) = record.value.as_deref().and_then(|v| Mark::decode(v).ok()) {
-            if mark.roster.epoch >= roster.epoch {
-                roster = mark.roster;
-            }
-            let known = marks.entry(mark.input).or_insert(mark.watermark);
-            *known = mark.watermark.max(*known);
-        }
-        Ok(())
-    })?;
-    let mut lowest: BTreeMap<Option<String>, (EventTime, InputRef)> = BTreeMap::new();
-    for (input, lane) in roster.partitions() {
-        let watermark = marks.get(&input).copied().unwrap_or(EventTime::MIN);
-        let lane = lane.map(str::to_owned);
-        if lowest.get(&lane).is_none_or(|(w, _)| watermark < *w) {
-            lowest.insert(lane, (watermark, input));
-        }
-    }
-    Ok(lowest
-        .into_iter()
-        .map(|(lane, (watermark, input))| Holder {
+    let holders = Recorded::read(log, topology)?.holders().into_iter();
+    Ok(holders
+        .map(|(lane, input, watermark)| Holder {
             lane,
             topic: input.topic,
             partition: input.partition,
-            watermark: (watermark != EventTime::MIN).then_some(EventTimeText(watermark)),
+            watermark: watermark.map(EventTimeText),
         })
         .collect())
 }
@@ -283,11 +260,12 @@ fn tell(lines: &[Line], held_by: &[Holder], out: &mut Output) -> Result<(), Fail
                 l.lag.to_string(),
                 l.lag_s.map_or_else(|| "-".to_owned(), |s| show_duration(Duration::from_secs(s as u64))),
                 shown(&l.watermark),
+                l.phase.unwrap_or("-").to_owned(),
                 l.held_by.clone().unwrap_or_default(),
             ]
         })
         .collect();
-    out.table(&["stage", "partition", "committed", "end", "lag", "time", "watermark", "held by"], &rows)?;
+    out.table(&["stage", "partition", "committed", "end", "lag", "time", "watermark", "phase", "held by"], &rows)?;
     if held_by.is_empty() {
         return Ok(());
     }
@@ -308,7 +286,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
-    use tidewatch_schemas::control::{Cause, RosterInput};
+    use tidewatch_schemas::control::{Cause, InputRef, Mark, Roster, RosterInput};
 
     use super::*;
     use crate::log::memory::MemoryLog;

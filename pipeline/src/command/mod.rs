@@ -7,8 +7,11 @@
 pub mod failure;
 pub mod output;
 
+mod marks;
 mod open;
 mod place;
+mod processes;
+mod serving;
 mod shown;
 
 mod backtest;
@@ -16,11 +19,14 @@ mod completion;
 mod decode;
 mod demo;
 mod dlq;
+mod drain;
+mod explain_stall;
 mod graph;
 mod lag;
 mod produce;
 mod run;
 mod tap;
+mod top;
 mod validate;
 mod version;
 
@@ -47,9 +53,14 @@ pub struct Cli {
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", hide_possible_values = true)]
     color: Color,
 
-    /// What is logged to standard error: error, warn, info, debug, trace
-    #[arg(long, global = true, value_enum, default_value_t = Level::Warn, value_name = "LEVEL", hide_possible_values = true)]
-    log_level: Level,
+    /// What is logged to standard error: error, warn, info, debug, trace (default: info for `run`, warn for the others)
+    #[arg(long, global = true, value_enum, env = "TIDEWATCH_LOG", value_name = "LEVEL", hide_possible_values = true)]
+    log_level: Option<Level>,
+
+    /// How it is logged: human, or json (one object a line)
+    #[arg(long, global = true, value_enum, env = "TIDEWATCH_LOG_FORMAT", default_value_t = LogFormat::Human, value_name = "FORMAT",
+          hide_possible_values = true)]
+    log_format: LogFormat,
 
     #[command(subcommand)]
     command: Command,
@@ -64,6 +75,15 @@ pub enum Color {
     Always,
     /// Never.
     Never,
+}
+
+/// How it is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
 }
 
 /// What is logged.
@@ -93,6 +113,9 @@ enum Command {
     Tap(tap::Args),
     Decode(decode::Args),
     Lag(lag::Args),
+    Top(top::Args),
+    ExplainStall(explain_stall::Args),
+    Drain(drain::Args),
     Dlq(dlq::Args),
     Completion(completion::Args),
     Version(version::Args),
@@ -109,6 +132,9 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Tap(args) => tap::run(args, out),
         Command::Decode(args) => decode::run(args, out),
         Command::Lag(args) => lag::run(args, out),
+        Command::Top(args) => top::run(args, out),
+        Command::ExplainStall(args) => explain_stall::run(args, out),
+        Command::Drain(args) => drain::run(args, out),
         Command::Dlq(args) => dlq::run(args, out),
         Command::Completion(args) => completion::run(args, out),
         Command::Version(args) => version::run(args, out),
@@ -119,7 +145,8 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
 pub fn main() -> ExitCode {
     // Usage errors and help end the process inside `parse`, with 2 and 0.
     let cli = Cli::parse();
-    log_to_stderr(cli.log_level, cli.color);
+    let quiet = !matches!(cli.command, Command::Run(_));
+    log_to_stderr(cli.log_level.unwrap_or(if quiet { Level::Warn } else { Level::Info }), cli.log_format, cli.color);
     let mut out = Output::stdout(cli.color);
     let result = dispatch(&cli.command, &mut out).and_then(|exit| out.flush().map(|()| exit));
     match result {
@@ -131,7 +158,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr(level: Level, color: Color) {
+fn log_to_stderr(level: Level, format: LogFormat, color: Color) {
     let level = match level {
         Level::Error => tracing::Level::ERROR,
         Level::Warn => tracing::Level::WARN,
@@ -139,12 +166,14 @@ fn log_to_stderr(level: Level, color: Color) {
         Level::Debug => tracing::Level::DEBUG,
         Level::Trace => tracing::Level::TRACE,
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(output::colored_stderr(color))
-        .with_target(level >= tracing::Level::DEBUG)
-        .init();
+    // Modules are named where somebody looks for a cause; machines get them always.
+    let to_stderr = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => {
+            to_stderr.with_ansi(output::colored_stderr(color)).with_target(level >= tracing::Level::DEBUG).init();
+        }
+        LogFormat::Json => to_stderr.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+    }
 }
 
 #[cfg(test)]

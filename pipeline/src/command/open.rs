@@ -97,7 +97,7 @@ fn open_embedded(choice: &crate::topology::EmbeddedLog) -> Result<EmbeddedLog, L
     EmbeddedLog::open(&choice.dir, options)
 }
 
-fn kafka_config(choice: &crate::topology::KafkaLog) -> KafkaConfig {
+pub(super) fn kafka_config(choice: &crate::topology::KafkaLog) -> KafkaConfig {
     let secret = |secret: &Secret| match secret {
         Secret::File(path) => kafka::SecretSource::File(path.clone()),
         Secret::Env(name) => kafka::SecretSource::Env(name.clone()),

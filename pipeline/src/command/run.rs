@@ -9,12 +9,13 @@ use clap::ValueEnum;
 use serde_json::json;
 use tidewatch_operators::detectors;
 
-use super::{Exit, Failure, Output};
+use super::{Exit, Failure, Output, serving};
 use crate::deliver::{Deliver, DeliverHandle};
-use crate::log::{Log, Member, TopicPartition, socket};
+use crate::log::{Member, TopicPartition};
 use crate::run::{Run, RunError, Shared, fault};
 use crate::snapshot::SnapshotStore;
-use crate::topology::{LogChoice, Stage, Topology};
+use crate::status::ProcessState;
+use crate::topology::{Stage, Topology};
 use crate::versions::{self, Proposed};
 use crate::worker::{Bound, system_clock};
 
@@ -34,7 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tidewatch run topologies/quickstart.yaml\n  tidewatch run topologies/kafka.yaml --stage detect --ordinal 1\n\n\
-                        SIGTERM or Ctrl-C ends the running epoch and stops; what is committed is never done again.\n\n\
+                        SIGTERM, Ctrl-C or `tidewatch drain` ends the running epoch, takes a last snapshot and stops, within\n\
+                        `drain_within` of the topology; what is committed is never done again.\n\n\
                         What is not there at the start (brokers, topics, rights) is said, with exit code 2, unless --wait is given. \
                         What goes away later is waited for: see docs/operations.md."
 )]
@@ -53,6 +55,9 @@ pub struct Args {
     /// Wait at the start, too, for brokers, topics and rights that are not there, instead of saying so and ending
     #[arg(long)]
     wait: bool,
+    /// Where health and metrics are served: ADDRESS:PORT, or off (overrides the topology's http.listen)
+    #[arg(long, value_name = "ADDR", value_parser = serving::wish)]
+    http: Option<serving::Http>,
     /// Leave the consumer groups for good on stopping, instead of keeping the places for a restart
     #[arg(long)]
     for_good: bool,
@@ -126,12 +131,13 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         Some(deployment) => store.of(deployment),
         None => store,
     });
-    let socket = match run.topology.log {
-        LogChoice::Embedded(_) => Some(serve(log.clone(), &run.topology)?),
-        _ => None,
-    };
     let shared = run.shared();
+    let finished = Arc::new(AtomicBool::new(false));
+    let flags = serving::Flags { stop: stop.clone(), finished: finished.clone() };
+    let (reporter, serving) = serving::start(&run, &shared, &stages, args.http, &flags)?;
     let delivery = deliver(&run, &stages)?;
+    reporter.delivers(delivery.as_ref().map(DeliverHandle::watch).unwrap_or_default());
+    shared.board.set_state(ProcessState::Running);
     tracing::info!(stages = ?stages, ordinal = args.ordinal, "running");
     let result = work(&run, &stages, &shared, &stop, args.for_good, &delivery);
     if let Some(delivery) = delivery {
@@ -140,7 +146,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         }
         delivery.stop();
     }
-    drop(socket);
+    finished.store(true, Ordering::Release);
+    drop(serving);
     result.map_err(failure)?;
     let total = shared.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).total();
     if args.json {
@@ -195,15 +202,6 @@ pub(super) fn bound_by_what_is_there(run: &mut Run) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn serve(log: Arc<dyn Log>, topology: &Topology) -> Result<socket::Handle, Failure> {
-    let path = &topology.control;
-    let failed = |reason: String| Failure::File { verb: "serve", path: path.display().to_string(), reason };
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
-    }
-    socket::serve(log, path).map_err(|e| failed(e.to_string()))
 }
 
 fn deliver(run: &Run, stages: &[Stage]) -> Result<Option<DeliverHandle>, Failure> {

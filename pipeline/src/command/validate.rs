@@ -1,4 +1,8 @@
-//! `tidewatch validate`: a topology and its rules, checked without touching a log or a network.
+//! `tidewatch validate`: a topology and its rules, checked without touching a log or a network; with `--online` against the
+//! brokers, object store and disk that it names, without changing them.
+
+mod judge;
+mod online;
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +11,7 @@ use tidewatch_operators::detectors;
 use tidewatch_operators::rule::RuleSet;
 use tidewatch_schemas::document::{Mistake, Mistakes, show_duration};
 
+use self::judge::{Finding, Level};
 use super::{Exit, Failure, Output};
 use crate::rules;
 use crate::topology::{ReadError, Tenancy, Topology};
@@ -14,13 +19,17 @@ use crate::topology::{ReadError, Tenancy, Topology};
 /// Check a topology and its rules, and report every mistake at once
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tidewatch validate topologies/quickstart.yaml --rules my-rules\n\
-                        Nothing is connected to and nothing is changed. With a mistake the exit code is 2.")]
+                        Nothing is connected to, unless with --online, and nothing is changed. With a mistake the exit code is 2, \
+                        with a problem found online 1.")]
 pub struct Args {
     /// The topology file
     topology: PathBuf,
     /// A directory of rules over the built-in ones, instead of the topology's own
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
+    /// Ask brokers, object store and disk, too: is everything there, does it fit, may this login use it
+    #[arg(long)]
+    online: bool,
     /// As one JSON object
     #[arg(long)]
     json: bool,
@@ -29,13 +38,28 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let checked = check(&args.topology, args.rules.as_deref());
+    let found: Option<Vec<Finding>> = checked.as_ref().ok().filter(|_| args.online).map(|(topology, _)| online::look(topology));
+    let problems = found.iter().flatten().filter(|f| f.level == Level::Problem).count();
+    let exit = if problems > 0 { Exit::Findings } else { Exit::Good };
     if args.json {
-        out.json(&Report::of(&checked))?;
-        return Ok(if checked.is_ok() { Exit::Good } else { Exit::Mistakes });
+        out.json(&Report { found: found.as_deref(), good: checked.is_ok() && problems == 0, ..Report::of(&checked) })?;
+        return Ok(if checked.is_ok() { exit } else { Exit::Mistakes });
     }
     let (topology, rules) = checked?;
     tell(&args.topology, &topology, &rules, out)?;
-    Ok(Exit::Good)
+    if let Some(found) = found {
+        tell_found(&found, problems, out)?;
+    }
+    Ok(exit)
+}
+
+fn tell_found(found: &[Finding], problems: usize, out: &mut Output) -> Result<(), Failure> {
+    out.line("")?;
+    let row = |f: &Finding| vec![f.level.name().to_owned(), f.about.clone(), f.found.clone(), f.to_do.clone()];
+    out.table(&["online", "about", "found", "what to do"], &found.iter().map(row).collect::<Vec<_>>())?;
+    let warnings = found.iter().filter(|f| f.level == Level::Warning).count();
+    out.line("")?;
+    out.line(format_args!("{problems} problems, {warnings} warnings; nothing was changed"))
 }
 
 /// Both, so that the mistakes of one do not hide those of the other.
@@ -107,6 +131,9 @@ struct Report<'a> {
     mistakes: Vec<ReportedMistake<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     summary: Option<Summary<'a>>,
+    /// With `--online`.
+    #[serde(rename = "online", skip_serializing_if = "Option::is_none")]
+    found: Option<&'a [Finding]>,
 }
 
 #[derive(Serialize)]
@@ -144,10 +171,14 @@ impl<'a> Report<'a> {
                     rule_set: &rules.version_hash,
                     destinations: topology.destinations.iter().map(|d| d.name.as_str()).collect(),
                 }),
+                found: None,
             },
-            Err(mistakes) => {
-                Self { good: false, mistakes: mistakes.sorted().into_iter().map(ReportedMistake::of).collect(), summary: None }
-            }
+            Err(mistakes) => Self {
+                good: false,
+                mistakes: mistakes.sorted().into_iter().map(ReportedMistake::of).collect(),
+                summary: None,
+                found: None,
+            },
         }
     }
 }

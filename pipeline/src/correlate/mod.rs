@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidewatch_operators::correlate::Correlation;
+use tidewatch_operators::correlate::{Correlation, Verdicts};
 use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_schemas::control::StageMark;
 use tidewatch_schemas::finding::{Contacts, Finding};
@@ -19,7 +19,7 @@ use crate::detect::SLICE_END;
 use crate::epoch::Outputs;
 use crate::log::partitioner::murmur2_partition;
 use crate::log::{Append, Record, TopicPartition};
-use crate::task::{Progress, State, Task, TaskError};
+use crate::task::{Digest, JudgedFigures, Progress, State, Task, TaskError};
 
 /// Name of the state group in snapshots.
 const PART: &str = "correlate";
@@ -207,6 +207,11 @@ fn publish(finding: Finding) -> Signal {
     }
 }
 
+fn judged((rule, verdicts): (&String, &Verdicts)) -> JudgedFigures {
+    let Verdicts { fired, suppressed, dismissed, .. } = *verdicts;
+    JudgedFigures { rule: rule.clone(), signals: fired, suppressed, dismissed }
+}
+
 impl Task for CorrelateTask {
     fn record(&mut self, record: &Record, out: &mut Outputs) -> Result<(), TaskError> {
         if self.file(record)?.is_some() {
@@ -272,9 +277,17 @@ impl Task for CorrelateTask {
             keys: stats.keys,
             state_bytes: stats.bytes,
             evicted: stats.evicted,
+            open_slices: self.open.len() as u64,
+            judged: self.correlation.verdicts().iter().map(judged).collect(),
             active: false,
             done: self.marks.values().next().is_some_and(|m| self.marks.len() as u64 >= u64::from(m.partitions))
                 && self.marks.values().all(|m| m.ended),
+            ..Progress::default()
         }
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        let groups = self.correlation.groups(false).into_iter();
+        Some(Digest::over(self.closed_shared, groups.map(|g| ((PART.to_owned(), g), self.correlation.pack(g)))))
     }
 }

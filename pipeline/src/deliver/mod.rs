@@ -181,10 +181,26 @@ pub struct DeliverHandle {
     destinations: Vec<(Arc<Shared>, Option<JoinHandle<()>>)>,
 }
 
+/// Reads destinations' figures; outlives the stage.
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Vec<Arc<Shared>>);
+
+impl Watch {
+    /// Figures of every destination, in the configured order.
+    pub fn stats(&self) -> Vec<DestinationStats> {
+        self.0.iter().map(|shared| shared.stats()).collect()
+    }
+}
+
 impl DeliverHandle {
     /// Figures of every destination, in the configured order.
     pub fn stats(&self) -> Vec<DestinationStats> {
         self.destinations.iter().map(|(shared, _)| shared.stats()).collect()
+    }
+
+    /// The figures without the handle, for whoever tells them.
+    pub fn watch(&self) -> Watch {
+        Watch(self.destinations.iter().map(|(shared, _)| Arc::clone(shared)).collect())
     }
 
     /// Lets a stopped destination try again: its secrets are read anew. False when there is none of that name.

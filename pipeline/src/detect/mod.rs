@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidewatch_operators::detection::{Detection, SliceOutput};
+use tidewatch_operators::detection::{Detection, RuleStats, SliceOutput};
 use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::control::{Mark, StageMark, Version};
@@ -23,7 +23,7 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Outputs;
 use crate::log::{Append, Record, TopicPartition};
-use crate::task::{Progress, State, Task, TaskError};
+use crate::task::{Digest, Progress, RuleFigures, State, Task, TaskError};
 use crate::time::closing::{Closing, Scope};
 use crate::time::{floor, slice_index, slice_start};
 use crate::versions;
@@ -185,6 +185,14 @@ impl DetectTask {
 
     fn mark(&mut self, mark: &Mark, out: &mut Outputs) -> Result<(), TaskError> {
         self.closing.mark(mark);
+        // Inputs get their places from the roster, which stands before the first row, not from who came first: equal
+        // states are then equal bytes, whatever way the rows took.
+        let inputs: usize = mark.roster.inputs.iter().map(|i| i.partitions as usize).sum();
+        if inputs > self.detection.inputs().len() {
+            for (input, _) in mark.roster.partitions() {
+                self.detection.input(&input.topic, input.partition);
+            }
+        }
         for scope in self.closing.scopes() {
             self.close(&scope, out)?;
         }
@@ -344,7 +352,7 @@ impl Task for DetectTask {
     }
 
     fn progress(&self) -> Progress {
-        let (_, rules) = self.detection.stats();
+        let (door, rules) = self.detection.stats();
         let scopes = self.closing.scopes();
         let holder =
             scopes.iter().filter_map(|s| self.closing.holder(s)).min_by_key(|h| h.watermark).map(|h| match h.watermark {
@@ -359,10 +367,32 @@ impl Task for DetectTask {
             keys: rules.iter().map(|r| r.states.keys).sum(),
             state_bytes: rules.iter().map(|r| r.states.bytes).sum(),
             evicted: rules.iter().map(|r| r.states.evicted).sum(),
+            state_bytes_max: self.config.state_bytes_max as u64,
+            open_slices: self.open.slices() as u64,
+            slice_bytes: self.open.memory_bytes() as u64,
+            slice_bytes_max: self.config.slices.bytes_max as u64,
+            contacts_withheld: door.contacts_withheld,
+            connections_evicted: door.connections_evicted,
+            rules: rules.into_iter().map(figures).collect(),
+            judged: Vec::new(),
             active: false,
             done: self.closing.all_ended(),
         }
     }
+
+    fn digest(&self) -> Option<Digest> {
+        let closed = self.closed.values().copied().min().unwrap_or(EventTime::MIN);
+        let groups = self.detection.parts(false).into_iter().map(|part| {
+            let bytes = self.detection.pack(&part);
+            (part, bytes)
+        });
+        Some(Digest::over(closed, groups))
+    }
+}
+
+fn figures(rule: RuleStats) -> RuleFigures {
+    let RuleStats { rule, kind, states } = rule;
+    RuleFigures { rule, detector: kind, keys: states.keys, bytes: states.bytes, evicted: states.evicted }
 }
 
 /// Gives the operators the rules that hold at a moment, if they have others.

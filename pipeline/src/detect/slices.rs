@@ -188,6 +188,11 @@ impl OpenSlices {
         self.memory_bytes
     }
 
+    /// Slices with rows.
+    pub fn slices(&self) -> usize {
+        self.slices.len()
+    }
+
     /// Rows waiting.
     pub fn rows(&self) -> usize {
         self.slices.values().flat_map(|s| s.rows.values()).map(Vec::len).sum()

@@ -12,6 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::EventTime;
 
 pub mod conformance;
@@ -158,6 +159,19 @@ impl Default for PollLimit {
     }
 }
 
+/// Commits whose outcome was unclear, by what asking the log showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// They had committed.
+    pub committed: u64,
+    /// They had not.
+    pub aborted: u64,
+    /// Another owner had gone on.
+    pub fenced: u64,
+    /// Brokers stayed away: the writer ended without an answer.
+    pub open: u64,
+}
+
 /// A set of partitions.
 pub trait Log: Send + Sync + fmt::Debug {
     /// Makes a topic, or accepts the one that is there. A different partition count is an error ([`LogError::Partitions`]).
@@ -171,6 +185,12 @@ pub trait Log: Send + Sync + fmt::Debug {
 
     /// First and last stable offset.
     fn offsets(&self, at: &TopicPartition) -> Result<OffsetRange, LogError>;
+
+    /// One past the last record, those of open transactions too; at least the end of [`Log::offsets`]. Where the log has no
+    /// open transactions that others could see it is that end.
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        self.offsets(at).map(|range| range.end)
+    }
 
     /// The first offset whose record timestamp is at or after `time`; the end when there is none.
     fn offset_at(&self, at: &TopicPartition, time: EventTime) -> Result<i64, LogError>;
@@ -186,6 +206,11 @@ pub trait Log: Send + Sync + fmt::Debug {
 
     /// Joins a group that shares out the partitions of `topics`.
     fn join(&self, group: &str, topics: &[String], member: &Member) -> Result<Box<dyn Membership>, LogError>;
+
+    /// How commits of unclear outcome were settled so far.
+    fn settled(&self) -> Settled {
+        Settled::default()
+    }
 
     /// Drops what retention no longer keeps (Kafka does so by itself: no-op). Returns records removed.
     fn enforce_retention(&self, now: EventTime) -> Result<u64, LogError>;

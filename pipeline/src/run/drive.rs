@@ -152,7 +152,7 @@ impl Run {
                 break;
             }
         }
-        worker.stop(for_good).map_err(at)
+        worker.stop(for_good || shared.for_good.load(Ordering::Acquire)).map_err(at)
     }
 }
 

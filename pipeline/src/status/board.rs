@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tidewatch_schemas::time::{EventTime, SECOND_NS};
+use tidewatch_schemas::time::EventTime;
 
 use super::{Cause, Condition, EpochStatus, ProcessState, TaskStatus};
 use crate::log::TopicPartition;
@@ -11,9 +11,6 @@ use crate::task::Progress;
 
 /// Conditions kept at a time; more are counted, not listed.
 pub const CONDITIONS_MAX: usize = 1024;
-
-/// Seconds over which a rate is smoothed.
-const RATE_OVER_S: f64 = 5.0;
 
 /// What a committed epoch tells of one task.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,8 +21,6 @@ pub struct EpochFacts {
     pub took_s: f64,
     /// Of which the commit, seconds.
     pub commit_s: f64,
-    /// Records that the task read in it.
-    pub records: u64,
 }
 
 /// The board.
@@ -52,12 +47,16 @@ impl Board {
         write(line);
     }
 
+    /// Writes on a task's line, if it is there.
+    pub fn known_task(&self, stage: &str, at: &TopicPartition, write: impl FnOnce(&mut TaskStatus)) {
+        if let Some(line) = self.lock().tasks.get_mut(&(stage.to_owned(), at.clone())) {
+            write(line);
+        }
+    }
+
     /// An epoch of a task has committed.
     pub fn epoch(&self, stage: &str, at: &TopicPartition, facts: EpochFacts) {
         self.task(stage, at, |task| {
-            let since_s = task.epoch.map_or(facts.took_s, |last| facts.at.since(last.at) as f64 / SECOND_NS as f64).max(1e-3);
-            let share = (since_s / RATE_OVER_S).min(1.0);
-            task.records_per_s += (facts.records as f64 / since_s - task.records_per_s) * share;
             task.epoch = Some(EpochStatus { at: facts.at, took_s: facts.took_s, commit_s: facts.commit_s });
         });
     }
@@ -167,11 +166,10 @@ mod tests {
     fn a_task_that_leaves_takes_its_conditions_along() {
         let board = Board::default();
         let at = TopicPartition::new("obs", 3);
-        board.epoch("detect", &at, EpochFacts { at: EventTime::from_secs(10), took_s: 0.5, commit_s: 0.1, records: 100 });
+        board.epoch("detect", &at, EpochFacts { at: EventTime::from_secs(10), took_s: 0.5, commit_s: 0.1 });
         board.raise(Cause::SnapshotStore, &about("detect", &at), "away", EventTime(1));
         let task = board.tasks().pop().unwrap();
         assert_eq!((task.at().as_str(), task.epoch.unwrap().took_s), ("obs/3", 0.5));
-        assert!(task.records_per_s > 0.0);
         board.remove("detect", &at);
         assert!(board.tasks().is_empty() && board.conditions().0.is_empty());
     }

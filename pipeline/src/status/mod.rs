@@ -7,11 +7,17 @@
 
 mod board;
 mod condition;
+mod ends;
+mod explain;
 mod process;
+mod reporter;
 mod task;
 
 pub(crate) use board::about;
 pub use board::{Board, CONDITIONS_MAX, EpochFacts};
 pub use condition::{Cause, Condition};
+pub use ends::{Look, look_at_ends};
+pub use explain::{Explanation, Facts, Held, InputFacts, explain};
 pub use process::{DestinationStatus, NotReady, ProcessState, ProcessStatus};
+pub use reporter::{DrainAsked, Reporter};
 pub use task::{EpochStatus, RestoreStep, RestoreTimes, SnapshotStatus, TaskPhase, TaskStatus};

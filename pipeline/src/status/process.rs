@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::EventTime;
 
 use super::{Condition, TaskStatus};
+use crate::log::Settled;
+use crate::log::socket::SocketStats;
 
 /// How far the process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,15 @@ pub struct ProcessStatus {
     pub started: EventTime,
     /// When this was told, by its clock.
     pub now: EventTime,
+    /// `drain_within`: it is gone so many seconds after it was told to stop.
+    #[serde(default)]
+    pub drain_within_s: u64,
+    /// Connections of its control socket.
+    #[serde(default)]
+    pub control: SocketStats,
+    /// Commits of unclear outcome that were settled.
+    #[serde(default)]
+    pub settled: Settled,
     /// Its tasks, by stage and partition.
     pub tasks: Vec<TaskStatus>,
     /// What is wrong, oldest first.

@@ -6,6 +6,9 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use crate::log::TopicPartition;
 use crate::task::Progress;
 
+/// Seconds over which a rate is smoothed.
+const RATE_OVER_S: f64 = 5.0;
+
 /// Steps of a restart, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -201,6 +204,9 @@ pub struct TaskStatus {
     pub last_record: Option<EventTime>,
     /// Records read a second, over the last epochs.
     pub records_per_s: f64,
+    /// Moment up to which that was counted.
+    #[serde(skip)]
+    counted: Option<EventTime>,
     /// The last fetch failed, with these words.
     pub unreachable: Option<String>,
     /// The last fetch showed that nothing more is there.
@@ -232,6 +238,7 @@ impl TaskStatus {
             end: None,
             last_record: None,
             records_per_s: 0.0,
+            counted: None,
             unreachable: None,
             at_end: false,
             paced: false,
@@ -240,6 +247,13 @@ impl TaskStatus {
             snapshot: None,
             restored: None,
         }
+    }
+
+    /// So many records more were read up to now.
+    pub fn read(&mut self, records: u64, now: EventTime) {
+        let Some(last) = self.counted.replace(now) else { return };
+        let since_s = now.since(last).max(1_000_000) as f64 / SECOND_NS as f64;
+        self.records_per_s += (records as f64 / since_s - self.records_per_s) * (since_s / RATE_OVER_S).min(1.0);
     }
 
     /// `topic/partition`.

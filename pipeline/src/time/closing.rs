@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::control::{Cause, InputRef, Mark, Roster};
 use tidewatch_schemas::time::EventTime;
 
@@ -110,13 +111,17 @@ impl Closing {
         for (_, heard) in self.waited_for(scope) {
             any = true;
             match heard {
+                None if planted::is(Bug::RosterIncomplete) => {}
                 None => return EventTime::MIN,
+                Some(heard) if planted::is(Bug::OneUpstream) => last = last.max(heard.watermark),
                 Some(heard) if heard.ended => last = last.max(heard.watermark),
                 Some(heard) => bound = bound.min(heard.watermark),
             }
         }
         match (any, bound) {
             (false, _) => EventTime::MIN,
+            (true, _) if planted::is(Bug::OneUpstream) => last,
+            (true, EventTime::MAX) if planted::is(Bug::RosterIncomplete) && last == EventTime::MIN => EventTime::MIN,
             (true, EventTime::MAX) if last == EventTime::MIN => EventTime::MAX,
             (true, EventTime::MAX) => ceil(last, slice_ns),
             (true, bound) => bound,

@@ -30,6 +30,8 @@ const SECTIONS: &[&str] = &[
     "rules",
     "destinations",
     "control",
+    "http",
+    "drain_within",
 ];
 
 /// Why there is no topology.
@@ -101,6 +103,8 @@ fn whole(map: &Map<'_>, formats: &[Format], mistakes: &mut Mistakes) -> Topology
         rules: map.get("rules").and_then(|n| n.str(mistakes)).map(PathBuf::from),
         destinations: destination::read(map, mistakes),
         control: map.get("control").and_then(|n| n.str(mistakes)).map_or(default.control, PathBuf::from),
+        http: http(map, mistakes),
+        drain_within: drain_within(map, default.drain_within, mistakes),
         ..Topology::of(default.log, default.inputs)
     }
 }
@@ -193,6 +197,30 @@ fn snapshots(map: &Map<'_>, default: Snapshots, mistakes: &mut Mistakes) -> Snap
     Snapshots {
         url: s.text("url").map_or(default.url, str::to_owned),
         every: s.duration("every", default.every, Duration::from_secs(5), Duration::from_secs(3600)),
+    }
+}
+
+fn http(map: &Map<'_>, mistakes: &mut Mistakes) -> Option<SocketAddr> {
+    let mut s = Section::of(map, "http", &["listen"], mistakes);
+    let text = s.text("listen")?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        s.mistake("listen", format!("listen is an address and a port, as 127.0.0.1:9464, got {}", shown(text)));
+    }
+    address
+}
+
+fn drain_within(map: &Map<'_>, default: Duration, mistakes: &mut Mistakes) -> Duration {
+    let (min, max) = (Duration::from_secs(1), Duration::from_secs(600));
+    let Some(node) = map.get("drain_within") else { return default };
+    match node.duration(mistakes) {
+        Some(within) if (min..=max).contains(&within) => within,
+        Some(within) => {
+            let (min, max, within) = (show_duration(min), show_duration(max), show_duration(within));
+            mistakes.push(node.mistake(format!("drain_within is from {min} to {max}, got {within}")));
+            default
+        }
+        None => default,
     }
 }
 

@@ -4,6 +4,7 @@
 //! What always holds: the hot path only packs; writing and removing go on beside it. A store that is away costs nothing but
 //! longer restarts: it is tried again, with growing pauses, for as long as it takes.
 
+use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
 
 use super::side::Job;
@@ -135,6 +136,9 @@ impl Keep {
                     config.board.clear(Cause::DiskFull, &whom);
                 }
                 tracing::debug!(stage = config.stage, task = %at, snapshot = id, bytes, took_s = self.status.took_s, "snapshot written");
+                if planted::is(Bug::SnapshotEarly) {
+                    self.store.sweep(&id, &snapshot::objects(&index));
+                }
                 self.ready = Some(Ready { id, index });
             }
             Err(error) => {

@@ -14,6 +14,7 @@ mod pace;
 mod restore;
 mod side;
 mod slot;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,11 +24,12 @@ use std::time::Duration;
 use tidewatch_schemas::control::{Mark, Roster};
 use tidewatch_schemas::time::EventTime;
 
-use crate::epoch::Ledger;
+use crate::epoch::{Ledger, OutputHash};
 use crate::log::{Append, CommitError, Committed, Log, Membership, PollLimit, Reader, TopicPartition, Writer};
+use crate::metrics::Metrics;
 use crate::snapshot::SnapshotStore;
 use crate::status::{Board, TaskPhase};
-use crate::task::Task;
+use crate::task::{Digest, Task};
 
 pub use absent::Absent;
 pub use error::WorkerError;
@@ -36,6 +38,7 @@ pub use pace::Pace;
 pub use side::Side;
 use slot::Slot;
 pub use slot::{Bound, Phase};
+use tell::Moments;
 
 /// Wall clock, for silence and for the length of epochs; simulated in tests.
 pub type Clock = Arc<dyn Fn() -> EventTime + Send + Sync>;
@@ -113,8 +116,12 @@ pub struct WorkerConfig {
     pub upstream_done: Arc<AtomicBool>,
     /// Counts of committed epochs.
     pub ledger: Arc<Mutex<Ledger>>,
+    /// Number of this worker among those of its stage in this process.
+    pub index: u32,
     /// Where it says how its tasks are.
     pub board: Arc<Board>,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
     /// Version of the outputs of this binary's tasks.
     pub output_version: u32,
     /// Goes on from outputs of another version without comparing them, knowingly.
@@ -168,7 +175,7 @@ impl Worker {
     pub fn new(config: WorkerConfig) -> Result<Self, WorkerError> {
         let writer = config.membership.writer(&config.writer_id)?;
         let epoch_began = (config.clock)();
-        Ok(Self {
+        let worker = Self {
             config,
             writer,
             slots: BTreeMap::new(),
@@ -178,7 +185,9 @@ impl Worker {
             aborts: 0,
             epochs: 0,
             finished: false,
-        })
+        };
+        worker.tell_waiting();
+        Ok(worker)
     }
 
     /// Epochs that this worker has committed.
@@ -188,9 +197,7 @@ impl Worker {
 
     /// Gives its tasks up as they are, after a failure: the next worker begins from what is committed.
     pub fn abandon(self) {
-        for at in self.slots.keys() {
-            self.config.board.remove(self.config.stage, at);
-        }
+        self.tell_gone();
     }
 
     /// One round: tasks, records, and the epoch's end when it is due. `wait` is spent only when there is nothing to do.
@@ -256,6 +263,7 @@ impl Worker {
             stays
         });
         self.stopped.retain(|at, _| partitions.contains(at));
+        self.tell_assigned(self.assigned.as_deref(), &partitions);
         self.assigned = Some(partitions);
         self.start_missing()?;
         Ok(true)
@@ -308,16 +316,29 @@ impl Worker {
             self.publish();
             return Ok(false);
         }
+        let closing = (self.config.clock)();
+        let mut full = false;
         loop {
-            match self.writer.commit(&appends, &offsets) {
+            let result = self.writer.commit(&appends, &offsets);
+            if let Err(error) = &result
+                && !full
+            {
+                self.tell_failed(error);
+            }
+            match result {
                 Ok(()) => break,
                 Err(CommitError::Full { at, limit_bytes }) => {
                     tracing::debug!(%at, limit_bytes, "full: waiting for readers");
+                    full = true;
                     std::thread::sleep(FULL_PAUSE);
                 }
                 Err(e @ (CommitError::Aborted { .. } | CommitError::Fenced { .. })) => return self.restart(e),
                 Err(e) => return Err(e.into()),
             }
+        }
+        let moments = Moments { began: self.epoch_began, closing, committed: (self.config.clock)() };
+        if full {
+            self.tell_room();
         }
         self.aborts = 0;
         self.epochs += 1;
@@ -329,6 +350,7 @@ impl Worker {
                 slot.committed(&self.config, now)?;
             }
         }
+        self.tell_epoch(moments, &appends, &offsets, &ledger);
         self.config.ledger.lock().unwrap_or_else(PoisonError::into_inner).add(&ledger);
         self.pace()?;
         self.publish();
@@ -346,6 +368,7 @@ impl Worker {
         if self.aborts > ABORTS_MAX {
             return Err(reason.into());
         }
+        self.tell_rebalance("epoch_lost");
         tracing::warn!(stage = self.config.stage, %reason, "epoch lost: tasks restart from what is committed");
         self.slots.clear();
         for topic in &self.config.outputs {
@@ -357,6 +380,11 @@ impl Worker {
         }
         self.start_missing()?;
         Ok(true)
+    }
+
+    /// What the tasks' states and outputs came to so far; for checks.
+    pub fn digests(&self) -> Vec<(TopicPartition, Digest, OutputHash)> {
+        self.slots.iter().filter_map(|(at, s)| Some((at.clone(), s.digest()?, s.out.hash()))).collect()
     }
 
     fn pace(&mut self) -> Result<(), WorkerError> {
@@ -381,12 +409,6 @@ impl Worker {
         Ok(())
     }
 
-    fn publish(&self) {
-        for (at, slot) in &self.slots {
-            self.config.board.task(self.config.stage, at, |line| slot.report(line));
-        }
-    }
-
     /// Commits what is there, takes a last snapshot at what is committed, and leaves the group.
     pub fn stop(mut self, for_good: bool) -> Result<(), WorkerError> {
         let now = (self.config.clock)();
@@ -403,6 +425,7 @@ impl Worker {
             slot.settle(&self.config);
         }
         self.commit(now)?;
+        self.tell_gone();
         self.config.membership.leave(for_good)?;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A task in its place: its reader, its outputs, its phase on the way from a restart to live, its snapshots.
 
+use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
 
 use super::keep::Keep;
@@ -10,7 +11,7 @@ use super::{Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
 use crate::status::{Cause, RestoreStep, RestoreTimes, TaskPhase, TaskStatus, about};
-use crate::task::{Progress, Task};
+use crate::task::{Digest, Progress, Task};
 use crate::time::input::Peers;
 
 /// Where a partition is read from and to.
@@ -59,6 +60,17 @@ struct Goal {
     other_outputs: Option<u32>,
 }
 
+/// What a slot counts for its worker to tell.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Records read since the worker last looked.
+    pub records: u64,
+    /// Timestamp of the last one.
+    pub last: Option<EventTime>,
+    /// When the task was begun, until it is live.
+    pub restoring: Option<EventTime>,
+}
+
 pub(super) struct Slot {
     at: TopicPartition,
     /// `None` while a snapshot is on its way into the task.
@@ -74,6 +86,7 @@ pub(super) struct Slot {
     keeps_note: bool,
     /// It cannot be read for now.
     away: bool,
+    pub(super) heard: Heard,
     /// Offset and moment at which the running step of a restart began.
     step_began: (i64, EventTime),
     watch: Option<Watch>,
@@ -105,6 +118,7 @@ impl Slot {
             watch: Some(watch),
             restored: None,
             away: false,
+            heard: Heard { restoring: Some((config.clock)()), ..Heard::default() },
             finished: false,
         };
         let way = restore::way(config, at, committed.as_ref(), meta.as_ref(), (slot.keeps_note, slot.keep.is_some()))?;
@@ -283,6 +297,11 @@ impl Slot {
         self.work.as_ref().map(|w| w.task.progress()).unwrap_or_default()
     }
 
+    /// What the task's state came to; for checks.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.work.as_ref().and_then(|w| w.task.digest())
+    }
+
     /// Moves on to the next phase when the next offset to be processed is `next`.
     fn advance(&mut self, config: &WorkerConfig, next: i64) -> Result<(), WorkerError> {
         if let Phase::Refill { position } = self.phase
@@ -333,7 +352,7 @@ impl Slot {
                     tracing::warn!(stage = config.stage, task = %self.at, %error, "cannot be read: waiting");
                     config.board.raise(Cause::Unreachable, &about(config.stage, &self.at), error.to_string(), now);
                 }
-                work.task.quiet(now, false, Peers::default());
+                work.task.quiet(now, planted::is(Bug::SilenceUnreachable), Peers::default());
                 return Ok(false);
             }
             Err(LogError::OutOfRange { wanted, start, end, .. }) => {
@@ -352,6 +371,8 @@ impl Slot {
             config.known.check(config, &self.at, committed.map(|c| c.offset))?;
         }
         let any = !records.is_empty();
+        self.heard.records += records.len() as u64;
+        self.heard.last = records.last().map(|r| r.timestamp).or(self.heard.last);
         for record in &records {
             if self.bound.and_then(|b| b.until).is_some_and(|until| record.offset >= until) {
                 self.finish();

@@ -190,8 +190,8 @@ impl Feeder {
             self.fed.rows.store(records.rows() - skipped, Ordering::Relaxed);
             self.fed.reached_ns.store(record.timestamp.0, Ordering::Relaxed);
             if let Some(every) = self.scene.stale_every {
-                // Twice the lateness ago: late wherever it goes.
-                let stale = record.timestamp.minus(2 * i64::from(self.scene.lateness_s) * SECOND_NS);
+                // Well past the lateness: late wherever it goes.
+                let stale = record.timestamp.minus(i64::from(self.scene.lateness_s) * 3 / 2 * SECOND_NS);
                 let now = record.timestamp;
                 old.push_back(record);
                 while old.len() > STALE_RECORDS_MAX || old.get(1).is_some_and(|r| r.timestamp <= stale) {

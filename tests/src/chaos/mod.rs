@@ -166,7 +166,7 @@ impl Performance<'_> {
         let mut stand = Stand { cluster: &mut *self.cluster, fleet, feed, watch, partitions: Arc::clone(partitions), scene };
         stand.wait_until_steady()?;
         (self.say)(&format!("{}: rows come, all stages commit after {:.1} s", scene.name, began.elapsed().as_secs_f64()));
-        let kinds = kinds::schedule(self.seed, self.rotations);
+        let kinds = kinds::schedule(self.seed, self.rotations, scene.undisturbed.is_some());
         for (n, kind) in kinds.iter().enumerate().skip(so_far.rotations.len()) {
             let mut random = kinds::chance(self.seed, scene.name, n as u32);
             let number = format!("{} {}/{} {}", scene.name, n + 1, kinds.len(), kind.name());

@@ -96,7 +96,7 @@ pub const MARKS: Scene = Scene {
     undisturbed: None,
     sources: sources("marks.flow", "marks.ebpf"),
     slice_s: 2,
-    lateness_s: 40,
+    lateness_s: 20,
     idle_after_s: 2,
     speed: 4,
     pauses: Some((8, 5)),

@@ -177,8 +177,11 @@ pub struct Broker {
     /// Answers to requests that were late, until somebody asks.
     answers: BTreeMap<u64, Response>,
     away: BTreeSet<Part>,
+    /// Partitions that do not answer.
+    silent: BTreeSet<TopicPartition>,
     numbers: u64,
     moved: Vec<Moved>,
+    changes: u64,
 }
 
 /// What happens by itself.
@@ -201,8 +204,10 @@ impl Broker {
             under_way: BTreeMap::new(),
             answers: BTreeMap::new(),
             away: BTreeSet::new(),
+            silent: BTreeSet::new(),
             numbers: 0,
             moved: Vec::new(),
+            changes: 0,
         }
     }
 
@@ -221,6 +226,23 @@ impl Broker {
         }
     }
 
+    /// One partition stops answering, or answers again.
+    pub fn set_silent(&mut self, at: TopicPartition, is_silent: bool) {
+        if is_silent {
+            self.silent.insert(at);
+        } else {
+            self.silent.remove(&at);
+        }
+    }
+
+    fn answers(&self, request: &Request) -> bool {
+        let asked = match request {
+            Request::Fetch { at, .. } | Request::Produce { at, .. } | Request::Offsets(at) => Some(at),
+            _ => None,
+        };
+        !self.away.contains(&request.part()) && asked.is_none_or(|at| !self.silent.contains(at))
+    }
+
     /// Whether a part is away.
     pub fn is_away(&self, part: Part) -> bool {
         self.away.contains(&part)
@@ -229,7 +251,7 @@ impl Broker {
     /// One request at a moment; `None` = nobody answers.
     pub fn handle(&mut self, now_ns: i64, request: Request) -> Option<Response> {
         self.advance(now_ns);
-        if self.away.contains(&request.part()) {
+        if !self.answers(&request) {
             return None;
         }
         Some(self.apply(request).unwrap_or_else(Response::Refused))
@@ -260,7 +282,7 @@ impl Broker {
                 Due::Arrives(key) => {
                     let Some(request) = self.under_way.remove(&key) else { continue };
                     // Nobody is there: it is lost for good.
-                    if !self.away.contains(&request.part()) {
+                    if self.answers(&request) {
                         let answer = self.apply(request).unwrap_or_else(Response::Refused);
                         self.answers.insert(key.1, answer);
                     }
@@ -361,9 +383,28 @@ impl Broker {
         }
     }
 
+    /// A record of somebody who needs no transactions. Its offset.
+    pub fn put(&mut self, now_ns: i64, append: Append) -> Option<i64> {
+        self.advance(now_ns);
+        let at = TopicPartition::new(&append.topic, append.partition);
+        self.changes += 1;
+        self.partition(&at).ok().map(|p| p.put(append, now_ns))
+    }
+
+    /// Grows whenever something may have become visible, or an offset moved.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Record limit of a topic, as its settings say.
     pub fn record_bytes_max(&self, topic: &str) -> Option<usize> {
         self.topics.get(topic).map(|t| t.spec.record_bytes_max)
+    }
+
+    /// Committed records from an offset on: for checks, not for clients.
+    pub fn read(&self, at: &TopicPartition, from: i64, limit: PollLimit) -> Option<Batch> {
+        let found = self.topics.get(&at.topic).and_then(|t| t.partitions.get(at.partition as usize));
+        found.and_then(|p| p.fetch(from, limit).ok())
     }
 
     /// Everything committed in a partition, in order: for checks, not for clients.

@@ -52,6 +52,12 @@ pub trait Fate: Send + Sync {
     /// The process has nothing to do before `until_ns` of simulated time. May return earlier; the caller looks again.
     fn wait(&self, process: ProcessId, until_ns: i64);
 
+    /// Whether what a process sends in the background (heartbeats) arrives now.
+    fn reaches(&self, process: ProcessId) -> bool {
+        let _ = process;
+        true
+    }
+
     /// Simulated time, ns. Never goes back.
     fn now_ns(&self) -> i64;
 }

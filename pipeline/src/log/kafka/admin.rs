@@ -55,11 +55,11 @@ impl Shared {
         }
         let about = About::Topic(&spec.name);
         let mut settings = settings_of(spec);
-        let mut made = self.create(spec, &settings)?;
+        let mut made = self.create(spec, &settings, false)?;
         if made == Err(Code::InvalidConfig) {
             // Brokers before 3.6 do not know the bounds of timestamps, and have none.
             settings.retain(|(name, _)| *name != TIMESTAMP_AFTER);
-            made = self.create(spec, &settings)?;
+            made = self.create(spec, &settings, false)?;
         }
         match made {
             Ok(()) | Err(Code::TopicAlreadyExists) => {}
@@ -68,6 +68,7 @@ impl Shared {
                 return Err(translate("create", about, &error, &self.config, &self.quiet.words));
             }
         }
+        self.remember(&spec.name, |known| known.accepted = Some(Instant::now()));
         let got = self.wait_for_leaders(&spec.name)?;
         self.accept(spec, got)
     }
@@ -115,18 +116,33 @@ impl Shared {
         if got != spec.partitions {
             return Err(LogError::Partitions { topic: spec.name.clone(), expected: spec.partitions, got });
         }
-        self.remember(&spec.name, |known| known.record_bytes_max = Some(spec.record_bytes_max));
+        self.remember(&spec.name, |known| {
+            known.record_bytes_max = Some(spec.record_bytes_max);
+            known.accepted = Some(Instant::now());
+        });
         Ok(())
     }
 
-    /// One create request. The inner result is the topic's.
-    fn create(&self, spec: &TopicSpec, settings: &[(&'static str, String)]) -> Result<Result<(), Code>, LogError> {
+    /// See [`super::KafkaLog::could_create`].
+    pub(super) fn could_create(&self, spec: &TopicSpec) -> Result<(), LogError> {
+        self.create(spec, &settings_of(spec), true)?.map_err(|code| {
+            let error = KafkaError::AdminOp(code);
+            translate("create", About::Topic(&spec.name), &error, &self.config, &self.quiet.words)
+        })
+    }
+
+    /// One create request, or only the question whether it would be granted. The inner result is the topic's.
+    fn create(&self, spec: &TopicSpec, settings: &[(&'static str, String)], ask: bool) -> Result<Result<(), Code>, LogError> {
         let replicas = self.config.replicas.map_or(-1, i32::from);
         let mut topic = NewTopic::new(&spec.name, spec.partitions as i32, TopicReplication::Fixed(replicas));
         for (name, value) in settings {
             topic = topic.set(name, value);
         }
-        let all = self.with_admin("create", About::Topic(&spec.name), |admin, options| admin.create_topics([&topic], options))?;
+        let all = self.with_admin("create", About::Topic(&spec.name), |admin, options| {
+            // The question must not wait for anything to be made.
+            let asking = AdminOptions::new().request_timeout(Some(self.config.times.reach)).validate_only(true);
+            admin.create_topics([&topic], if ask { &asking } else { options })
+        })?;
         Ok(all.into_iter().next().map_or(Ok(()), |one| one.map(|_| ()).map_err(|(_, code)| code)))
     }
 
@@ -149,7 +165,7 @@ impl Shared {
     }
 
     /// One admin request, waited for.
-    fn with_admin<T, F: Future<Output = Result<T, KafkaError>>>(
+    pub(super) fn with_admin<T, F: Future<Output = Result<T, KafkaError>>>(
         &self,
         call: &'static str,
         about: About<'_>,

@@ -16,6 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::Shared;
 use super::client::{self, About, Words, code_of, hear, hear_error, is_denied, translate};
+use super::doubt::Doubts;
 use super::producer::KafkaClient;
 use crate::log::protocol::TransactionalWriter;
 use crate::log::{LogError, Member, Membership, TopicPartition, Writer};
@@ -29,6 +30,7 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct KafkaMembership {
     group: Arc<Group>,
     reported: Vec<TopicPartition>,
+    doubts: Doubts,
 }
 
 /// The group consumer, shared with this member's writers.
@@ -56,6 +58,8 @@ struct Held {
     partitions: BTreeSet<TopicPartition>,
     /// Counts assignments and revocations.
     changes: u64,
+    /// The last revocation was a loss.
+    lost: bool,
     /// When the group was last served.
     polled: Option<Instant>,
 }
@@ -79,7 +83,7 @@ impl KafkaMembership {
             member: member.id.clone(),
             shared: Arc::clone(shared),
         };
-        Ok(Self { group: Arc::new(group), reported: Vec::new() })
+        Ok(Self { group: Arc::new(group), reported: Vec::new(), doubts: Doubts::new(topics) })
     }
 }
 
@@ -92,12 +96,28 @@ impl Membership for KafkaMembership {
             match self.group.consumer()?.poll(left.min(POLL_STEP)) {
                 // A record fetched before its partition was paused: readers will read it.
                 None | Some(Ok(_)) => {}
-                Some(Err(error)) => self.group.failed(&error)?,
+                Some(Err(error)) => {
+                    self.doubts.hear(&error);
+                    self.group.failed(&error)?;
+                }
             }
             let held = self.group.held();
             if held != self.reported {
+                self.group.tell(&self.reported, &held);
+                if held.is_empty() {
+                    // Others may have them all; or the group was lost, or its topics are.
+                    self.doubts.raise();
+                }
                 self.reported.clone_from(&held);
                 return Ok(Some(held));
+            }
+            if let Err(error) = self.doubts.look(self.group.consumer()?, &self.group.shared.config, self.group.words()) {
+                // A static member that comes back is given what it had: nothing, without the topic. One that left is given
+                // its share of what is there then.
+                if matches!(error, LogError::UnknownTopic { .. }) {
+                    self.group.resign()?;
+                }
+                return Err(error);
             }
             if Instant::now() >= deadline {
                 return Ok(None);
@@ -114,14 +134,7 @@ impl Membership for KafkaMembership {
         // A static member that closes stays in the group until its session ends; one that unsubscribes leaves at once.
         // (With the newer group protocol the client announces a temporary absence either way.)
         if for_good {
-            let consumer = self.group.consumer()?;
-            consumer.unsubscribe();
-            let deadline = Instant::now() + LEAVE_WAIT;
-            while !self.group.held().is_empty() && Instant::now() < deadline {
-                drop(consumer.poll(Duration::from_millis(20)));
-            }
-            // Even without partitions the request has to get out.
-            drop(consumer.poll(Duration::from_millis(100)));
+            self.group.resign()?;
         }
         Ok(())
     }
@@ -131,6 +144,19 @@ impl Group {
     /// The consumer.
     pub(super) fn consumer(&self) -> Result<&BaseConsumer<Callbacks>, LogError> {
         self.consumer.as_ref().ok_or(LogError::Client { call: "group", reason: "the member has left".into() })
+    }
+
+    /// Gives the static membership up.
+    fn resign(&self) -> Result<(), LogError> {
+        let consumer = self.consumer()?;
+        consumer.unsubscribe();
+        let deadline = Instant::now() + LEAVE_WAIT;
+        while !self.held().is_empty() && Instant::now() < deadline {
+            drop(consumer.poll(Duration::from_millis(20)));
+        }
+        // Even without partitions the request has to get out.
+        drop(consumer.poll(Duration::from_millis(100)));
+        Ok(())
     }
 
     /// Partitions held, sorted.
@@ -152,6 +178,21 @@ impl Group {
     /// Grows with every assignment and revocation.
     pub(super) fn changes(&self) -> u64 {
         self.callbacks.lock().changes
+    }
+
+    /// Logs a rebalance: what came, what went, and why.
+    fn tell(&self, before: &[TopicPartition], now: &[TopicPartition]) {
+        let names = |of: &[TopicPartition], but: &[TopicPartition]| -> String {
+            of.iter().filter(|at| !but.contains(at)).map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let lost = self.callbacks.lock().lost;
+        let reason = match (lost, now.len() > before.len()) {
+            (true, _) => "lost: the session or the poll interval ran out",
+            (false, true) => "given by the group",
+            (false, false) => "taken back by the group: a member came or went, or partitions changed",
+        };
+        let (given, taken) = (names(now, before), names(before, now));
+        tracing::info!(group = self.name, %given, %taken, reason, "rebalance");
     }
 
     /// Last complaint of the client.
@@ -208,9 +249,11 @@ impl ClientContext for Callbacks {
 impl ConsumerContext for Callbacks {
     // The default `rebalance` assigns and unassigns, incrementally where the protocol is; these two record.
 
-    fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
+            let lost = consumer.assignment_lost();
             let mut held = self.lock();
+            held.lost = lost;
             for at in named(list) {
                 held.partitions.remove(&at);
             }
@@ -225,6 +268,7 @@ impl ConsumerContext for Callbacks {
             }
             let mut held = self.lock();
             held.partitions.extend(named(list));
+            held.lost = false;
             held.changes += 1;
         }
     }

@@ -19,7 +19,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 use tidewatch_schemas::time::EventTime;
 
 use super::protocol::TransactionalWriter;
-use super::{Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, TopicPartition, TopicSpec, Writer};
+use super::{
+    Committed, Log, LogError, Member, Membership, OffsetRange, PollLimit, Reader, Settled, TopicPartition, TopicSpec, Writer,
+};
 use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
 use tools::Tools;
 
@@ -27,9 +29,12 @@ mod admin;
 mod client;
 pub mod config;
 mod deliveries;
+mod doubt;
+pub mod inspect;
 mod membership;
 mod producer;
 mod reader;
+pub mod rights;
 mod tools;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};
@@ -38,6 +43,10 @@ pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes,
 const TOPICS_KNOWN_MAX: usize = 4096;
 /// How often a position above the end is asked for again before it is believed: a new leader may lag for a moment.
 const RANGE_CHECKS: u32 = 3;
+/// Longest wait for an end that is only shown.
+const HIGH_WATERMARK_WAIT: Duration = Duration::from_secs(2);
+/// Pause before a broker is asked again for a topic that was just made.
+const NEWS_PAUSE: Duration = Duration::from_millis(50);
 
 /// Kafka as a log.
 #[derive(Clone)]
@@ -57,7 +66,8 @@ impl KafkaLog {
     pub fn connect(config: KafkaConfig) -> Result<Self, LogError> {
         let quiet = Quiet::default();
         let tools = Tools::open(&config, &quiet)?;
-        let shared = Shared { config, tools, quiet, admin: Mutex::new(None), known: Mutex::new(BTreeMap::new()) };
+        let (admin, known, unstable, settled) = Default::default();
+        let shared = Shared { config, tools, quiet, admin, known, unstable, settled };
         let log = Self { shared: Arc::new(shared) };
         log.topics()?;
         Ok(log)
@@ -93,6 +103,14 @@ impl Log for KafkaLog {
 
     fn offset_at(&self, at: &TopicPartition, time: EventTime) -> Result<i64, LogError> {
         self.shared.offset_at(at, time)
+    }
+
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        self.shared.high_watermark(at)
+    }
+
+    fn settled(&self) -> Settled {
+        *self.shared.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reader(&self, at: &TopicPartition, from: i64) -> Result<Box<dyn Reader>, LogError> {
@@ -144,6 +162,10 @@ pub(super) struct Shared {
     admin: Mutex<Option<admin::Admin>>,
     /// What is known of topics.
     known: Mutex<BTreeMap<String, Known>>,
+    /// A consumer that sees open transactions, made when needed: for ends alone.
+    unstable: Mutex<Option<BaseConsumer<Quiet>>>,
+    /// Unclear commits.
+    settled: Mutex<Settled>,
 }
 
 /// What is known of a topic.
@@ -153,6 +175,8 @@ struct Known {
     partitions: Option<u32>,
     /// Largest record, bytes.
     record_bytes_max: Option<usize>,
+    /// When it was made or found to be right: for a while some brokers may not have heard of it yet.
+    accepted: Option<Instant>,
 }
 
 impl Shared {
@@ -176,6 +200,23 @@ impl Shared {
 
     /// Partition count, asked of the cluster and remembered.
     fn partitions(&self, topic: &str) -> Result<u32, LogError> {
+        self.despite_news(topic, || self.count_partitions(topic))
+    }
+
+    /// Asks again while a topic that was just made is unknown to the broker that happens to answer.
+    fn despite_news<T>(&self, topic: &str, ask: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+        loop {
+            let result = ask();
+            let is_unknown = matches!(result, Err(LogError::UnknownTopic { .. } | LogError::UnknownPartition { .. }));
+            let is_new = || self.known(topic).accepted.is_some_and(|at| at.elapsed() < self.config.times.reach);
+            if !is_unknown || !is_new() {
+                return result;
+            }
+            std::thread::sleep(NEWS_PAUSE);
+        }
+    }
+
+    fn count_partitions(&self, topic: &str) -> Result<u32, LogError> {
         let metadata = self.ask("ask for topic", About::Topic(topic), |t| self.tools.fetch_metadata(Some(topic), t))?;
         let found = metadata.topics().iter().find(|t| t.name() == topic);
         let Some(found) = found else { return Err(LogError::UnknownTopic { topic: topic.to_owned() }) };
@@ -217,9 +258,27 @@ impl Shared {
     /// broker answers with the last stable offset, not with the high watermark.
     fn offsets(&self, at: &TopicPartition) -> Result<OffsetRange, LogError> {
         self.check_partition(at)?;
-        let (start, end) = self
-            .ask("ask for offsets", About::Partition(at), |t| self.tools.fetch_watermarks(&at.topic, at.partition as i32, t))?;
+        let ask = || {
+            self.ask("ask for offsets", About::Partition(at), |t| self.tools.fetch_watermarks(&at.topic, at.partition as i32, t))
+        };
+        let (start, end) = self.despite_news(&at.topic, ask)?;
         Ok(OffsetRange { start, end })
+    }
+
+    /// End with the records of open transactions.
+    fn high_watermark(&self, at: &TopicPartition) -> Result<i64, LogError> {
+        let mut unstable = self.unstable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unstable.is_none() {
+            let mut settings = self.config.client()?;
+            settings.set("isolation.level", "read_uncommitted");
+            let made = settings.create_with_context(self.quiet.clone());
+            *unstable = Some(made.map_err(|e| translate("connect", About::Cluster, &e, &self.config, &self.quiet.words))?);
+        }
+        let Some(consumer) = unstable.as_ref() else { return self.offsets(at).map(|range| range.end) };
+        // Once, and briefly: this is for people, and nothing waits for it.
+        let asked = consumer.fetch_watermarks(&at.topic, at.partition as i32, HIGH_WATERMARK_WAIT);
+        let failed = |e| translate("ask for the end", About::Partition(at), &e, &self.config, &self.quiet.words);
+        Ok(asked.map_err(failed)?.1)
     }
 
     /// First offset at or after a time.

@@ -4,7 +4,7 @@
 //! finite; group metadata is asked for anew with every call; a fatal error of the producer stands behind whatever error a
 //! call returned.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -86,6 +86,17 @@ fn kind_of(error: &KafkaError, code: Option<Code>, fatal: bool) -> Kind {
 }
 
 impl Client for KafkaClient {
+    fn settled(&self, result: &Result<(), CommitError>) {
+        let mut settled = self.shared.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = match result {
+            Ok(()) => &mut settled.committed,
+            Err(CommitError::Aborted { .. }) => &mut settled.aborted,
+            Err(CommitError::Fenced { .. }) => &mut settled.fenced,
+            Err(_) => &mut settled.open,
+        };
+        *count += 1;
+    }
+
     fn id(&self) -> &str {
         &self.id
     }

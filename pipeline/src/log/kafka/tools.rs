@@ -72,7 +72,8 @@ impl Tools {
         client::serve(&self.get());
     }
 
-    fn get(&self) -> Arc<BaseConsumer<Quiet>> {
+    /// The client of the moment.
+    pub(super) fn get(&self) -> Arc<BaseConsumer<Quiet>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 }

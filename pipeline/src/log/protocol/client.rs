@@ -106,6 +106,11 @@ pub trait Client: Send {
     /// Whether there is an initialised producer.
     fn is_open(&self) -> bool;
 
+    /// An unclear commit was settled so: for whoever counts.
+    fn settled(&self, result: &Result<(), CommitError>) {
+        let _ = result;
+    }
+
     /// Drops the producer and makes another of the same id, still to be initialised.
     fn renew(&mut self, why: Why) -> Result<(), LogError>;
 

@@ -36,6 +36,12 @@ enum Outcome {
 impl<C: Client> TransactionalWriter<C> {
     /// Finds out how the epoch ended; the writer goes on with a new producer.
     pub(super) fn settle(&mut self, epoch: Epoch<'_>, reason: &str) -> Result<(), CommitError> {
+        let result = self.find_out(epoch, reason);
+        self.client.settled(&result);
+        result
+    }
+
+    fn find_out(&mut self, epoch: Epoch<'_>, reason: &str) -> Result<(), CommitError> {
         let offsets = epoch.offsets;
         let standing = self.client.standing();
         // Invariant: taking the id back is right only while the partitions are still ours.

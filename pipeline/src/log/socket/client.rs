@@ -20,6 +20,9 @@ use super::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, path, unreachable};
 /// The owner answers within its own wait; beyond this it hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a process may take to say how it is; one that is stopped by a signal takes for ever.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Idle connections kept for the next call.
 const IDLE_MAX: usize = 4;
 
@@ -32,13 +35,30 @@ pub struct SocketLog(Arc<Line>);
 
 struct Line {
     path: PathBuf,
+    timeout: Duration,
     idle: Mutex<Vec<UnixStream>>,
+}
+
+/// How the process behind a socket is, as JSON.
+pub fn ask_status(path: &Path) -> Result<String, LogError> {
+    match Line::to_process(path).ask(&Request::Status)? {
+        Answer::Status(json) => Ok(json),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Tells the process behind a socket to stop. False when it was stopping already.
+pub fn ask_to_drain(path: &Path, for_good: bool) -> Result<bool, LogError> {
+    match Line::to_process(path).ask(&Request::Drain { for_good })? {
+        Answer::Draining(first) => Ok(first),
+        other => Err(unexpected(other)),
+    }
 }
 
 impl SocketLog {
     /// Connects to the process that serves `path`. [`LogError::Unreachable`] when there is none.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, LogError> {
-        let line = Line { path: path.as_ref().to_owned(), idle: Mutex::default() };
+        let line = Line { path: path.as_ref().to_owned(), timeout: ANSWER_TIMEOUT, idle: Mutex::default() };
         let stream = line.dial()?;
         line.put_back(stream);
         Ok(Self(Arc::new(line)))
@@ -52,6 +72,10 @@ impl fmt::Debug for SocketLog {
 }
 
 impl Line {
+    fn to_process(path: &Path) -> Self {
+        Self { path: path.to_owned(), timeout: STATUS_TIMEOUT, idle: Mutex::default() }
+    }
+
     fn lost(&self, e: &io::Error) -> LogError {
         let reason = match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -70,8 +94,8 @@ impl Line {
     fn dial(&self) -> Result<UnixStream, LogError> {
         let mut stream = path::connect(&self.path).map_err(|e| self.lost(&e))?;
         stream
-            .set_read_timeout(Some(ANSWER_TIMEOUT))
-            .and_then(|()| stream.set_write_timeout(Some(ANSWER_TIMEOUT)))
+            .set_read_timeout(Some(self.timeout))
+            .and_then(|()| stream.set_write_timeout(Some(self.timeout)))
             .map_err(|e| self.lost(&e))?;
         // An owner without room answers at once and closes; what we send may then fail, but its answer is there.
         let _ = send(&mut stream, &Request::Hello { version: VERSION }, REQUEST_BYTES_MAX);

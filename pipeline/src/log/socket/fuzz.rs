@@ -56,6 +56,8 @@ pub(crate) fn request_seeds(_: &str) -> Vec<Vec<u8>> {
         Request::Committed { group: "g".into(), at: vec![("a".into(), 1), ("b".into(), 0)] },
         Request::OpenWriter("w".into()),
         Request::Append(vec![append_out(&append), append_out(&append)]),
+        Request::Status,
+        Request::Drain { for_good: true },
     ];
     framed(&requests, REQUEST_BYTES_MAX)
 }
@@ -73,6 +75,8 @@ pub(crate) fn answer_seeds(_: &str) -> Vec<Vec<u8>> {
         Answer::Topics(vec![("a".into(), 3)]),
         Answer::Records { records: vec![record_out(record.clone()), record_out(record)], position: 9, at_end: true },
         Answer::Committed(vec![None, Some((8, "{\"v\":1}".into()))]),
+        Answer::Status("{}".into()),
+        Answer::Draining(true),
     ];
     framed(&answers, ANSWER_BYTES_MAX)
 }

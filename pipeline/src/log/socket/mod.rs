@@ -1,5 +1,5 @@
-//! The way into an embedded log from another process of the same machine and user: `tap`, `lag`, `dlq` and `produce` speak
-//! over a Unix socket to the process that owns the directory.
+//! The way into a running process from another one of the same machine and user: `lag`, `top`, `drain` ask how it is and tell
+//! it to stop; `tap`, `lag`, `dlq` and `produce` reach an embedded log through the process that owns the directory.
 //!
 //! Not a broker: it reads, and it appends for tools; groups stay inside the owner ([`LogError::Unsupported`]). What always
 //! holds: whatever a client sends or fails to read, the owner loses at most that connection; connections, requests and
@@ -15,8 +15,8 @@ mod path;
 mod server;
 mod wire;
 
-pub use client::SocketLog;
-pub use server::{Handle, SocketStats, serve};
+pub use client::{SocketLog, ask_status, ask_to_drain};
+pub use server::{Handle, Service, SocketStats, SocketWatch, Voice, serve, serve_process};
 
 /// Name of the socket in the log's directory.
 pub const SOCKET_FILE: &str = "control.sock";

@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::log::{Log, LogError, PollLimit, Writer};
 
 use super::wire::{Answer, Request, VERSION, WireCommitError, WireError, append_in, place, receive_body, record_out, send};
@@ -26,9 +28,32 @@ const READ_BYTES_MAX: u64 = 4 << 20;
 /// Serves the log on a socket at `path` until the handle is dropped. What lies there already is replaced: the caller owns
 /// the directory.
 pub fn serve(log: Arc<dyn Log>, path: &Path) -> Result<Handle, LogError> {
+    serve_process(Service { log: Some(log), voice: None }, path)
+}
+
+/// What a process answers with.
+#[derive(Clone, Default)]
+pub struct Service {
+    /// Its log, where others cannot reach it by themselves.
+    pub log: Option<Arc<dyn Log>>,
+    /// How it is, and its ear.
+    pub voice: Option<Arc<dyn Voice>>,
+}
+
+/// A process that says how it is and can be told to stop.
+pub trait Voice: Send + Sync {
+    /// How everything is, as JSON.
+    fn status(&self) -> String;
+
+    /// Stops as SIGTERM does. False when it was stopping already.
+    fn drain(&self, for_good: bool) -> bool;
+}
+
+/// Serves a process on a socket at `path` until the handle is dropped. What lies there already is replaced.
+pub fn serve_process(service: Service, path: &Path) -> Result<Handle, LogError> {
     let failed = |e: io::Error| unreachable(path, format!("cannot make the control socket: {e}"));
     let listener = path::bind(path).map_err(failed)?;
-    let shared = Arc::new(Shared::new(log));
+    let shared = Arc::new(Shared::new(service));
     let of_thread = Arc::clone(&shared);
     let thread =
         std::thread::Builder::new().name("control".to_owned()).spawn(move || accept(&listener, &of_thread)).map_err(failed)?;
@@ -44,7 +69,7 @@ pub struct Handle {
 }
 
 /// Counters of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketStats {
     /// Connections served.
     pub accepted: u64,
@@ -59,11 +84,27 @@ pub struct SocketStats {
 impl Handle {
     /// Counters since the start.
     pub fn stats(&self) -> SocketStats {
+        self.watch().stats()
+    }
+
+    /// The counters without the handle, for whoever tells them.
+    pub fn watch(&self) -> SocketWatch {
+        SocketWatch(Arc::clone(&self.shared))
+    }
+}
+
+/// Reads a socket's counters.
+#[derive(Clone, Debug)]
+pub struct SocketWatch(Arc<Shared>);
+
+impl SocketWatch {
+    /// Counters since the start.
+    pub fn stats(&self) -> SocketStats {
         SocketStats {
-            accepted: self.shared.accepted.load(Ordering::Relaxed),
-            refused: self.shared.refused.load(Ordering::Relaxed),
-            dropped: self.shared.dropped.load(Ordering::Relaxed),
-            open: self.shared.open().len(),
+            accepted: self.0.accepted.load(Ordering::Relaxed),
+            refused: self.0.refused.load(Ordering::Relaxed),
+            dropped: self.0.dropped.load(Ordering::Relaxed),
+            open: self.0.open().len(),
         }
     }
 }
@@ -85,13 +126,13 @@ impl Drop for Handle {
             open = self.shared.closed.wait(open).unwrap_or_else(PoisonError::into_inner);
         }
         drop(open);
-        drop(self.shared.log().take());
+        drop(self.shared.service().take());
     }
 }
 
 struct Shared {
     /// Taken away at the end, so that a directory is free when the handle is gone.
-    log: Mutex<Option<Arc<dyn Log>>>,
+    service: Mutex<Option<Service>>,
     stop: AtomicBool,
     /// A second handle on each connection, so that it can be ended from outside.
     open: Mutex<BTreeMap<u64, UnixStream>>,
@@ -102,9 +143,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(log: Arc<dyn Log>) -> Self {
+    fn new(service: Service) -> Self {
         Self {
-            log: Mutex::new(Some(log)),
+            service: Mutex::new(Some(service)),
             stop: AtomicBool::new(false),
             open: Mutex::default(),
             closed: Condvar::new(),
@@ -114,8 +155,8 @@ impl Shared {
         }
     }
 
-    fn log(&self) -> MutexGuard<'_, Option<Arc<dyn Log>>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    fn service(&self) -> MutexGuard<'_, Option<Service>> {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<u64, UnixStream>> {
@@ -161,8 +202,8 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
         let place = Place { shared: Arc::clone(shared), number };
         let started = std::thread::Builder::new().name("control-client".to_owned()).spawn(move || {
             // Dropped before `place`: whoever sees the place free can rely on the log being let go.
-            let Some(log) = place.shared.log().clone() else { return };
-            if converse(&mut stream, log.as_ref(), &place.shared.stop).is_err() {
+            let Some(service) = place.shared.service().clone() else { return };
+            if converse(&mut stream, &service, &place.shared.stop).is_err() {
                 place.shared.dropped.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -186,7 +227,7 @@ impl Drop for Place {
 }
 
 /// Answers requests until the client goes.
-fn converse(stream: &mut UnixStream, log: &dyn Log, stop: &AtomicBool) -> io::Result<()> {
+fn converse(stream: &mut UnixStream, service: &Service, stop: &AtomicBool) -> io::Result<()> {
     let mut writer: Option<Box<dyn Writer>> = None;
     loop {
         let mut len = [0; 4];
@@ -207,7 +248,7 @@ fn converse(stream: &mut UnixStream, log: &dyn Log, stop: &AtomicBool) -> io::Re
         if stop.load(Ordering::Acquire) {
             return Ok(());
         }
-        let answer = answer(log, &mut writer, request).unwrap_or_else(|e| Answer::Refused(e.into()));
+        let answer = answer(service, &mut writer, request).unwrap_or_else(|e| Answer::Refused(e.into()));
         if let Err(e) = send(stream, &answer, ANSWER_BYTES_MAX) {
             if e.kind() != io::ErrorKind::InvalidInput {
                 return Err(e);
@@ -218,13 +259,24 @@ fn converse(stream: &mut UnixStream, log: &dyn Log, stop: &AtomicBool) -> io::Re
     }
 }
 
-fn answer(log: &dyn Log, writer: &mut Option<Box<dyn Writer>>, request: Request) -> Result<Answer, LogError> {
-    Ok(match request {
-        Request::Hello { version: VERSION } => Answer::Done,
-        Request::Hello { version } => {
+fn answer(service: &Service, writer: &mut Option<Box<dyn Writer>>, request: Request) -> Result<Answer, LogError> {
+    match (request, &service.voice, &service.log) {
+        (Request::Hello { version: VERSION }, ..) => Ok(Answer::Done),
+        (Request::Hello { version }, ..) => {
             let words = format!("the owner speaks version {VERSION}, this command version {version}: use the same program");
-            Answer::Refused(WireError::Other(words))
+            Ok(Answer::Refused(WireError::Other(words)))
         }
+        (Request::Status, Some(voice), _) => Ok(Answer::Status(voice.status())),
+        (Request::Drain { for_good }, Some(voice), _) => Ok(Answer::Draining(voice.drain(for_good))),
+        (Request::Status | Request::Drain { .. }, None, _) => Err(LogError::Unsupported { what: "status" }),
+        (request, _, Some(log)) => of_log(log.as_ref(), writer, request),
+        (_, _, None) => Err(LogError::Unsupported { what: "reading through the process's socket (the brokers are for that)" }),
+    }
+}
+
+fn of_log(log: &dyn Log, writer: &mut Option<Box<dyn Writer>>, request: Request) -> Result<Answer, LogError> {
+    Ok(match request {
+        Request::Hello { .. } | Request::Status | Request::Drain { .. } => Answer::Done,
         Request::CreateTopic(spec) => {
             log.create_topic(&spec.into())?;
             Answer::Done

@@ -13,7 +13,7 @@ use tidewatch_schemas::time::EventTime;
 use crate::log::{Append, CommitError, Committed, LogError, OffsetRange, Record, TopicPartition, TopicSpec};
 
 /// Changes with every change of the types below.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// A partition.
 pub(super) type At = (String, u32);
@@ -36,6 +36,8 @@ pub(super) enum Request {
     Committed { group: String, at: Vec<At> },
     OpenWriter(String),
     Append(Vec<WireAppend>),
+    Status,
+    Drain { for_good: bool },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,10 +47,18 @@ pub(super) enum Answer {
     Partitions(u32),
     Offsets(i64, i64),
     Offset(i64),
-    Records { records: Vec<WireRecord>, position: i64, at_end: bool },
+    Records {
+        records: Vec<WireRecord>,
+        position: i64,
+        at_end: bool,
+    },
     Committed(Vec<Option<(i64, String)>>),
     Refused(WireError),
     NotCommitted(WireCommitError),
+    /// JSON, so that fields can be added.
+    Status(String),
+    /// Whether it was the first to ask.
+    Draining(bool),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

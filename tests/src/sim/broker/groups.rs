@@ -305,6 +305,7 @@ impl Broker {
     fn move_to(&mut self, name: &str, at: TopicPartition, committed: Committed, by: Option<String>) {
         let at_ns = self.now_ns;
         let Some(group) = self.groups.get_mut(name) else { return };
+        self.changes += 1;
         let after = committed.offset;
         let before = group.committed.insert(at.clone(), committed).map(|c| c.offset);
         self.moved.push(Moved { at_ns, group: name.to_owned(), partition: at, before, after, by });

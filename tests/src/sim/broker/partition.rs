@@ -148,6 +148,15 @@ impl Partition {
         Ok(last)
     }
 
+    /// Takes a record outside any transaction. Its offset.
+    pub(super) fn put(&mut self, append: Append, now_ns: i64) -> i64 {
+        let offset = self.next();
+        let timestamp = append.timestamp.unwrap_or(EventTime(now_ns));
+        let Append { key, value, headers, .. } = append;
+        self.entries.push_back(Entry { timestamp, key, value, headers, pid: -1, fate: Fate::Committed });
+        offset
+    }
+
     /// Writes the end of a transaction. `epoch` shuts out the producer's earlier ones.
     pub(super) fn end(&mut self, pid: i64, epoch: i32, commit: bool, now_ns: i64) {
         let known = self.known.entry(pid).or_default();

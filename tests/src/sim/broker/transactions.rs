@@ -186,6 +186,7 @@ impl Broker {
         let due = left.iter().filter(|(t, _)| !away.contains(&part_of(t))).min_by_key(|(_, at)| **at);
         let Some(target) = due.map(|(t, _)| t.clone()) else { return };
         left.remove(&target);
+        self.changes += 1;
         if left.is_empty() {
             t.state = State::Complete { commit };
         }
@@ -198,6 +199,11 @@ impl Broker {
             }
             Target::Group(group) => self.end_offsets(&group, id, pid, epoch, commit),
         }
+    }
+
+    /// Something was decided whose markers are not all written: what is visible is then part of it.
+    pub fn is_settling(&self) -> bool {
+        self.transactions.values().any(|t| matches!(t.state, State::Prepared { .. }))
     }
 
     /// Transactions that are neither empty nor complete: for checks at the end of a run.

@@ -66,6 +66,9 @@ impl Link {
 
     /// Heartbeats of all members, in the background.
     pub(super) fn beat(&self) {
+        if !self.fate.reaches(self.process) {
+            return;
+        }
         let now = self.now();
         let members: Vec<Arc<Group>> = lock(&self.members).iter().filter_map(Weak::upgrade).collect();
         for member in members {

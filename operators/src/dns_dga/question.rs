@@ -1,0 +1,104 @@
+//! Which look-ups count, and as what: everything that a machine asks in its ordinary work without somebody having chosen
+//! the name is left out here. Knows no state.
+
+use tidewatch_schemas::observation::DnsRow;
+
+use crate::names::{self, Registered};
+
+/// How a look-up ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The name does not exist.
+    NoName,
+    /// The resolver could not tell, or answered with an address that leads nowhere (a filter's way to say no).
+    Refused,
+    /// It exists.
+    Found,
+    /// Not seen.
+    Unknown,
+}
+
+/// A look-up that counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Question<'a> {
+    pub name: &'a str,
+    pub of: Registered<'a>,
+    pub answer: Answer,
+    /// How directly the registered domain was asked for: 1 the domain itself or its `www`, 0.5 one label in front, 0 more.
+    pub directness: f64,
+}
+
+/// What a look-up is to the detector.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Sort<'a> {
+    /// Counts.
+    Counts(Question<'a>),
+    /// Says no more than that its domain is known to the host for another reason (mail).
+    Known(Registered<'a>),
+    /// Nothing.
+    Nothing,
+}
+
+/// Multicast and broadcast name services.
+const LOCAL_PORTS: &[u16] = &[5353, 5355, 137];
+
+const A: u16 = 1;
+const AAAA: u16 = 28;
+const HTTPS: u16 = 65;
+const ANY: u16 = 255;
+/// NS, SOA, MX, TXT: who asks for these knows the domain from a letter or a list, not from a browser or an implant.
+const OTHER_BUSINESS: &[u16] = &[2, 6, 15, 16];
+
+/// Labels at the front of a reversed IPv6 address.
+const NIBBLES: usize = 16;
+
+/// Sorts a row.
+pub(super) fn sort<'a>(row: &DnsRow<'a>) -> Sort<'a> {
+    if row.synthetic || row.server_port.is_some_and(|p| LOCAL_PORTS.contains(&p)) {
+        return Sort::Nothing;
+    }
+    // Service discovery has labels that no host name has.
+    if row.query.starts_with('_') || row.query.contains("._") {
+        return Sort::Nothing;
+    }
+    let Ok(of) = names::registered(row.query) else { return Sort::Nothing };
+    if of.provided || is_reversed_address(of.front) {
+        return Sort::Nothing;
+    }
+    if OTHER_BUSINESS.contains(&row.query_type) {
+        return Sort::Known(of);
+    }
+    if !matches!(row.query_type, 0 | A | AAAA | HTTPS | ANY) {
+        return Sort::Nothing;
+    }
+    let directness = match of.front {
+        "" | "www" => 1.0,
+        one if !one.contains('.') => 0.5,
+        _ => 0.0,
+    };
+    Sort::Counts(Question { name: row.query, of, answer: answer(row), directness })
+}
+
+fn answer(row: &DnsRow<'_>) -> Answer {
+    match row.response_code {
+        Some(3) => Answer::NoName,
+        Some(0) if leads_nowhere(row.answers.unwrap_or("")) => Answer::Refused,
+        // Without an address the name exists all the same.
+        Some(0) => Answer::Found,
+        Some(2) => Answer::Refused,
+        _ => Answer::Unknown,
+    }
+}
+
+/// All answers are addresses that lead nowhere.
+fn leads_nowhere(answers: &str) -> bool {
+    !answers.is_empty() && answers.split(',').all(|a| matches!(a, "0.0.0.0" | "::" | "::1") || a.starts_with("127."))
+}
+
+/// Block lists are asked with the address in front, reversed.
+fn is_reversed_address(front: &str) -> bool {
+    let octet = |label: &str| label.len() <= 3 && label.parse::<u8>().is_ok();
+    let nibble = |label: &str| label.len() == 1 && label.bytes().all(|b| b.is_ascii_hexdigit());
+    (front.split('.').count() >= 4 && front.split('.').take(4).all(octet))
+        || (front.split('.').count() >= NIBBLES && front.split('.').take(NIBBLES).all(nibble))
+}

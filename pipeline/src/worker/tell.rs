@@ -1,0 +1,144 @@
+//! What a worker tells the outside: lines on the board, counts in the metrics. Once per epoch and per change, never per row.
+
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
+
+use super::Worker;
+use crate::epoch::Ledger;
+use crate::log::{Append, CommitError, Committed, LogError, TopicPartition};
+use crate::metrics::table;
+use crate::status::{Cause, EpochFacts};
+
+/// Moments of one epoch, by the worker's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moments {
+    /// It began.
+    pub began: EventTime,
+    /// Its commit began.
+    pub closing: EventTime,
+    /// Its commit returned.
+    pub committed: EventTime,
+}
+
+fn seconds(from: EventTime, to: EventTime) -> f64 {
+    to.since(from).max(0) as f64 / SECOND_NS as f64
+}
+
+/// Classes of failed commits.
+const CLASSES: [&str; 6] = ["aborted", "fenced", "full", "too_large", "unreachable", "other"];
+
+/// Reasons for changes of tasks.
+const CHANGES: [&str; 5] = ["joined", "gained", "lost", "moved", "epoch_lost"];
+
+/// Class of a failed commit, as the metrics name it.
+fn class(error: &CommitError) -> &'static str {
+    match error {
+        CommitError::Aborted { .. } => "aborted",
+        CommitError::Fenced { .. } => "fenced",
+        CommitError::Full { .. } => "full",
+        CommitError::TooLarge { .. } => "too_large",
+        CommitError::Log(LogError::Unreachable { .. }) => "unreachable",
+        CommitError::Log(_) => "other",
+    }
+}
+
+impl Worker {
+    /// An epoch has committed.
+    pub(super) fn tell_epoch(
+        &mut self,
+        moments: Moments,
+        appends: &[Append],
+        offsets: &[(TopicPartition, Committed)],
+        ledger: &Ledger,
+    ) {
+        let (metrics, stage) = (&self.config.metrics, self.config.stage);
+        let (took_s, commit_s) = (seconds(moments.began, moments.committed), seconds(moments.closing, moments.committed));
+        metrics.add(&table::EPOCHS, &[stage], 1);
+        metrics.observe(&table::EPOCH_DURATION, &[stage], took_s);
+        metrics.observe(&table::COMMIT_DURATION, &[stage], commit_s);
+        metrics.add(&table::WRITTEN_RECORDS, &[stage], appends.len() as u64);
+        let bytes: usize = appends.iter().filter_map(|a| a.value.as_ref()).map(bytes::Bytes::len).sum();
+        metrics.add(&table::WRITTEN_BYTES, &[stage], bytes as u64);
+        metrics.ledger(ledger);
+        for (at, _) in offsets {
+            self.config.board.epoch(stage, at, EpochFacts { at: moments.committed, took_s, commit_s });
+        }
+    }
+
+    /// Writes every task's line.
+    pub(super) fn publish(&mut self) {
+        let now = (self.config.clock)();
+        let (stage, worker) = (self.config.stage, self.config.index);
+        for (at, slot) in &mut self.slots {
+            let paced = !slot.finished && self.config.pace.as_ref().is_some_and(|p| !p.may_go(at));
+            self.config.board.task(stage, at, |line| {
+                slot.report(line);
+                line.worker = worker;
+                line.paced = paced;
+                line.last_record = slot.heard.last.or(line.last_record);
+                line.read(slot.heard.records, now);
+            });
+            self.config.metrics.add(&table::RECORDS_READ, &[stage], std::mem::take(&mut slot.heard.records));
+            if slot.is_live()
+                && let Some(began) = slot.heard.restoring.take()
+            {
+                self.config.metrics.add(&table::RESTORES, &[stage], 1);
+                self.config.metrics.observe(&table::RESTORE_DURATION, &[stage], seconds(began, now));
+            }
+        }
+    }
+
+    /// A commit did not go through.
+    pub(super) fn tell_failed(&self, error: &CommitError) {
+        self.config.metrics.add(&table::COMMIT_FAILURES, &[self.config.stage, class(error)], 1);
+        if let CommitError::Full { at, limit_bytes } = error {
+            let reason = format!("{at} is full at {limit_bytes} bytes: its readers are behind");
+            self.config.board.raise(Cause::LogFull, &self.about(), reason, (self.config.clock)());
+        }
+    }
+
+    /// A full partition has room again.
+    pub(super) fn tell_room(&self) {
+        self.config.board.clear(Cause::LogFull, &self.about());
+    }
+
+    /// The worker waits for its first assignment. Its counters begin, so that nobody has to tell "never" from "not there".
+    pub(super) fn tell_waiting(&self) {
+        let (metrics, stage) = (&self.config.metrics, self.config.stage);
+        CLASSES.iter().for_each(|class| metrics.add(&table::COMMIT_FAILURES, &[stage, class], 0));
+        CHANGES.iter().for_each(|reason| metrics.add(&table::REBALANCES, &[stage, reason], 0));
+        let reason = format!("group {} has not given this worker its tasks yet", self.config.group);
+        self.config.board.raise(Cause::Group, &self.about(), reason, (self.config.clock)());
+    }
+
+    /// The group has decided.
+    pub(super) fn tell_assigned(&self, before: Option<&[TopicPartition]>, after: &[TopicPartition]) {
+        self.config.board.clear(Cause::Group, &self.about());
+        let gained = after.iter().filter(|at| before.is_none_or(|b| !b.contains(at))).count();
+        let lost = before.map_or(0, |b| b.iter().filter(|at| !after.contains(at)).count());
+        let reason = match (before, gained, lost) {
+            (None, ..) => "joined",
+            (_, 0, 0) => return,
+            (_, _, 0) => "gained",
+            (_, 0, _) => "lost",
+            _ => "moved",
+        };
+        self.tell_rebalance(reason);
+        tracing::info!(stage = self.config.stage, worker = self.config.index, reason, gained, lost, "tasks changed");
+    }
+
+    pub(super) fn tell_rebalance(&self, reason: &'static str) {
+        self.config.metrics.add(&table::REBALANCES, &[self.config.stage, reason], 1);
+    }
+
+    /// The worker leaves: its lines go.
+    pub(super) fn tell_gone(&self) {
+        for at in self.slots.keys().chain(self.stopped.keys()) {
+            self.config.board.remove(self.config.stage, at);
+        }
+        self.config.board.clear_all(&self.about());
+    }
+
+    fn about(&self) -> String {
+        format!("{} worker {}", self.config.stage, self.config.index)
+    }
+}
