@@ -51,7 +51,9 @@
 //! RITA's split of pairs into names and addresses (activecm/rita). Ville 1939 and Ramdas et al. 2023, "Game-theoretic
 //! statistics and safe anytime-valid inference", for e-values. Sleep and jitter as MITRE ATT&CK S0154 documents them.
 
+mod arena;
 mod evidence;
+mod form;
 mod judge;
 mod key;
 mod pair;
@@ -66,9 +68,9 @@ use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
 use tidewatch_schemas::time::EventTime;
 
 use self::key::{PeerKey, Place, TCP, UDP, place};
-use self::pair::{Contact, Pair};
+use self::pair::{Contact, PairView};
 pub use self::state::HostState;
-use self::state::{Asked, LIFETIME_NS};
+use self::state::{Asked, LIFETIME_NS, Noted};
 use self::verdict::{Limits, Verdict, verdict};
 use crate::key::HostKey;
 use crate::operator::{
@@ -172,8 +174,8 @@ impl Beaconing {
         self.quiet_names.iter().any(|q| name.strip_suffix(q.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
     }
 
-    /// A name that the host asked for. Returns its key when that is a contact of its own.
-    fn named(&self, row: &Seen<'_>, state: &mut HostState) -> Option<PeerKey> {
+    /// A name that the host asked for; notes its pair when that is a contact of its own. `None` when it counts for nothing.
+    fn named(&self, row: &Seen<'_>, state: &mut HostState, noted: &mut Noted) -> Option<()> {
         let (name, start, address, port, named_port, proxy) = match &row.what {
             Observation::Tls(r) => (r.server_name?, r.start_time, r.destination_address?, r.destination_port?, None, false),
             Observation::Http(r) => {
@@ -195,11 +197,13 @@ impl Beaconing {
         }
         state.name(&key, &asked, start, row.at);
         let contact = Contact::new(start, row.position);
-        state.contact(&key, contact, row.at, asked.internal, (!proxy).then_some(address)).map(|_| key)
+        state.contact(&key, contact, row.at, asked.internal, (!proxy).then_some(address), noted);
+        Some(())
     }
 
-    /// A connection that the host began. Returns the key of its pair when that got a contact of its own.
-    fn opened(&self, flow: &Flow<'_>, row: &Seen<'_>, state: &mut HostState) -> Option<PeerKey> {
+    /// A connection that the host began; notes its pair when that got a contact of its own. `None` when it counts for
+    /// nothing.
+    fn opened(&self, flow: &Flow<'_>, row: &Seen<'_>, state: &mut HostState, noted: &mut Noted) -> Option<()> {
         let transport = flow.row.transport;
         let port = flow.peer_port?;
         if !flow.opens || flow.initiator != Initiator::Host || self.is_quiet_port(port, transport) || is_piece(flow) {
@@ -208,7 +212,8 @@ impl Beaconing {
         let contact = Contact::new(flow.start, row.position).with_flow(flow.bytes_out, row.at.since(flow.start), flow.failed);
         let Some(address) = flow.peer.address else {
             let key = PeerKey::named(flow.peer.name?, port)?;
-            return state.contact(&key, contact, row.at, true, None).map(|_| key);
+            state.contact(&key, contact, row.at, true, None, noted);
+            return Some(());
         };
         let place = place(address, AddressClass::from_u8(flow.peer.class));
         if place == Place::Nobody {
@@ -225,25 +230,31 @@ impl Beaconing {
             if flow.failed
                 && let Some(key) = state.usual_name(address, port).cloned()
             {
-                return state.contact(&key, contact, row.at, place == Place::Inside, Some(address)).map(|_| key);
+                state.contact(&key, contact, row.at, place == Place::Inside, Some(address), noted);
+                return Some(());
             }
         }
         let key = PeerKey::Address { address, port, transport };
-        state.contact(&key, contact, row.at, place == Place::Inside, None).map(|_| key)
+        state.contact(&key, contact, row.at, place == Place::Inside, None, noted);
+        Some(())
     }
 
-    /// Looks at a pair that got a contact.
-    fn look(&self, key: &PeerKey, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
-        let Some(pair) = state.pairs.get_mut(key) else { return };
-        if pair.len() <= self.limits.samples_min || pair.total < pair.next_look {
-            return;
-        }
+    /// Whether a pair that got a contact is to be looked at.
+    fn is_due(&self, place: u32, state: &HostState) -> bool {
+        let pair = &state.pairs.records()[place as usize];
+        pair.contacts().len() > self.limits.samples_min && pair.total >= pair.next_look
+    }
+
+    /// Looks at a pair.
+    fn look(&self, place: usize, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
+        let pair = &mut state.pairs.records_mut()[place];
         // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts.
         pair.next_look = pair.total.saturating_add((pair.total / 10).clamp(1, 12));
-        let pair = &state.pairs[key];
-        let Some(verdict) = verdict(pair, &self.limits, self.is_listed(key)) else { return };
+        let view = state.view(place);
+        let key = &view.pair.key;
+        let Some(verdict) = verdict(view, &self.limits, self.is_listed(key)) else { return };
         if !state.explained(key) {
-            ctx.emit(draft(key, pair, &verdict, at, ctx));
+            ctx.emit(draft(view, &verdict, at, ctx));
         }
     }
 }
@@ -281,22 +292,24 @@ impl Operator for Beaconing {
 
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let fresh = state.pairs.is_empty();
+        let mut noted = Noted::new();
         // Names first: in rows of one time they come after the flow that carried them.
-        let mut contacted: Vec<(PeerKey, EventTime)> = Vec::new();
-        let mut note = |key: Option<PeerKey>, at: EventTime| contacted.extend(key.map(|k| (k, at)));
-        for row in rows {
-            note(self.named(row, state), row.at);
+        for row in rows.iter().filter(|row| matches!(row.what, Observation::Tls(_) | Observation::Http(_))) {
+            self.named(row, state, &mut noted);
         }
         for row in rows {
             if let Observation::Flow(flow) = &row.what {
-                note(self.opened(flow, row, state), row.at);
+                self.opened(flow, row, state, &mut noted);
             }
         }
-        contacted.sort();
-        for (i, (key, at)) in contacted.iter().enumerate() {
-            // The last of a key has its latest time.
-            if contacted.get(i + 1).is_none_or(|next| next.0 != *key) {
-                self.look(key, *at, state, ctx);
+        noted.retain(|(place, _)| self.is_due(*place, state));
+        let records = state.pairs.records();
+        let key = |place: u32| &records[place as usize].key;
+        noted.sort_unstable_by(|a, b| key(a.0).cmp(key(b.0)).then(a.1.cmp(&b.1)));
+        for (i, (place, at)) in noted.iter().enumerate() {
+            // The last of a pair has its latest time.
+            if noted.get(i + 1).is_none_or(|next| next.0 != *place) {
+                self.look(*place as usize, *at, state, ctx);
             }
         }
         if fresh && !state.pairs.is_empty() {
@@ -315,9 +328,9 @@ impl Operator for Beaconing {
 }
 
 /// What is said of a beacon.
-fn draft(key: &PeerKey, pair: &Pair, verdict: &Verdict, at: EventTime, ctx: &Context<'_>) -> Draft {
+fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, ctx: &Context<'_>) -> Draft {
     let fit = &verdict.fit;
-    let contacts = pair.collapsed();
+    let (pair, key, contacts) = (view.pair, &view.pair.key, view.collapsed());
     let last = contacts.last().map_or(at, |c| c.start);
     let subject = key.to_string();
     let failed = if verdict.failed_ratio >= 0.5 { ", mostly failing" } else { "" };
@@ -336,7 +349,7 @@ fn draft(key: &PeerKey, pair: &Pair, verdict: &Verdict, at: EventTime, ctx: &Con
         }
         PeerKey::Name { name, port } => {
             // Of several addresses none is "the" one.
-            let ip = (pair.addresses.len() == 1).then(|| pair.addresses[0].to_string());
+            let ip = (view.addresses.len() == 1).then(|| view.addresses[0].to_string());
             (Endpoint { ip, port: Some(*port), domain: Some(name.to_string()), ..Endpoint::default() }, "name")
         }
     };
@@ -371,7 +384,7 @@ fn draft(key: &PeerKey, pair: &Pair, verdict: &Verdict, at: EventTime, ctx: &Con
         decided_at: at,
         evidence,
         attack: Vec::new(),
-        raw: pair.raw(),
+        raw: view.raw(),
     }
 }
 

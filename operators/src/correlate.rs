@@ -5,7 +5,7 @@
 //! Suppression goes by the same subject as the signal's id, and because this state commits with the signals it can only
 //! be armed by a signal that was committed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use crate::key::{Host, HostKey};
 use crate::operator::{Detector, Footprint, Slice, TenantFacts};
 use crate::planted::{self, Bug};
 use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
+use crate::table::{RECORDS_MAX, Record, Table, mixed, table_bytes};
 
 /// Destinations remembered per tenant; at the limit the ones silent longest go, a quarter at a time, counted.
 pub const DESTINATIONS_PER_TENANT_MAX: usize = 262_144;
@@ -33,18 +34,61 @@ pub const SUPPRESSED_PER_TENANT_MAX: usize = 65_536;
 /// A host or destination not heard of for so long no longer counts.
 const MEMORY_NS: i64 = 7 * 86_400 * SECOND_NS;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// A host of the tenant.
+#[derive(Debug, Serialize, Deserialize)]
+struct Known {
+    host: u64,
+    last: EventTime,
+}
+
+impl Record for Known {
+    fn hash(&self) -> u64 {
+        mixed(self.host, 0)
+    }
+}
+
+/// A destination.
+#[derive(Debug, Serialize, Deserialize)]
 struct Destination {
-    hosts: BTreeSet<u64>,
+    name: Box<str>,
+    /// The first host that knew it; most have no other.
+    host: u64,
+    /// Further hosts, in the order in which they came.
+    others: Vec<u64>,
+    /// Hosts beyond [`HOSTS_PER_DESTINATION_MAX`].
     more: u64,
     first: EventTime,
     last: EventTime,
 }
 
+impl Record for Destination {
+    fn hash(&self) -> u64 {
+        name_hash(&self.name)
+    }
+}
+
+fn name_hash(name: &str) -> u64 {
+    mixed(xxhash_rust::xxh3::xxh3_64(name.as_bytes()), 0)
+}
+
+impl Destination {
+    /// A host knows it.
+    fn met_by(&mut self, host: u64) {
+        if self.host == host || self.others.contains(&host) {
+            return;
+        }
+        if 1 + self.others.len() < HOSTS_PER_DESTINATION_MAX {
+            self.others.push(host);
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct TenantState {
-    hosts: BTreeMap<u64, EventTime>,
-    destinations: BTreeMap<String, Destination>,
+    hosts: Table<Known>,
+    destinations: Table<Destination>,
     /// (rule id, entity, subject) to the end of suppression.
     suppressed: BTreeMap<(String, String, String), EventTime>,
     evicted: u64,
@@ -52,8 +96,11 @@ struct TenantState {
 
 impl Footprint for TenantState {
     fn heap_bytes(&self) -> usize {
-        // Counted by entries: B-tree slack of one half, names of 24 bytes on average.
-        self.hosts.len() * 24 + self.destinations.len() * 160 + self.suppressed.len() * 160
+        // Counted by entries: names of 24 bytes and one further host on average, B-tree slack of one half.
+        table_bytes::<Known>(self.hosts.len())
+            + table_bytes::<Destination>(self.destinations.len())
+            + self.destinations.len() * 48
+            + self.suppressed.len() * 160
     }
 }
 
@@ -107,7 +154,7 @@ impl Correlation {
         let key = HostKey { tenant: Arc::from(tenant), host: Host::Name(Arc::from("")) };
         let Self { detectors, states, verdicts } = self;
         let out = states.touch(&key, key.route(), slice.start, |state, _, _| {
-            state.count(tenant, contacts);
+            state.count(tenant, &contacts);
             // Counting walks all hosts: only where somebody asks.
             let hosts = if findings.is_empty() { 0 } else { state.hosts_within(slice.start) };
             let mut signals = Vec::new();
@@ -185,52 +232,64 @@ fn planted_suppression(subject: &(String, String, String), finding: &Finding) ->
 }
 
 impl TenantState {
-    fn count(&mut self, tenant: &str, contacts: Contacts) {
+    fn count(&mut self, tenant: &str, contacts: &Contacts) {
         // In an order of their own: which hosts are named where only the first 64 are must not depend on which detect task
         // spoke first.
-        let mut order: Vec<usize> = (0..contacts.len()).filter(|i| contacts.tenant[*i] == tenant).collect();
+        let mut order: Vec<usize> = (0..contacts.len()).filter(|i| contacts.tenant.get(*i) == tenant).collect();
         order.sort_unstable_by(|&a, &b| {
-            let of = |i: usize| (contacts.at[i], &contacts.host[i], &contacts.destination[i]);
+            let of = |i: usize| (contacts.at[i], contacts.host.get(i), contacts.destination.get(i));
             of(a).cmp(&of(b))
         });
-        let mut destinations = contacts.destination;
         for i in order {
-            let name = std::mem::take(&mut destinations[i]);
-            let host = xxhash_rust::xxh3::xxh3_64(contacts.host[i].as_bytes());
+            let name = contacts.destination.get(i);
+            let host = xxhash_rust::xxh3::xxh3_64(contacts.host.get(i).as_bytes());
             let at = contacts.at[i];
-            if self.hosts.len() < HOSTS_PER_TENANT_MAX || self.hosts.contains_key(&host) {
-                let last = self.hosts.entry(host).or_insert(at);
-                *last = (*last).max(at);
-            }
+            self.heard_of(host, at);
             if name.is_empty() {
                 continue;
             }
-            let new = || Destination { first: at, last: at, ..Destination::default() };
-            let destination = self.destinations.entry(name).or_insert_with(new);
-            destination.first = destination.first.min(at);
-            destination.last = destination.last.max(at);
-            if !destination.hosts.contains(&host) {
-                if destination.hosts.len() < HOSTS_PER_DESTINATION_MAX {
-                    destination.hosts.insert(host);
-                } else {
-                    destination.more += 1;
+            match self.destinations.find(name_hash(name), |d| *d.name == *name) {
+                Some(place) => {
+                    let destination = &mut self.destinations.records_mut()[place];
+                    destination.first = destination.first.min(at);
+                    destination.last = destination.last.max(at);
+                    destination.met_by(host);
                 }
+                None if self.destinations.len() < RECORDS_MAX => {
+                    let (name, others) = (Box::from(name), Vec::new());
+                    self.destinations.push(Destination { name, host, others, more: 0, first: at, last: at });
+                }
+                None => self.evicted += 1,
             }
+        }
+    }
+
+    fn heard_of(&mut self, host: u64, at: EventTime) {
+        match self.hosts.find(mixed(host, 0), |known| known.host == host) {
+            Some(place) => {
+                let known = &mut self.hosts.records_mut()[place];
+                known.last = known.last.max(at);
+            }
+            None if self.hosts.len() < HOSTS_PER_TENANT_MAX => {
+                self.hosts.push(Known { host, last: at });
+            }
+            None => {}
         }
     }
 
     /// Hosts heard of lately.
     fn hosts_within(&self, now: EventTime) -> u64 {
-        self.hosts.values().filter(|last| now.since(**last) <= MEMORY_NS).count() as u64
+        self.hosts.records().iter().filter(|known| now.since(known.last) <= MEMORY_NS).count() as u64
     }
 
     fn facts(&self, contact: Option<&str>, hosts: u64) -> TenantFacts {
-        let Some(destination) = contact.and_then(|c| self.destinations.get(c)) else {
+        let place = contact.and_then(|c| self.destinations.find(name_hash(c), |d| *d.name == *c));
+        let Some(destination) = place.map(|place| &self.destinations.records()[place]) else {
             return TenantFacts { hosts, knowing: 0, known_since: None };
         };
         // Past the exact limit a host counts once for every day it came back, so the number is an upper bound there;
         // 64 hosts already say "not rare".
-        let knowing = (destination.hosts.len() as u64 + destination.more).min(hosts.max(1));
+        let knowing = (1 + destination.others.len() as u64).saturating_add(destination.more).min(hosts.max(1));
         TenantFacts { hosts, knowing, known_since: Some(destination.first) }
     }
 
@@ -245,15 +304,19 @@ impl TenantState {
             }
         }
         if self.destinations.len() > DESTINATIONS_PER_TENANT_MAX {
-            let mut order: Vec<_> = self.destinations.iter().map(|(k, d)| (d.last, k.clone())).collect();
-            order.sort_unstable();
-            for (_, key) in order.iter().take(DESTINATIONS_PER_TENANT_MAX / 4) {
-                self.destinations.remove(key);
-                self.evicted += 1;
-            }
+            let gone = DESTINATIONS_PER_TENANT_MAX / 4;
+            let records = self.destinations.records();
+            let mut order: Vec<(EventTime, &str, u32)> =
+                records.iter().enumerate().map(|(at, d)| (d.last, &*d.name, at as u32)).collect();
+            order.select_nth_unstable(gone);
+            let mut stays = vec![true; records.len()];
+            order[..gone].iter().for_each(|(.., at)| stays[*at as usize] = false);
+            let mut stays = stays.into_iter();
+            self.destinations.retain(|_| stays.next().unwrap_or(true));
+            self.evicted += gone as u64;
         }
         if self.hosts.len() >= HOSTS_PER_TENANT_MAX {
-            self.hosts.retain(|_, last| now.since(*last) <= MEMORY_NS);
+            self.hosts.retain(|known| now.since(known.last) <= MEMORY_NS);
         }
     }
 }
@@ -273,7 +336,7 @@ mod tests {
     #[test]
     fn prevalence_counts_hosts_not_contacts() {
         let mut state = TenantState::default();
-        state.count("t1", contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
+        state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
         let facts = state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20)));
         assert_eq!((facts.hosts, facts.knowing), (3, 2));
     }
@@ -281,7 +344,7 @@ mod tests {
     #[test]
     fn another_tenants_contacts_do_not_count() {
         let mut state = TenantState::default();
-        state.count("t2", contacts(&[("a", "x")]));
+        state.count("t2", &contacts(&[("a", "x")]));
         assert_eq!(state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20))).knowing, 0);
     }
 }

@@ -10,10 +10,8 @@
 //! It decides nothing about threats.
 
 mod connection;
+mod known;
 
-use std::collections::BTreeSet;
-
-use serde::{Deserialize, Serialize};
 use tidewatch_schemas::finding::Contacts;
 use tidewatch_schemas::observation::{FlowRow, Row};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
@@ -21,8 +19,10 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use crate::detection::SliceRow;
 use crate::key::{Host, HostKey};
 use crate::operator::{Flow, Footprint, Initiator, Observation, Peer, Seen, Slice};
+use crate::raw::{Input, Raw, serde_as_raw};
 use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
 use connection::Connections;
+use known::Known;
 
 /// New pairs reported per host and slice; beyond it a host is scanning and only the count is kept.
 pub const CONTACTS_PER_SLICE_MAX: usize = 64;
@@ -45,18 +45,33 @@ pub struct DoorStats {
     pub connections_evicted: u64,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 struct DoorState {
     connections: Connections,
     day: i64,
-    known: BTreeSet<u64>,
+    known: Known,
     seen_today: bool,
+}
+
+serde_as_raw!(DoorState);
+
+impl Raw for DoorState {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.day.to_le_bytes());
+        out.push(u8::from(self.seen_today));
+        self.known.write(out);
+        self.connections.write(out);
+    }
+
+    fn read(input: &mut Input<'_>) -> Option<Self> {
+        let (day, seen_today) = (input.i64()?, input.u8()? != 0);
+        Some(Self { day, seen_today, known: Known::read(input)?, connections: Connections::read(input)? })
+    }
 }
 
 impl Footprint for DoorState {
     fn heap_bytes(&self) -> usize {
-        // A B-tree of u64 holds 11 keys a node of about 104 bytes; half full on average.
-        self.connections.heap_bytes() + self.known.len() * 16
+        self.connections.heap_bytes() + self.known.heap_bytes()
     }
 }
 
@@ -94,7 +109,7 @@ impl Door {
             let day = slice.start.0.div_euclid(DAY_NS);
             if state.day != day {
                 state.day = day;
-                state.known.clear();
+                state.known = Known::default();
                 state.seen_today = false;
             }
             if !state.seen_today {
@@ -199,7 +214,7 @@ fn meet_peer(
     };
     if admit(state, hash, budget, stats) {
         match peer.address {
-            Some(address) => contacts.push(&key.tenant, &key.host, address.to_string(), at),
+            Some(address) => contacts.push_display(&key.tenant, &key.host, &address, at),
             None => contacts.push(&key.tenant, &key.host, peer.name.unwrap_or(""), at),
         }
     }
@@ -220,7 +235,7 @@ fn meet(
 }
 
 fn admit(state: &mut DoorState, hash: u64, budget: &mut usize, stats: &mut DoorStats) -> bool {
-    if state.known.contains(&hash) {
+    if state.known.contains(hash) {
         return false;
     }
     if *budget == 0 || state.known.len() >= CONTACTS_PER_DAY_MAX {
@@ -228,7 +243,8 @@ fn admit(state: &mut DoorState, hash: u64, budget: &mut usize, stats: &mut DoorS
         return false;
     }
     *budget -= 1;
-    state.known.insert(hash)
+    state.known.insert(hash);
+    true
 }
 
 fn through<'a>(key: &HostKey, row: FlowRow<'a>, connections: &mut Connections, stats: &mut DoorStats) -> Flow<'a> {

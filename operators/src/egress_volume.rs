@@ -240,6 +240,10 @@ fn octets(bytes: f64) -> String {
 impl Operator for EgressVolume {
     type State = HostState;
 
+    fn concerns(&self, key: &HostKey, rows: &[Seen<'_>]) -> bool {
+        rows.iter().any(|seen| matches!(&seen.what, Observation::Flow(flow) if sent(key, flow, seen).is_some()))
+    }
+
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let mut best: Option<Spike> = None;
         for seen in rows {

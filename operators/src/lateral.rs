@@ -215,6 +215,11 @@ fn endpoint(flow: &Flow<'_>) -> Endpoint {
 impl Operator for Lateral {
     type State = HostState;
 
+    fn concerns(&self, key: &HostKey, rows: &[Seen<'_>]) -> bool {
+        let reaches = |seen: &Seen<'_>| matches!(&seen.what, Observation::Flow(flow) if self.reach(key, flow).is_some());
+        rows.iter().any(reaches) && !self.may(key)
+    }
+
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let mut found: Option<Draft> = None;
         if !self.may(ctx.key) {

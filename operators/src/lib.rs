@@ -25,3 +25,5 @@ pub mod planted;
 pub mod rule;
 pub mod runtime;
 pub mod states;
+mod raw;
+mod table;

@@ -128,6 +128,14 @@ pub trait Operator: Send + 'static {
     /// What is kept per host. Encoded with postcard in snapshots, so its layout is versioned with the binary's output.
     type State: Default + Serialize + DeserializeOwned + Footprint + Send;
 
+    /// Whether these rows can mean anything to a key of which nothing is kept. Where they cannot, nothing is made that
+    /// would be forgotten again: [`Operator::rows`] on a new state would emit nothing, wish nothing and call
+    /// [`Context::forget`].
+    fn concerns(&self, key: &HostKey, rows: &[Seen<'_>]) -> bool {
+        let _ = (key, rows);
+        true
+    }
+
     /// One key's rows of one slice, ordered by (event time, kind, content).
     fn rows(&self, rows: &[Seen<'_>], state: &mut Self::State, ctx: &mut Context<'_>);
 

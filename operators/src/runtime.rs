@@ -105,7 +105,8 @@ impl<O: Operator> Instance for Store<O> {
         let Self { detector, rule, operator, states, .. } = self;
         let slice = env.slice;
         let (inputs, findings) = (env.inputs, &mut *env.findings);
-        states.touch(key, route, slice.start, |state, wake, forget| {
+        let concerned = || operator.concerns(key, rows);
+        states.touch_where(key, route, slice.start, concerned, |state, wake, forget| {
             let mut ctx = Context { key, slice, rule, detector, inputs, findings, wake, forget };
             operator.rows(rows, state, &mut ctx);
         });

@@ -1,15 +1,19 @@
 //! Keyed states: every tenant's hosts with what one operator remembers of them. Owns expiry, wake-ups, byte budgets and
 //! the form in which states travel in snapshots; operators only ever see `&mut` one state.
 //!
+//! States lie in pages and are found through one index over the routing hash that came with the rows: nothing is hashed
+//! again, and a page is never moved.
+//!
 //! What always holds: expiry depends on the key's own time line alone (a key untouched for its lifetime starts anew when
 //! it is next touched; the sweep only frees memory); eviction goes by (last touched, key), never by arrival or memory
 //! address; a snapshot of equal states is equal bytes.
 
+mod packed;
+mod pages;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidewatch_schemas::time::EventTime;
@@ -17,6 +21,8 @@ use tidewatch_schemas::time::EventTime;
 use crate::key::{Host, HostKey, KEY_GROUPS, key_group};
 use crate::operator::Footprint;
 use crate::planted::{self, Bug};
+use packed::Unpacked;
+use pages::{Pages, Slot};
 
 /// With [`Bug::EvictByProcess`]: bytes of all tasks of a process, beyond which half of each goes.
 const PLANTED_PROCESS_BYTES_MAX: u64 = 96 << 10;
@@ -51,26 +57,15 @@ pub struct StateStats {
     pub expired: u64,
 }
 
-struct Slot<S> {
-    state: S,
-    touched: EventTime,
-    wake: Option<EventTime>,
-    bytes: u32,
-}
-
-/// One slot as it travels in a snapshot.
-type Packed<S> = (HostKey, EventTime, Option<EventTime>, S);
-
-struct Group<S> {
-    keys: HashMap<HostKey, Slot<S>, FixedState>,
-    dirty: bool,
-}
-
 /// States by key group and key.
 pub struct KeyedStates<S> {
-    groups: Vec<Group<S>>,
+    pages: Pages<S>,
+    /// By key group: changed since it was last written.
+    dirty: Vec<bool>,
     wakes: BTreeMap<Arc<str>, BTreeSet<(EventTime, Host)>>,
-    tenant_bytes: BTreeMap<Arc<str>, usize>,
+    tenants: BTreeMap<Arc<str>, u32>,
+    /// By index of the tenant.
+    tenant_bytes: Vec<usize>,
     bytes: usize,
     limits: StateLimits,
     stats: StateStats,
@@ -100,11 +95,12 @@ pub enum RestoreError {
 impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
     /// No states yet.
     pub fn new(limits: StateLimits) -> Self {
-        let group = |_| Group { keys: HashMap::with_hasher(FixedState::with_seed(0)), dirty: false };
         Self {
-            groups: (0..KEY_GROUPS).map(group).collect(),
+            pages: Pages::new(),
+            dirty: vec![false; usize::from(KEY_GROUPS)],
             wakes: BTreeMap::new(),
-            tenant_bytes: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            tenant_bytes: Vec::new(),
             bytes: 0,
             limits,
             stats: StateStats::default(),
@@ -126,13 +122,39 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         now: EventTime,
         work: impl FnOnce(&mut S, &mut Option<EventTime>, &mut bool) -> T,
     ) -> T {
-        let group = &mut self.groups[usize::from(key_group(route))];
-        group.dirty = true;
-        let overhead = size_of::<(HostKey, Slot<S>)>();
-        let slot = group.keys.entry_ref(key).or_insert_with(|| {
-            self.stats.keys += 1;
-            Slot { state: S::default(), touched: now, wake: None, bytes: 0 }
-        });
+        let place = match self.pages.find(key, route) {
+            Some(place) => place,
+            None => self.newcomer(key, route, now),
+        };
+        self.touch_at(place, key, now, work)
+    }
+
+    /// The same for a key that has a state, or shall have one because it is `wanted`; else nothing happens.
+    pub fn touch_where<T>(
+        &mut self,
+        key: &HostKey,
+        route: u64,
+        now: EventTime,
+        wanted: impl FnOnce() -> bool,
+        work: impl FnOnce(&mut S, &mut Option<EventTime>, &mut bool) -> T,
+    ) -> Option<T> {
+        let place = match self.pages.find(key, route) {
+            Some(place) => place,
+            None if wanted() => self.newcomer(key, route, now),
+            None => return None,
+        };
+        Some(self.touch_at(place, key, now, work))
+    }
+
+    fn touch_at<T>(
+        &mut self,
+        place: u32,
+        key: &HostKey,
+        now: EventTime,
+        work: impl FnOnce(&mut S, &mut Option<EventTime>, &mut bool) -> T,
+    ) -> T {
+        let slot = self.pages.get_mut(place).expect("a place that was found or made is taken");
+        self.dirty[usize::from(slot.group)] = true;
         if now.since(slot.touched) > self.limits.lifetime_ns {
             slot.state = S::default();
             self.stats.expired += 1;
@@ -143,13 +165,15 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         let out = work(&mut slot.state, &mut wish, &mut forget);
 
         let before = slot.bytes as usize;
-        let after = if forget { 0 } else { overhead + slot.state.heap_bytes() };
+        let after = if forget { 0 } else { size_of::<Slot<S>>() + slot.state.heap_bytes() };
+        let after = u32::try_from(after).unwrap_or(u32::MAX);
         let wake_before = slot.wake;
         let wake_after = if forget { None } else { wish.or(slot.wake) };
         slot.wake = wake_after;
-        slot.bytes = u32::try_from(after).unwrap_or(u32::MAX);
+        slot.bytes = after;
+        let tenant = slot.tenant as usize;
         if forget {
-            group.keys.remove(key);
+            self.pages.remove(place);
             self.stats.keys -= 1;
         }
         if wake_before != wake_after {
@@ -161,24 +185,36 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
                 wakes.insert((at, key.host.clone()));
             }
         }
-        if before != after {
-            self.bytes = self.bytes + after - before;
-            let tenant = self.tenant_bytes.entry(key.tenant.clone()).or_default();
-            *tenant = *tenant + after - before;
-        }
+        self.bytes = self.bytes + after as usize - before;
+        self.tenant_bytes[tenant] = self.tenant_bytes[tenant] + after as usize - before;
         out
+    }
+
+    fn newcomer(&mut self, key: &HostKey, route: u64, now: EventTime) -> u32 {
+        let tenant = self.tenant(&key.tenant);
+        self.stats.keys += 1;
+        self.pages.insert(key.clone(), route, key_group(route), tenant, S::default(), now)
+    }
+
+    fn tenant(&mut self, tenant: &Arc<str>) -> u32 {
+        if let Some(index) = self.tenants.get(tenant) {
+            return *index;
+        }
+        let index = self.tenant_bytes.len() as u32;
+        self.tenant_bytes.push(0);
+        self.tenants.insert(tenant.clone(), index);
+        index
     }
 
     /// Keeps the byte limits; call once a slice. Eviction goes by (last touched, key), whole tenants over their own limit first.
     pub fn enforce(&mut self) {
-        let over: Vec<Arc<str>> = self
-            .tenant_bytes
-            .iter()
-            .filter(|&(_, &bytes)| bytes > self.limits.tenant_bytes_max)
-            .map(|(t, _)| t.clone())
-            .collect();
-        for tenant in over {
-            self.evict(Some(&tenant), self.limits.tenant_bytes_max / 16 * 15);
+        let limit = self.limits.tenant_bytes_max;
+        if self.bytes > limit {
+            // By name, not by index: indices are given out by arrival.
+            let over = |index: &u32| self.tenant_bytes[*index as usize] > limit;
+            for tenant in self.tenants.values().copied().filter(over).collect::<Vec<_>>() {
+                self.evict(Some(tenant), limit / 16 * 15);
+            }
         }
         if self.bytes > self.limits.task_bytes_max {
             self.evict(None, self.limits.task_bytes_max / 16 * 15);
@@ -188,53 +224,39 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         }
     }
 
-    fn evict(&mut self, tenant: Option<&Arc<str>>, target_bytes: usize) {
-        let mut order: Vec<(EventTime, HostKey, u64)> = Vec::new();
-        for group in &self.groups {
-            for (key, slot) in &group.keys {
-                if tenant.is_none_or(|t| *t == key.tenant) {
-                    order.push((slot.touched, key.clone(), u64::from(slot.bytes)));
-                }
-            }
-        }
+    fn evict(&mut self, tenant: Option<u32>, target_bytes: usize) {
+        let wanted = |slot: &Slot<S>| tenant.is_none_or(|t| t == slot.tenant);
+        let mut order: Vec<(EventTime, &HostKey, u32)> =
+            self.pages.iter().filter(|(_, slot)| wanted(slot)).map(|(place, slot)| (slot.touched, &slot.key, place)).collect();
         order.sort_unstable();
-        let mut held = tenant.map_or(self.bytes, |t| self.tenant_bytes.get(t).copied().unwrap_or(0));
-        for (_, key, bytes) in order {
-            if held <= target_bytes {
+        let order: Vec<u32> = order.into_iter().map(|(_, _, place)| place).collect();
+        for place in order {
+            if tenant.map_or(self.bytes, |t| self.tenant_bytes[t as usize]) <= target_bytes {
                 break;
             }
-            held = held.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
-            self.remove(&key);
+            self.remove(place);
             self.stats.evicted += 1;
         }
     }
 
-    fn remove(&mut self, key: &HostKey) {
-        let group = &mut self.groups[usize::from(key_group(key.route()))];
-        let Some(slot) = group.keys.remove(key) else { return };
-        group.dirty = true;
+    fn remove(&mut self, place: u32) {
+        let Some(slot) = self.pages.remove(place) else { return };
+        self.dirty[usize::from(slot.group)] = true;
         self.stats.keys -= 1;
         self.bytes = self.bytes.saturating_sub(slot.bytes as usize);
-        if let Some(bytes) = self.tenant_bytes.get_mut(&key.tenant) {
-            *bytes = bytes.saturating_sub(slot.bytes as usize);
-        }
-        if let (Some(at), Some(wakes)) = (slot.wake, self.wakes.get_mut(&key.tenant)) {
-            wakes.remove(&(at, key.host.clone()));
+        let tenant = &mut self.tenant_bytes[slot.tenant as usize];
+        *tenant = tenant.saturating_sub(slot.bytes as usize);
+        if let (Some(at), Some(wakes)) = (slot.wake, self.wakes.get_mut(&slot.key.tenant)) {
+            wakes.remove(&(at, slot.key.host));
         }
     }
 
     /// Frees keys of tenants in scope that have outlived their lifetime at `now`. Has no effect on any answer.
     pub fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
-        let mut dead = Vec::new();
-        for group in &self.groups {
-            for (key, slot) in &group.keys {
-                if now.since(slot.touched) > self.limits.lifetime_ns && in_scope(&key.tenant) {
-                    dead.push(key.clone());
-                }
-            }
-        }
-        for key in dead {
-            self.remove(&key);
+        let dead = |slot: &Slot<S>| now.since(slot.touched) > self.limits.lifetime_ns && in_scope(&slot.key.tenant);
+        let dead: Vec<u32> = self.pages.iter().filter(|(_, slot)| dead(slot)).map(|(place, _)| place).collect();
+        for place in dead {
+            self.remove(place);
             self.stats.expired += 1;
         }
     }
@@ -255,8 +277,7 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
             }
         }
         for (_, key) in &due {
-            let group = &mut self.groups[usize::from(key_group(key.route()))];
-            if let Some(slot) = group.keys.get_mut(key) {
+            if let Some(slot) = self.pages.find(key, key.route()).and_then(|place| self.pages.get_mut(place)) {
                 slot.wake = None;
             }
         }
@@ -266,57 +287,57 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
 
     /// Whether the key has a state.
     pub fn contains(&self, key: &HostKey) -> bool {
-        self.groups[usize::from(key_group(key.route()))].keys.contains_key(key)
+        self.pages.find(key, key.route()).is_some()
     }
 
     /// Groups changed since the last [`Self::clean`].
     pub fn dirty(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..KEY_GROUPS).filter(|g| self.groups[usize::from(*g)].dirty)
+        (0..KEY_GROUPS).filter(|g| self.dirty[usize::from(*g)])
     }
 
     /// Groups that hold a key.
     pub fn occupied(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..KEY_GROUPS).filter(|g| !self.groups[usize::from(*g)].keys.is_empty())
+        (0..KEY_GROUPS).filter(|g| !self.pages.members(*g).is_empty())
     }
 
     /// Forgets which groups changed.
     pub fn clean(&mut self) {
-        self.groups.iter_mut().for_each(|g| g.dirty = false);
+        self.dirty.fill(false);
     }
 
     /// One group's states as bytes; equal states give equal bytes.
     pub fn pack(&self, group: u16) -> Vec<u8> {
-        let keys = &self.groups[usize::from(group)].keys;
-        let mut order: Vec<&HostKey> = keys.keys().collect();
-        order.sort_unstable();
-        let packed: Vec<(&HostKey, EventTime, Option<EventTime>, &S)> =
-            order.into_iter().map(|k| (k, keys[k].touched, keys[k].wake, &keys[k].state)).collect();
-        postcard::to_stdvec(&packed).expect("states are plain data and memory does not fail")
+        packed::pack(self.pages.members(group).iter().filter_map(|place| self.pages.get(*place)).collect())
     }
 
     /// Takes up what [`Self::pack`] gave; replaces the group.
     pub fn unpack(&mut self, operator: &str, group: u16, bytes: &[u8]) -> Result<(), RestoreError> {
-        let packed: Vec<Packed<S>> = postcard::from_bytes(bytes).map_err(|e| RestoreError::Layout {
-            operator: operator.to_owned(),
-            group,
-            reason: e.to_string(),
-        })?;
-        let old: Vec<HostKey> = self.groups[usize::from(group)].keys.keys().cloned().collect();
-        old.iter().for_each(|key| self.remove(key));
-        for (key, touched, wake, state) in packed {
+        let layout = |reason| RestoreError::Layout { operator: operator.to_owned(), group, reason };
+        let unpacked = packed::unpack::<S>(bytes).map_err(layout)?;
+        for place in self.pages.members(group).to_vec() {
+            self.remove(place);
+        }
+        for Unpacked { key, touched, wake, state } in unpacked {
             // A state may count itself by what the bytes say; what is added here is what goes when the key goes.
-            let bytes = size_of::<(HostKey, Slot<S>)>().saturating_add(state.heap_bytes());
+            let bytes = size_of::<Slot<S>>().saturating_add(state.heap_bytes());
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            self.remove(&key);
+            let route = key.route();
+            if let Some(twice) = self.pages.find(&key, route) {
+                self.remove(twice);
+            }
+            let tenant = self.tenant(&key.tenant);
             self.bytes += bytes as usize;
-            *self.tenant_bytes.entry(key.tenant.clone()).or_default() += bytes as usize;
+            self.tenant_bytes[tenant as usize] += bytes as usize;
             self.stats.keys += 1;
             if let Some(at) = wake {
                 self.wakes.entry(key.tenant.clone()).or_default().insert((at, key.host.clone()));
             }
-            self.groups[usize::from(group)].keys.insert(key, Slot { state, touched, wake, bytes });
+            let place = self.pages.insert(key, route, group, tenant, state, touched);
+            if let Some(slot) = self.pages.get_mut(place) {
+                (slot.wake, slot.bytes) = (wake, bytes);
+            }
         }
-        self.groups[usize::from(group)].dirty = false;
+        self.dirty[usize::from(group)] = false;
         Ok(())
     }
 

@@ -3,9 +3,11 @@
 
 mod codec;
 mod contacts;
+mod texts;
 
 pub use codec::FINDING_SCHEMA;
 pub use contacts::{CONTACTS_BYTES_MAX, CONTACTS_MAX, ContactsError};
+pub use texts::Texts;
 
 use crate::signal::{Endpoint, Entity, Evidence, RawRange, RuleRef, Severity};
 use crate::time::EventTime;
@@ -64,39 +66,50 @@ pub struct Finding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Contacts {
     /// Tenant of each entry.
-    pub tenant: Vec<String>,
+    pub tenant: Texts,
     /// Host of each entry.
-    pub host: Vec<String>,
+    pub host: Texts,
     /// Destination: address or name. Empty = the host itself was seen (counts the tenant's hosts).
-    pub destination: Vec<String>,
+    pub destination: Texts,
     /// Event time of the first contact.
     pub at: Vec<EventTime>,
 }
 
 impl Contacts {
     /// Adds an entry.
-    pub fn push(&mut self, tenant: &str, host: &impl std::fmt::Display, destination: impl Into<String>, at: EventTime) {
-        self.tenant.push(tenant.to_owned());
-        self.host.push(host.to_string());
-        self.destination.push(destination.into());
+    pub fn push(&mut self, tenant: &str, host: &impl std::fmt::Display, destination: impl AsRef<str>, at: EventTime) {
+        self.push_display(tenant, host, &destination.as_ref(), at);
+    }
+
+    /// Adds an entry whose destination is what a value is displayed as.
+    pub fn push_display(
+        &mut self,
+        tenant: &str,
+        host: &impl std::fmt::Display,
+        destination: &impl std::fmt::Display,
+        at: EventTime,
+    ) {
+        self.tenant.push(tenant);
+        self.host.push_display(host);
+        self.destination.push_display(destination);
         self.at.push(at);
     }
 
     /// Adds the entries of another.
-    pub fn append(&mut self, mut other: Self) {
-        self.tenant.append(&mut other.tenant);
-        self.host.append(&mut other.host);
-        self.destination.append(&mut other.destination);
-        self.at.append(&mut other.at);
+    pub fn append(&mut self, other: &Self) {
+        self.tenant.append(&other.tenant);
+        self.host.append(&other.host);
+        self.destination.append(&other.destination);
+        self.at.extend_from_slice(&other.at);
     }
 
     /// Entries.
     pub fn len(&self) -> usize {
-        self.tenant.len()
+        self.at.len()
     }
 
     /// No entries.
     pub fn is_empty(&self) -> bool {
-        self.tenant.is_empty()
+        self.at.is_empty()
     }
 }

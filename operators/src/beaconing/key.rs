@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tidewatch_schemas::address::{Address, AddressClass, Classifier};
+
+use crate::table::mixed;
 
 /// TCP.
 pub(super) const TCP: u8 = 6;
@@ -17,7 +19,7 @@ const SCTP: u8 = 132;
 pub(super) const NAME_BYTES_MAX: usize = 255;
 
 /// Key of a pair inside its host's state.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PeerKey {
     /// No name explains it.
     Address {
@@ -30,8 +32,8 @@ pub(super) enum PeerKey {
     },
     /// Asked for by name, directly or through a proxy.
     Name {
-        /// Lower case.
-        name: Box<str>,
+        /// Lower case; one text for all that mention it.
+        name: Arc<str>,
         /// Its port.
         port: u16,
     },
@@ -49,6 +51,18 @@ impl PeerKey {
         match self {
             Self::Address { address, .. } => address.to_string(),
             Self::Name { name, .. } => name.to_string(),
+        }
+    }
+
+    /// Equal keys, equal hashes; for tables in memory alone.
+    pub fn hash(&self) -> u64 {
+        match self {
+            Self::Address { address, port, transport } => {
+                let (high, low) = address.0.split_at(8);
+                let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+                mixed(word(low), word(high) ^ u64::from(*port) << 8 ^ u64::from(*transport))
+            }
+            Self::Name { name, port } => mixed(xxhash_rust::xxh3::xxh3_64(name.as_bytes()), u64::from(*port)),
         }
     }
 

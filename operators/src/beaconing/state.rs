@@ -1,16 +1,21 @@
 //! What is kept per host: its pairs, and which names its connections carried, so that a name and its address are one
 //! peer and a proxy is none. Every map has a limit; at the limit the least recently touched quarter goes at once, so that
 //! a scan costs the same per row however long it is.
+//!
+//! Pairs are records of one table, in the order in which they were met, and their contacts lie in one arena: a host is a
+//! handful of pieces of memory however many peers it has.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
+use super::arena::Arena;
 use super::key::{PeerKey, TCP};
-use super::pair::{Contact, Pair};
+use super::pair::{Contact, FARM, Pair, PairView};
 use crate::operator::Footprint;
+use crate::raw::serde_as_raw;
+use crate::table::{Table, table_bytes};
 
 /// Pairs per host. Beyond it the least recently touched of those with fewer than [`ESTABLISHED`] contacts go first, then
 /// of the others.
@@ -38,33 +43,35 @@ const fn kept(limit: usize) -> usize {
     limit / 4 * 3
 }
 
-/// A name seen on a connection.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Naming {
-    key: PeerKey,
-}
-
 /// What is known of an address and port.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Service {
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Service {
     /// Latest name asked for there.
-    key: PeerKey,
+    pub key: PeerKey,
     /// Others lie behind it.
-    proxy: bool,
-    touched: EventTime,
+    pub proxy: bool,
+    pub touched: EventTime,
 }
 
 /// State per host.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct HostState {
-    pub(super) pairs: BTreeMap<PeerKey, Pair>,
-    namings: BTreeMap<(Address, u16, EventTime), Naming>,
-    services: BTreeMap<(Address, u16), Service>,
-    /// Heap bytes of the pairs' contacts and names, kept up to date.
-    pair_heap_bytes: usize,
+    pub(super) pairs: Table<Pair>,
+    pub(super) arena: Arena,
+    /// Addresses at which names were reached, in the order of their pairs; a pair knows its place.
+    pub(super) farms: Vec<Vec<Address>>,
+    pub(super) namings: BTreeMap<(Address, u16, EventTime), PeerKey>,
+    pub(super) services: BTreeMap<(Address, u16), Service>,
+    /// Bytes of the pairs' names and addresses, kept up to date.
+    pub(super) text_bytes: usize,
     /// Pairs that had to go because of the limit.
     pub(super) evicted: u64,
 }
+
+serde_as_raw!(HostState);
+
+/// Pairs that got a contact of their own in a slice, by place, each with the row's time.
+pub(super) type Noted = Vec<(u32, EventTime)>;
 
 /// Where a name was asked for.
 pub(super) struct Asked {
@@ -79,7 +86,19 @@ pub(super) struct Asked {
 }
 
 impl HostState {
-    /// A contact with a peer. Returns the pair's contacts so far, or `None` when it belongs to an earlier one.
+    /// Place of a pair.
+    pub(super) fn find(&self, key: &PeerKey) -> Option<usize> {
+        self.pairs.find(key.hash(), |pair| pair.key == *key)
+    }
+
+    /// A pair with its contacts.
+    pub(super) fn view(&self, place: usize) -> PairView<'_> {
+        let pair = &self.pairs.records()[place];
+        let farm = usize::from(pair.farm).checked_sub(1).and_then(|at| self.farms.get(at));
+        PairView { pair, contacts: self.arena.of(pair.contacts()), addresses: farm.map_or(&[], Vec::as_slice) }
+    }
+
+    /// A contact with a peer. Notes the pair, unless the contact belongs to an earlier one.
     pub(super) fn contact(
         &mut self,
         key: &PeerKey,
@@ -87,32 +106,52 @@ impl HostState {
         at: EventTime,
         internal: bool,
         address: Option<Address>,
-    ) -> Option<u32> {
-        let pair = match self.pairs.get_mut(key) {
-            Some(known) => known,
+        noted: &mut Noted,
+    ) {
+        let place = match self.find(key) {
+            Some(place) => place,
             None => {
-                self.pair_heap_bytes = self.pair_heap_bytes.saturating_add(key.heap_bytes());
-                self.pairs.entry(key.clone()).or_default()
+                self.text_bytes = self.text_bytes.saturating_add(key.heap_bytes());
+                self.pairs.push(Pair::new(key.clone()))
             }
         };
-        let before = pair.heap_bytes();
-        let new = pair.add(contact);
+        if self.arena.is_ragged() {
+            self.arena.compact(self.pairs.records_mut());
+        }
+        let pair = &mut self.pairs.records_mut()[place];
+        let new = pair.add(&mut self.arena, contact);
         pair.touched = pair.touched.max(at);
         pair.internal = internal;
         if let Some(address) = address {
-            pair.reached_at(address);
+            self.reached_at(place, address);
         }
-        let total = pair.total;
-        self.pair_heap_bytes = self.pair_heap_bytes.saturating_add(pair.heap_bytes()).saturating_sub(before);
+        if new {
+            noted.push((place as u32, at));
+        }
         if self.pairs.len() > PAIRS_MAX {
-            self.evict();
+            self.evict(noted);
         }
-        new.then_some(total)
+    }
+
+    /// A name was reached at an address.
+    fn reached_at(&mut self, place: usize, address: Address) {
+        let pair = &mut self.pairs.records_mut()[place];
+        if pair.farm == 0 {
+            self.farms.push(Vec::new());
+            // As many as pairs at most, which a u16 holds.
+            pair.farm = self.farms.len() as u16;
+        }
+        let Some(farm) = self.farms.get_mut(usize::from(pair.farm) - 1) else { return };
+        if farm.len() < FARM && !farm.contains(&address) {
+            farm.reserve_exact(1);
+            farm.push(address);
+            self.text_bytes = self.text_bytes.saturating_add(size_of::<Address>());
+        }
     }
 
     /// A name asked for at an address.
     pub(super) fn name(&mut self, key: &PeerKey, asked: &Asked, start: EventTime, at: EventTime) {
-        self.namings.entry((asked.address, asked.port, start)).or_insert_with(|| Naming { key: key.clone() });
+        self.namings.entry((asked.address, asked.port, start)).or_insert_with(|| key.clone());
         if self.namings.len() > NAMINGS_MAX {
             let mut starts: Vec<EventTime> = self.namings.keys().map(|k| k.2).collect();
             let gone = starts.len() - kept(NAMINGS_MAX);
@@ -142,15 +181,18 @@ impl HostState {
 
     /// The name that a flow carried, and when it was asked for: the nearest to the flow's start.
     pub(super) fn named(&self, address: Address, port: u16, start: EventTime) -> Option<(PeerKey, EventTime)> {
+        if self.namings.is_empty() {
+            return None;
+        }
         let range = (address, port, start.minus(NAME_BEFORE_NS))..=(address, port, start.plus(NAME_AFTER_NS));
         let nearest = self.namings.range(range).min_by_key(|(k, _)| k.2.since(start).unsigned_abs())?;
-        Some((nearest.1.key.clone(), nearest.0.2))
+        Some((nearest.1.clone(), nearest.0.2))
     }
 
     /// Completes a name's contact with what its flow tells.
     pub(super) fn complete(&mut self, key: &PeerKey, named: EventTime, flow: Contact) {
-        if let Some(pair) = self.pairs.get_mut(key) {
-            pair.complete(named, flow);
+        if let Some(place) = self.find(key) {
+            self.pairs.records()[place].complete(&mut self.arena, named, flow);
         }
     }
 
@@ -170,7 +212,7 @@ impl HostState {
         if self.is_proxy(address, port) {
             return true;
         }
-        let total = |k: &PeerKey| self.pairs.get(k).map_or(0, |p| p.total);
+        let total = |k: &PeerKey| self.find(k).map_or(0, |place| self.pairs.records()[place].total);
         self.usual_name(address, port).is_some_and(|name| total(name) >= total(key))
     }
 
@@ -179,32 +221,64 @@ impl HostState {
         let old = now.minus(LIFETIME_NS);
         self.namings.retain(|k, _| k.2 >= old);
         self.services.retain(|_, s| s.touched >= old);
-        self.pairs.retain(|_, p| p.touched >= old);
-        self.count_pairs();
+        if self.pairs.retain(|p| p.touched >= old) {
+            self.close_gaps();
+        }
         self.pairs.is_empty() && self.services.is_empty()
     }
 
     /// When something may expire next.
     pub(super) fn next_expiry(&self) -> Option<EventTime> {
-        let pairs = self.pairs.values().map(|p| p.touched);
+        let pairs = self.pairs.records().iter().map(|p| p.touched);
         pairs.chain(self.services.values().map(|s| s.touched)).min().map(|t| t.plus(LIFETIME_NS))
     }
 
-    fn evict(&mut self) {
-        let mut order: Vec<(bool, EventTime, &PeerKey)> =
-            self.pairs.iter().map(|(k, p)| (p.total >= ESTABLISHED, p.touched, k)).collect();
+    fn evict(&mut self, noted: &mut Noted) {
+        let records = self.pairs.records();
+        let mut order: Vec<(bool, EventTime, &PeerKey, u32)> =
+            records.iter().enumerate().map(|(at, p)| (p.total >= ESTABLISHED, p.touched, &p.key, at as u32)).collect();
         let gone = order.len() - kept(PAIRS_MAX);
         order.select_nth_unstable(gone);
-        let gone: Vec<PeerKey> = order[..gone].iter().map(|(_, _, k)| (*k).clone()).collect();
-        for key in &gone {
-            self.pairs.remove(key);
-        }
-        self.evicted += gone.len() as u64;
-        self.count_pairs();
+        // Old place to new one.
+        let mut places = vec![Some(0_u32); records.len()];
+        order[..gone].iter().for_each(|(.., at)| places[*at as usize] = None);
+        places.iter_mut().flatten().enumerate().for_each(|(new, place)| *place = new as u32);
+        let mut stays = places.iter().map(Option::is_some);
+        self.pairs.retain(|_| stays.next().unwrap_or(true));
+        noted.retain_mut(|(place, _)| match places.get(*place as usize).copied().flatten() {
+            Some(new) => {
+                *place = new;
+                true
+            }
+            None => false,
+        });
+        self.evicted += gone as u64;
+        self.close_gaps();
     }
 
-    fn count_pairs(&mut self) {
-        self.pair_heap_bytes = self.pairs.iter().map(|(k, p)| k.heap_bytes() + p.heap_bytes()).sum();
+    /// Pairs have gone: closes the gaps that they leave in what lies beside them.
+    fn close_gaps(&mut self) {
+        self.arena.compact(self.pairs.records_mut());
+        let mut farms = std::mem::take(&mut self.farms);
+        for pair in self.pairs.records_mut() {
+            if let Some(farm) = usize::from(pair.farm).checked_sub(1).and_then(|at| farms.get_mut(at)) {
+                self.farms.push(std::mem::take(farm));
+                pair.farm = self.farms.len() as u16;
+            }
+        }
+        self.count_texts();
+    }
+
+    /// Counts the names and addresses anew.
+    pub(super) fn count_texts(&mut self) {
+        let names: usize = self.pairs.records().iter().map(|pair| pair.key.heap_bytes()).sum();
+        self.text_bytes = names + self.farms.iter().map(|farm| farm.len() * size_of::<Address>()).sum::<usize>();
+    }
+}
+
+impl PartialEq for HostState {
+    fn eq(&self, other: &Self) -> bool {
+        crate::raw::to_bytes(self) == crate::raw::to_bytes(other)
     }
 }
 
@@ -215,11 +289,12 @@ fn entries(len: usize, entry_bytes: usize) -> usize {
 
 impl Footprint for HostState {
     fn heap_bytes(&self) -> usize {
-        // A name in a naming or service is counted as 32 bytes: exact counting would walk the map.
-        // What a snapshot says of the pairs may be any number.
-        let tables = entries(self.pairs.len(), size_of::<(PeerKey, Pair)>())
-            + entries(self.namings.len(), size_of::<((Address, u16, EventTime), Naming)>() + 32)
-            + entries(self.services.len(), size_of::<((Address, u16), Service)>() + 32);
-        tables.saturating_add(self.pair_heap_bytes)
+        // A naming or service counts 32 bytes for a name that no pair has any more: exact counting would walk the map.
+        table_bytes::<Pair>(self.pairs.len())
+            + self.arena.bytes()
+            + self.farms.len() * size_of::<Vec<Address>>()
+            + entries(self.namings.len(), size_of::<((Address, u16, EventTime), PeerKey)>() + 32)
+            + entries(self.services.len(), size_of::<((Address, u16), Service)>() + 32)
+            + self.text_bytes
     }
 }

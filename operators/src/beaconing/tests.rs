@@ -233,7 +233,7 @@ fn order_of_arrival_does_not_matter() {
     run_with(&rule(40, &[]), &rows, &mut late);
     let mut prompt = HostState::default();
     run_with(&rule(40, &[]), &sleeping(9, 40, 60.0, 0.3), &mut prompt);
-    let starts = |s: &HostState| s.pairs.values().flat_map(Pair::collapsed).map(|c| c.start).collect::<Vec<_>>();
+    let starts = |s: &HostState| (0..s.pairs.len()).flat_map(|at| s.view(at).collapsed()).map(|c| c.start).collect::<Vec<_>>();
     assert_eq!(starts(&late), starts(&prompt));
 }
 
@@ -310,6 +310,7 @@ fn what_is_not_called_any_more_is_forgotten() {
         time(T0),
         false,
         Some(PEER),
+        &mut Noted::new(),
     );
     assert!(!state.expire(time(T0 + 4.5 * 86_400.0)));
     assert_eq!(state.pairs.len(), 1);

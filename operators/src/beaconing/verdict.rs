@@ -4,7 +4,7 @@
 use libm::{exp, fabs, sqrt};
 
 use super::evidence::{self, Fit};
-use super::pair::{BURST_S, Contact, FARM, Pair, bytes, lasting_s};
+use super::pair::{BURST_S, Contact, FARM, PairView, bytes, lasting_s};
 use crate::rule::Rule;
 
 /// Weight (log e-value, nats) that makes a beacon. By the e-value's bound a memoryless pair passes with a chance of about
@@ -116,8 +116,8 @@ pub(super) struct Verdict {
 }
 
 /// Judges a pair; `None` when it is no beacon by these limits.
-pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verdict> {
-    let contacts = pair.collapsed();
+pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Option<Verdict> {
+    let (pair, contacts) = (view.pair, view.collapsed());
     if contacts.len() <= limits.samples_min {
         return None;
     }
@@ -146,7 +146,7 @@ pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verd
         span_s,
         bytes_median: None,
         size_evenness: 0.0,
-        failed_ratio: contacts.iter().filter(|c| c.failed).count() as f64 / contacts.len() as f64,
+        failed_ratio: contacts.iter().filter(|c| c.failed()).count() as f64 / contacts.len() as f64,
         lasting_s: median(contacts.iter().filter_map(lasting_s).collect()).unwrap_or(0.0),
         confidence: 0.0,
         ordinary: None,
@@ -155,7 +155,7 @@ pub(super) fn verdict(pair: &Pair, limits: &Limits, listed: bool) -> Option<Verd
     if out.bytes_median.is_some_and(|b| b >= BULK_BYTES) {
         return None;
     }
-    out.ordinary = ordinary(&out, pair, listed);
+    out.ordinary = ordinary(&out, view, listed);
     out.confidence = confidence(&out, pair.total, limits);
     Some(out)
 }
@@ -171,17 +171,17 @@ fn passes(fit: &Fit, used: usize, weight: f64, limits: &Limits) -> bool {
         && fit.single as f64 >= SINGLE_SHARE_MIN * fit.fitting as f64
 }
 
-fn ordinary(verdict: &Verdict, pair: &Pair, listed: bool) -> Option<Ordinary> {
+fn ordinary(verdict: &Verdict, view: PairView<'_>, listed: bool) -> Option<Ordinary> {
     let fit = &verdict.fit;
     if listed {
         Some(Ordinary::Listed)
-    } else if pair.internal {
+    } else if view.pair.internal {
         Some(Ordinary::Internal)
     } else if verdict.lasting_s >= RECONNECT_SHARE * fit.interval_s {
         Some(Ordinary::Reconnection)
     } else if verdict.lasting_s >= KEPT_OPEN_S && (fit.jitter <= TIMER_JITTER || fit.same >= TIMER_SAME) {
         Some(Ordinary::Timer)
-    } else if pair.addresses.len() >= FARM && fit.jitter <= FARM_JITTER {
+    } else if view.addresses.len() >= FARM && fit.jitter <= FARM_JITTER {
         Some(Ordinary::Farm)
     } else {
         None

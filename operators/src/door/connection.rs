@@ -3,13 +3,12 @@
 //! Needed because no flow export names the initiator, each direction is a record of its own, an active time-out
 //! re-exports a long connection every minute or so, and two exporters may tell of the same packets.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 use tidewatch_schemas::observation::FlowRow;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use crate::operator::{Initiator, Peer};
+use crate::raw::{Input, part};
+use crate::table::{RECORDS_MAX, Record, Table, mixed, table_bytes};
 
 /// Connections kept per host; at the limit the half that ended first goes, counted.
 pub const CONNECTIONS_PER_HOST_MAX: usize = 4096;
@@ -33,7 +32,7 @@ const UDP_GAP_NS: i64 = 5 * SECOND_NS;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Tuple {
     peer: u64,
     host_port: u16,
@@ -41,19 +40,75 @@ struct Tuple {
     transport: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+impl Tuple {
+    fn hash(&self) -> u64 {
+        let ports = u64::from(self.host_port) << 32 | u64::from(self.peer_port) << 8 | u64::from(self.transport);
+        mixed(self.peer, ports)
+    }
+}
+
+/// A connection: flat, 40 bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Connection {
+    peer: u64,
     start: EventTime,
     last: EventTime,
-    host_opened: bool,
     observer: u32,
+    host_port: u16,
+    peer_port: u16,
+    transport: u8,
+    host_opened: bool,
     counted: bool,
 }
 
+const _: () = assert!(size_of::<Connection>() == 40);
+
+/// Bytes of a connection in a snapshot.
+const CONNECTION_RAW: usize = 34;
+
+impl Connection {
+    fn tuple(&self) -> Tuple {
+        Tuple { peer: self.peer, host_port: self.host_port, peer_port: self.peer_port, transport: self.transport }
+    }
+
+    fn to_raw(self) -> [u8; CONNECTION_RAW] {
+        let mut raw = [0; CONNECTION_RAW];
+        raw[..8].copy_from_slice(&self.peer.to_le_bytes());
+        raw[8..16].copy_from_slice(&self.start.0.to_le_bytes());
+        raw[16..24].copy_from_slice(&self.last.0.to_le_bytes());
+        raw[24..28].copy_from_slice(&self.observer.to_le_bytes());
+        raw[28..30].copy_from_slice(&self.host_port.to_le_bytes());
+        raw[30..32].copy_from_slice(&self.peer_port.to_le_bytes());
+        raw[32] = self.transport;
+        raw[33] = u8::from(self.host_opened) | u8::from(self.counted) << 1;
+        raw
+    }
+
+    fn from_raw(raw: &[u8; CONNECTION_RAW]) -> Self {
+        Self {
+            peer: u64::from_le_bytes(part(raw, 0)),
+            start: EventTime(i64::from_le_bytes(part(raw, 8))),
+            last: EventTime(i64::from_le_bytes(part(raw, 16))),
+            observer: u32::from_le_bytes(part(raw, 24)),
+            host_port: u16::from_le_bytes(part(raw, 28)),
+            peer_port: u16::from_le_bytes(part(raw, 30)),
+            transport: raw[32],
+            host_opened: raw[33] & 1 != 0,
+            counted: raw[33] & 2 != 0,
+        }
+    }
+}
+
+impl Record for Connection {
+    fn hash(&self) -> u64 {
+        self.tuple().hash()
+    }
+}
+
 /// The connections of one host.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Connections {
-    open: BTreeMap<Tuple, Connection>,
+    open: Table<Connection>,
     pruned_at: EventTime,
 }
 
@@ -66,7 +121,20 @@ pub(super) struct Sighting {
 
 impl Connections {
     pub(super) fn heap_bytes(&self) -> usize {
-        self.open.len() * (size_of::<Tuple>() + size_of::<Connection>()) * 3 / 2
+        table_bytes::<Connection>(self.open.len())
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.pruned_at.0.to_le_bytes());
+        out.extend_from_slice(&(self.open.len() as u32).to_le_bytes());
+        self.open.records().iter().for_each(|c| out.extend_from_slice(&c.to_raw()));
+    }
+
+    pub(super) fn read(input: &mut Input<'_>) -> Option<Self> {
+        let pruned_at = EventTime(input.i64()?);
+        let open = input.u32()? as usize;
+        let records = input.records::<CONNECTION_RAW>(open)?.iter().map(Connection::from_raw).collect();
+        Some(Self { open: Table::of(records), pruned_at })
     }
 
     /// Files one record. Records come in event-time order within a slice.
@@ -94,7 +162,8 @@ impl Connections {
         let observer = row.observer.map_or(0, |o| xxhash_rust::xxh3::xxh3_64(o.as_bytes()) as u32);
         let octets = row.bytes_forward.is_some() || row.bytes_reverse.is_some();
 
-        if let Some(known) = self.open.get_mut(&tuple)
+        let known = self.open.find(tuple.hash(), |c| c.tuple() == tuple);
+        if let Some(known) = known.map(|place| &mut self.open.records_mut()[place])
             && start.since(known.last) <= gap_ns(row, known)
         {
             known.start = known.start.min(start);
@@ -106,7 +175,17 @@ impl Connections {
             return Sighting { opens: false, initiator: initiator(known.host_opened), counts: known.observer == observer };
         }
         let host_opened = opened_by_host(row, host_is_source, host_port, peer_port);
-        self.open.insert(tuple, Connection { start, last: end, host_opened, observer, counted: octets });
+        let Tuple { peer, transport, .. } = tuple;
+        let opened =
+            Connection { peer, start, last: end, observer, host_port, peer_port, transport, host_opened, counted: octets };
+        match known {
+            Some(place) => self.open.records_mut()[place] = opened,
+            // Within one slice there is no other limit; what finds no place stands for itself.
+            None if self.open.len() >= RECORDS_MAX => {}
+            None => {
+                self.open.push(opened);
+            }
+        }
         Sighting { opens: true, initiator: initiator(host_opened), counts: true }
     }
 
@@ -114,15 +193,15 @@ impl Connections {
     pub(super) fn prune(&mut self, now: EventTime, evicted: &mut u64) {
         if now.since(self.pruned_at) > IDLE_NS / 2 || self.open.len() > CONNECTIONS_PER_HOST_MAX {
             self.pruned_at = now;
-            self.open.retain(|_, c| now.since(c.last) <= IDLE_NS);
+            self.open.retain(|c| now.since(c.last) <= IDLE_NS);
         }
         if self.open.len() > CONNECTIONS_PER_HOST_MAX {
-            let mut order: Vec<(EventTime, Tuple)> = self.open.iter().map(|(t, c)| (c.last, *t)).collect();
-            order.sort_unstable();
+            let mut order: Vec<(EventTime, Tuple)> = self.open.records().iter().map(|c| (c.last, c.tuple())).collect();
             let drop = order.len() - CONNECTIONS_PER_HOST_MAX / 2;
-            for (_, tuple) in order.iter().take(drop) {
-                self.open.remove(tuple);
-            }
+            // No two are equal: what stays is what is not less than the first that does.
+            let (_, first, _) = order.select_nth_unstable(drop);
+            let first = *first;
+            self.open.retain(|c| (c.last, c.tuple()) >= first);
             *evicted += drop as u64;
         }
     }

@@ -240,6 +240,9 @@ impl Volumes {
 
     /// Baseline and ratio, when `bytes` is over the bar of a scale.
     fn over(&self, scale: Scale, bytes: f64, limits: &Limits) -> Option<(f64, f64)> {
+        if bytes < limits.bytes_min {
+            return None;
+        }
         let history = &self.history[scale as usize];
         // A day's history for the longer ones: their first hours say nothing about a day.
         let known = match scale {
@@ -248,10 +251,19 @@ impl Volumes {
         };
         let baseline = history.busy(floor(limits));
         let ratio = bytes / baseline.max(floor(limits));
-        (known && bytes >= limits.bytes_min && ratio >= scale.factor(limits)).then_some((baseline, ratio))
+        (known && ratio >= scale.factor(limits)).then_some((baseline, ratio))
+    }
+
+    /// More than the sum of any window: below the rule's least, nothing needs to be worked out.
+    fn most(&self) -> f64 {
+        // Sums of what is left out of the windows' own sums are not below 0; rounding is far below a part in a million.
+        (self.minute.out.max(self.hour.out) + self.hours.iter().sum::<f64>()) * (1.0 + 1e-6)
     }
 
     fn judge(&mut self, limits: &Limits) -> Option<Spike> {
+        if self.most() < limits.bytes_min {
+            return None;
+        }
         let mut best: Option<Spike> = None;
         let mut shorter = self.hour.tainted;
         for scale in Scale::ALL {
@@ -262,7 +274,7 @@ impl Volumes {
             }
             shorter = true;
             let bucket = if scale == Scale::Minute { &self.minute } else { &self.hour };
-            let Some(top) = bucket.top() else { continue };
+            let Some((top, top_bytes)) = bucket.top() else { continue };
             let at = bucket.last;
             if self.habits.is_usual(top, scale as usize, bytes, at) || self.is_told(scale, bytes, at) {
                 continue;
@@ -275,7 +287,7 @@ impl Volumes {
                 excess: ratio / scale.factor(limits),
                 top: top.place.clone(),
                 top_port: top.port,
-                top_bytes: top.out,
+                top_bytes,
                 destinations: bucket.destinations(),
                 new_share: if bucket.out > 0.0 { (bucket.new_out / bucket.out).min(1.0) } else { 0.0 },
                 days: self.history[0].days(),

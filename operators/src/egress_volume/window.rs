@@ -56,20 +56,11 @@ impl Place {
 /// What one destination got in a window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Top {
-    pub peer: u64,
     pub place: Place,
     pub port: Option<u16>,
     pub asn: Option<u32>,
-    pub out: f64,
-    back: f64,
     /// Not seen before this window.
     pub new: bool,
-}
-
-impl Top {
-    fn is_conversation(&self) -> bool {
-        self.back >= CONVERSATION * self.out
-    }
 }
 
 /// A running window.
@@ -80,6 +71,11 @@ pub(super) struct Bucket {
     pub out: f64,
     pub new_out: f64,
     pub tops: Vec<Top>,
+    /// Of each of `tops`, and 0 beyond: hash of the destination, octets to it and back. Apart from the rest, because every
+    /// flow looks at all of them.
+    peers: [u64; TOPS_MAX],
+    outs: [f64; TOPS_MAX],
+    backs: [f64; TOPS_MAX],
     /// One bit of 256 per destination, for their number.
     bits: [u64; 4],
     pub first: EventTime,
@@ -106,24 +102,15 @@ impl Bucket {
         }
         self.last = self.last.max(sent.at);
         let (out, back) = (sent.out * share, sent.back * share);
-        let at = match self.tops.iter().position(|t| t.peer == sent.peer) {
+        let kept = self.kept();
+        let at = match self.peers[..kept].iter().position(|peer| *peer == sent.peer) {
             Some(at) => Some(at),
-            None => self.room(out).then(|| {
-                let place = match (sent.address, sent.name) {
-                    (Some(address), _) => Place::Address(address),
-                    (None, name) => Place::Name(name.unwrap_or("").into()),
-                };
-                self.tops.reserve_exact(usize::from(self.tops.len() == self.tops.capacity()));
-                let (peer, port, asn) = (sent.peer, sent.port, sent.asn);
-                self.tops.push(Top { peer, place, port, asn, out: 0.0, back: 0.0, new });
-                self.tops.len() - 1
-            }),
+            None => self.room(out).then(|| self.enter(sent, new)),
         };
         let mut new = new;
         if let Some(at) = at {
-            let top = &mut self.tops[at];
-            (top.out, top.back) = (top.out + out, top.back + back);
-            new = top.new;
+            (self.outs[at], self.backs[at]) = (self.outs[at] + out, self.backs[at] + back);
+            new = self.tops[at].new;
         }
         self.out += out;
         if out > 0.0 {
@@ -133,36 +120,60 @@ impl Bucket {
         }
     }
 
+    /// A destination that has room; its place.
+    fn enter(&mut self, sent: &Sent<'_>, new: bool) -> usize {
+        let place = match (sent.address, sent.name) {
+            (Some(address), _) => Place::Address(address),
+            (None, name) => Place::Name(name.unwrap_or("").into()),
+        };
+        let at = self.kept();
+        self.tops.reserve_exact(usize::from(at == self.tops.capacity()));
+        self.tops.push(Top { place, port: sent.port, asn: sent.asn, new });
+        (self.peers[at], self.outs[at], self.backs[at]) = (sent.peer, 0.0, 0.0);
+        at
+    }
+
     /// Makes room for a destination that got `out`; false when it is the least busy of all.
     fn room(&mut self, out: f64) -> bool {
-        if self.tops.len() < TOPS_MAX {
+        let kept = self.kept();
+        if kept < TOPS_MAX {
             return true;
         }
-        let least = (0..self.tops.len()).min_by(|a, b| {
-            let (a, b) = (&self.tops[*a], &self.tops[*b]);
-            a.out.total_cmp(&b.out).then(a.peer.cmp(&b.peer))
-        });
+        let least =
+            (0..kept).min_by(|&a, &b| self.outs[a].total_cmp(&self.outs[b]).then(self.peers[a].cmp(&self.peers[b])));
         match least {
-            Some(at) if self.tops[at].out < out => {
+            Some(at) if self.outs[at] < out => {
                 self.tops.swap_remove(at);
+                let last = kept - 1;
+                (self.peers[at], self.outs[at], self.backs[at]) = (self.peers[last], self.outs[last], self.backs[last]);
+                (self.peers[last], self.outs[last], self.backs[last]) = (0, 0.0, 0.0);
                 true
             }
             _ => false,
         }
     }
 
+    fn is_conversation(&self, at: usize) -> bool {
+        self.backs[at] >= CONVERSATION * self.outs[at]
+    }
+
     /// Octets sent, conversations left out.
     pub fn counted(&self) -> f64 {
-        let talked: f64 = self.tops.iter().filter(|t| t.is_conversation()).map(|t| t.out).sum();
+        let talked: f64 = (0..self.kept()).filter(|at| self.is_conversation(*at)).map(|at| self.outs[at]).sum();
         (self.out - talked).max(0.0)
     }
 
-    /// The busiest destination that is no conversation.
-    pub fn top(&self) -> Option<&Top> {
-        self.tops
-            .iter()
-            .filter(|t| !t.is_conversation() && t.out > 0.0)
-            .max_by(|a, b| a.out.total_cmp(&b.out).then(b.peer.cmp(&a.peer)))
+    /// The busiest destination that is no conversation, with the octets sent to it.
+    pub fn top(&self) -> Option<(&Top, f64)> {
+        (0..self.kept())
+            .filter(|at| !self.is_conversation(*at) && self.outs[*at] > 0.0)
+            .max_by(|&a, &b| self.outs[a].total_cmp(&self.outs[b]).then(self.peers[b].cmp(&self.peers[a])))
+            .map(|at| (&self.tops[at], self.outs[at]))
+    }
+
+    /// Destinations kept; a snapshot may say any number.
+    fn kept(&self) -> usize {
+        self.tops.len().min(TOPS_MAX)
     }
 
     /// Number of destinations: exact for a few, an estimate within a tenth up to 500, at most 1,419.

@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
                         SIGTERM, Ctrl-C or `tidewatch drain` ends the running epoch, takes a last snapshot and stops, within\n\
                         `drain_within` of the topology; what is committed is never done again.\n\n\
                         What is not there at the start (brokers, topics, rights) is said, with exit code 2, unless --wait is given. \
-                        What goes away later is waited for: see docs/operations.md."
+                        What goes away later is waited for: see docs/kafka.md."
 )]
 pub struct Args {
     /// The topology file
@@ -137,6 +137,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let (reporter, serving) = serving::start(&run, &shared, &stages, args.http, &flags)?;
     let delivery = deliver(&run, &stages)?;
     reporter.delivers(delivery.as_ref().map(DeliverHandle::watch).unwrap_or_default());
+    run.expect_workers(&stages, &shared);
     shared.board.set_state(ProcessState::Running);
     tracing::info!(stages = ?stages, ordinal = args.ordinal, "running");
     let result = work(&run, &stages, &shared, &stop, args.for_good, &delivery);

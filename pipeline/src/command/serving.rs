@@ -120,7 +120,10 @@ fn leave_in_time(reporter: &Arc<Reporter>, flags: &Flags, within: Duration) {
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        let left: Vec<String> = reporter.board.tasks().iter().map(|t| format!("{} {}", t.stage, t.at())).collect();
+        let status = reporter.status();
+        let tasks = status.tasks.iter().map(|t| format!("{} {}", t.stage, t.at()));
+        let destinations = status.destinations.iter().filter(|d| d.is != "ended").map(|d| format!("destination {}", d.name));
+        let left: Vec<String> = tasks.chain(destinations).collect();
         tracing::error!(
             within_s,
             not_done = left.join(", "),

@@ -114,9 +114,9 @@ impl CorrelateTask {
             Some(RecordType::Contacts) => {
                 let contacts = Contacts::decode(value).map_err(|e| self.foreign(record, e))?;
                 let end = end()?;
-                let Some(tenant) = contacts.tenant.first().cloned() else { return Ok(Some(())) };
+                let Some(tenant) = contacts.tenant.first().map(str::to_owned) else { return Ok(Some(())) };
                 if let Some(open) = self.slot(end, tenant, record.offset) {
-                    open.contacts.append(contacts);
+                    open.contacts.append(&contacts);
                 }
                 Ok(Some(()))
             }

@@ -428,21 +428,11 @@ fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output:
             (FROM_PARTITION.to_owned(), at.partition.to_string().into()),
         ],
     };
-    let mut by_tenant: BTreeMap<String, Contacts> = BTreeMap::new();
-    let Contacts { tenant, host, destination, at: times } = output.contacts;
-    for (((tenant, host), destination), at) in tenant.into_iter().zip(host).zip(destination).zip(times) {
-        if tenant.len() + host.len() + destination.len() > CONTACT_BYTES_MAX {
-            continue;
+    let mut by_tenant: BTreeMap<&str, Contacts> = BTreeMap::new();
+    for (tenant, host, destination, at) in output.contacts.rows() {
+        if tenant.len() + host.len() + destination.len() <= CONTACT_BYTES_MAX {
+            by_tenant.entry(tenant).or_default().push(tenant, &host, destination, at);
         }
-        // Moved, not copied: of new pairs there are many.
-        let batch = match by_tenant.get_mut(&tenant) {
-            Some(batch) => batch,
-            None => by_tenant.entry(tenant.clone()).or_default(),
-        };
-        batch.tenant.push(tenant);
-        batch.host.push(host);
-        batch.destination.push(destination);
-        batch.at.push(at);
     }
     for (tenant, batch) in &by_tenant {
         for value in batch.encode_records().expect("no row is longer than CONTACT_BYTES_MAX, which a record always takes") {

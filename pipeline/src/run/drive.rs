@@ -37,6 +37,17 @@ const SAID_EVERY: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Run {
+    /// Says that every worker still waits for its tasks, so that nobody takes the process for ready before the first of them
+    /// has begun.
+    pub fn expect_workers(&self, stages: &[Stage], shared: &Shared) {
+        for stage in stages.iter().filter(|s| **s != Stage::Deliver) {
+            for index in 0..self.threads(*stage) {
+                let about = format!("{} worker {index}", stage.name());
+                shared.board.raise(Cause::Group, &about, "starting", (self.clock)());
+            }
+        }
+    }
+
     /// Runs stages on threads until `stop`, or until bounded inputs have ended. Each stage's workers leave their group for
     /// good when `for_good`.
     pub fn threaded(&self, stages: &[Stage], shared: &Shared, stop: &AtomicBool, for_good: bool) -> Result<(), RunError> {

@@ -87,9 +87,17 @@ impl InputClock {
 
     /// The watermark: every row still to come that is older is late.
     pub fn watermark(&self) -> EventTime {
+        self.by_rows().max(self.silence)
+    }
+
+    fn by_rows(&self) -> EventTime {
         let seen = self.highest_event.min(self.highest_record);
-        let rows = if seen == EventTime::MIN { seen } else { seen.minus(self.limits.lateness_ns) };
-        rows.max(self.silence)
+        if seen == EventTime::MIN { seen } else { seen.minus(self.limits.lateness_ns) }
+    }
+
+    /// Whether silence has taken the watermark further than rows have.
+    pub fn is_past_rows(&self) -> bool {
+        self.silence > self.by_rows()
     }
 
     /// Whether `at` is ahead of its record's timestamp by more than is allowed; by how much.

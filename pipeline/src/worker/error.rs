@@ -97,8 +97,8 @@ pub enum WorkerError {
     #[error(
         "{task}: group {group} committed offset {committed} and {found}: the topic was deleted and made again, or positions \
          were set back; the task stops, so that nothing is skipped or done twice. If that was meant: stop every process of this \
-         deployment, set the positions with `kafka-consumer-groups.sh --group {group} --topic {topic} --reset-offsets \
-         --to-earliest --execute`, and start again; what went with the old topic and was not read is lost"
+         deployment, forget the positions with `kafka-consumer-groups.sh --delete-offsets --group {group} --topic \
+         {topic}`, and start again; what went with the old topic and was not read is lost"
     )]
     Rewound {
         /// Task.

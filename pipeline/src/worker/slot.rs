@@ -7,6 +7,7 @@ use super::keep::Keep;
 use super::known;
 use super::meta::Meta;
 use super::restore::{self, Loading, Watch, Way};
+use super::tell::Heard;
 use super::{Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
@@ -58,17 +59,6 @@ struct Goal {
     from: i64,
     /// The committed outputs are of another version.
     other_outputs: Option<u32>,
-}
-
-/// What a slot counts for its worker to tell.
-#[derive(Debug, Default)]
-pub(super) struct Heard {
-    /// Records read since the worker last looked.
-    pub records: u64,
-    /// Timestamp of the last one.
-    pub last: Option<EventTime>,
-    /// When the task was begun, until it is live.
-    pub restoring: Option<EventTime>,
 }
 
 pub(super) struct Slot {

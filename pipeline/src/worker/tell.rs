@@ -8,6 +8,17 @@ use crate::log::{Append, CommitError, Committed, LogError, TopicPartition};
 use crate::metrics::table;
 use crate::status::{Cause, EpochFacts};
 
+/// What a slot counts for its worker to tell.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Records read since the worker last looked.
+    pub records: u64,
+    /// Timestamp of the last one.
+    pub last: Option<EventTime>,
+    /// When the task was begun, until it is live.
+    pub restoring: Option<EventTime>,
+}
+
 /// Moments of one epoch, by the worker's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moments {

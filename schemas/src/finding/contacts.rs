@@ -35,8 +35,8 @@ pub enum ContactsError {
 impl Contacts {
     /// Rows as (tenant, host, destination, at).
     pub fn rows(&self) -> impl Iterator<Item = (&str, &str, &str, EventTime)> {
-        let names = self.tenant.iter().zip(&self.host).zip(&self.destination);
-        names.zip(&self.at).map(|(((tenant, host), destination), at)| (tenant.as_str(), host.as_str(), destination.as_str(), *at))
+        let names = self.tenant.iter().zip(self.host.iter()).zip(self.destination.iter());
+        names.zip(&self.at).map(|(((tenant, host), destination), at)| (tenant, host, destination, *at))
     }
 
     /// The rows in records that each keep to the limits, in order. A single row that passes them alone is an error.

@@ -1,22 +1,150 @@
-//! dev
-use std::sync::Arc;
-use tidewatch_tests::sim::*;
-fn main() -> anyhow::Result<()> {
-    let a: Vec<u64> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
-    let t = std::time::Instant::now();
-    let refs: Vec<_> = (0..4).map(|v| Arc::new(world::undisturbed(office::Arrangement(v), None).unwrap())).collect();
-    for r in &refs {
-        println!("{:?} {} digests {:?}", r.signals.iter().map(|(t, s)| (t, s.len())).collect::<Vec<_>>(), r.digests.len(), r.aside);
-        assert_eq!(tidewatch_tests::scenario::without_raw(&r.signals), tidewatch_tests::scenario::without_raw(&refs[0].signals));
+//! `simulate`: the deterministic simulation of the whole pipeline, many seeds or one, and the controls.
+//!
+//! `cargo run --release -p tidewatch-tests --bin simulate -- --seeds 1000 --start 1 --json report.json --controls`
+//!
+//! Exit code 0 = every seed passed and every control that was asked for was found.
+
+#![allow(clippy::print_stdout, reason = "a command says what it does")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use tidewatch_tests::sim::controls::Control;
+use tidewatch_tests::sim::plan::plan;
+use tidewatch_tests::sim::report::{Failure, Report};
+use tidewatch_tests::sim::suite::{self, References};
+use tidewatch_tests::sim::world::{Outcome, told};
+
+/// Failing seeds that are explained; the others are only named.
+const EXPLAINED_MAX: usize = 3;
+
+/// Runs worlds until one breaks a promise, or none does.
+#[derive(Debug, Parser)]
+#[command(name = "simulate")]
+struct Args {
+    /// Number of seeds; 0 = none, for controls alone
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// First seed
+    #[arg(long, default_value_t = 1)]
+    start: u64,
+    /// Writes the report there
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Looks for every planted bug, too
+    #[arg(long)]
+    controls: bool,
+    /// Looks for the planted bug of this number only (see --controls for their order), from 0
+    #[arg(long)]
+    control: Option<usize>,
+    /// Runs this seed alone and tells its history
+    #[arg(long)]
+    seed: Option<u64>,
+    /// With --seed: makes a failing history as short as it goes
+    #[arg(long)]
+    shrink: bool,
+    /// With --seed: only the accidents of these numbers happen
+    #[arg(long, value_delimiter = ',')]
+    faults: Option<Vec<usize>>,
+    /// Worlds at a time
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    let good = match args.seed {
+        Some(seed) => single(seed, &args)?,
+        None => many(&args)?,
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One seed, told.
+fn single(seed: u64, args: &Args) -> anyhow::Result<bool> {
+    let all = plan(seed);
+    if args.shrink {
+        return Ok(match suite::explain(seed, true)? {
+            Some(failure) => tell(&failure),
+            None => {
+                println!("seed {seed} passes");
+                true
+            }
+        });
     }
-    println!("{:?}", t.elapsed());
-    for seed in a[0]..a[1] {
-        let t = std::time::Instant::now();
-        let options = world::Options { seed, accidents: plan::plan(seed), control: None, reference: Some(refs[(seed % 4) as usize].clone()) };
-        if std::env::var("PLAN").is_ok() { for x in &options.accidents { println!("{x}"); } }
-        let o = world::run(options)?;
-        println!("seed {seed} {:?} crashes {} steps {} signals {} compared {} rebalances {} sim {:.0} s real {:?} digest {:x}", o.broken.as_ref().map(|b| b.chars().take(600).collect::<String>()), o.history.crashes.len(), o.history.count, o.signals, o.compared, o.rebalances, o.took_ns as f64/1e9, t.elapsed(), o.history.digest);
-        if o.broken.is_some() || std::env::var("TELL").is_ok() { print!("{}", world::told(&o.history, 60)); }
+    let chosen = |n: &usize| args.faults.as_ref().is_none_or(|f| f.contains(n));
+    let accidents: Vec<_> = all.iter().enumerate().filter(|(n, _)| chosen(n)).map(|(_, a)| *a).collect();
+    for (n, accident) in all.iter().enumerate().filter(|(n, _)| chosen(n)) {
+        println!("{n:>3} {accident}");
     }
-    Ok(())
+    let control = args.control.and_then(|n| Control::ALL.get(n)).copied();
+    let outcome = suite::one(seed, accidents, &References::new(control))?;
+    print!("{}", told(&outcome.history, usize::MAX));
+    summary(&outcome);
+    Ok(outcome.broken.is_none())
+}
+
+fn summary(o: &Outcome) {
+    println!(
+        "seed {}: {} steps, {} s simulated, {} crashes, {} moves of partitions, {} signals, {} states compared, history {:016x}",
+        o.seed,
+        o.history.count,
+        o.took_ns / 1_000_000_000,
+        o.history.crashes.len(),
+        o.rebalances,
+        o.signals,
+        o.compared,
+        o.history.digest
+    );
+    match &o.broken {
+        Some(broken) => println!("BROKEN: {broken}"),
+        None => println!("every promise held"),
+    }
+}
+
+fn tell(failure: &Failure) -> bool {
+    println!("seed {} BROKEN: {}", failure.seed, failure.broken);
+    println!("accidents:\n{}", failure.accidents.join("\n"));
+    println!("the end of its history:\n{}", failure.history);
+    println!("repeat it with\n  {}", failure.command);
+    false
+}
+
+fn many(args: &Args) -> anyhow::Result<bool> {
+    let began = Instant::now();
+    let done = AtomicU64::new(0);
+    let mut report = if args.seeds == 0 {
+        Report::default()
+    } else {
+        suite::seeds(args.start, args.seeds, args.threads, |outcome| {
+            let n = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if outcome.broken.is_some() || n % 50 == 0 {
+                let state = if outcome.broken.is_some() { "BROKEN" } else { "" };
+                println!("{n} of {} seeds, {:.0} s; seed {} {state}", args.seeds, began.elapsed().as_secs_f64(), outcome.seed);
+            }
+        })?
+    };
+    report.took_s = began.elapsed().as_secs_f64();
+    for (n, control) in Control::ALL.iter().enumerate() {
+        if args.controls || args.control == Some(n) {
+            report.controls.push(suite::control(*control, args.start, args.threads));
+        }
+    }
+    print!("{}", report.table());
+    println!("all        {:.1} s", began.elapsed().as_secs_f64());
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report.json())?)?;
+    }
+    for seed in report.failed.keys().take(EXPLAINED_MAX) {
+        if let Some(failure) = suite::explain(*seed, true)? {
+            tell(&failure);
+        }
+    }
+    for name in report.not_found() {
+        println!("control NOT FOUND: {name}");
+    }
+    Ok(report.failed.is_empty() && report.not_found().is_empty())
 }

@@ -407,6 +407,12 @@ impl Broker {
         found.and_then(|p| p.fetch(from, limit).ok())
     }
 
+    /// Whether an open transaction hides what was committed after it began: for checks.
+    pub fn is_held(&self, at: &TopicPartition) -> bool {
+        let found = self.topics.get(&at.topic).and_then(|t| t.partitions.get(at.partition as usize));
+        found.is_some_and(Partition::is_held)
+    }
+
     /// Everything committed in a partition, in order: for checks, not for clients.
     pub fn records(&self, at: &TopicPartition) -> Vec<Record> {
         let found = self.topics.get(&at.topic).and_then(|t| t.partitions.get(at.partition as usize));

@@ -66,8 +66,8 @@ pub struct Checker {
     moved: usize,
     /// Who has held each partition since its offset last moved, by group.
     held: BTreeMap<(String, TopicPartition), BTreeSet<String>>,
-    /// Rows by input partition that have come out: in `obs`, late, rejected.
-    out: BTreeMap<TopicPartition, u64>,
+    /// Rows by input record that have come out: in `obs`, late, rejected.
+    out: BTreeMap<TopicPartition, BTreeMap<i64, u64>>,
     found: Reference,
     topics: [String; 4],
     /// Digests compared with the reference.
@@ -128,7 +128,8 @@ impl Checker {
             }
         }
         self.owners(&broker)?;
-        let settled = !broker.is_settling();
+        // Otherwise something that is committed cannot be seen yet.
+        let settled = !broker.is_settling() && !self.seen.keys().any(|at| broker.is_held(at));
         for (stage, group, _) in self.groups.clone() {
             for (at, now) in broker.committed(&group) {
                 self.committed(stage, at, now, settled, written)?;
@@ -176,10 +177,15 @@ impl Checker {
         written: &RowsBelow,
     ) -> Result<(), Broken> {
         if stage == Stage::Normalize && settled {
-            let (came, out) = (written.below(&at, now.offset), self.out.get(&at).copied().unwrap_or(0));
-            if came != out {
+            let none = BTreeMap::new();
+            let out = self.out.get(&at).unwrap_or(&none);
+            let (came, went) = (written.below(&at, now.offset), out.values().sum::<u64>());
+            if came != went {
                 let offset = now.offset;
-                return Err(Broken(format!("{at}: {came} rows lie below the committed offset {offset}, {out} have come out")));
+                let differs = written.differs(&at, offset, out);
+                return Err(Broken(format!(
+                    "{at}: {came} rows lie below the committed offset {offset}, {went} have come out; {differs}"
+                )));
             }
         }
         let key = (stage, at);
@@ -195,8 +201,12 @@ impl Checker {
         Ok(())
     }
 
-    /// Committed snapshots must stay, not only be there when they are named.
+    /// Committed snapshots must stay, not only be there when they are named. (While a decided epoch is being written, the
+    /// one that it replaces may go already: whoever comes waits for the new one.)
     pub fn snapshots(&self) -> Result<(), Broken> {
+        if self.broker.lock().unwrap_or_else(PoisonError::into_inner).is_settling() {
+            return Ok(());
+        }
         for ((stage, at), committed) in &self.committed {
             let Some(id) = snapshot_of(committed) else { continue };
             let path = format!("{}-{}/{id}.snap", stage.name(), at.partition);
@@ -215,18 +225,22 @@ impl Checker {
         let input = if at.topic == *rejected {
             self.found.aside.1 += 1;
             let text = |name: &str| record.header(name).and_then(|h| std::str::from_utf8(h).ok());
-            text(reject::TOPIC).zip(text(reject::PARTITION).and_then(|p| p.parse().ok())).map(|(topic, p)| (topic, p, 1))
+            let number = |name: &str| text(name).and_then(|n| n.parse().ok());
+            let offset = number(reject::OFFSET).unwrap_or_default();
+            let place = text(reject::TOPIC).zip(number(reject::PARTITION).and_then(|p| u32::try_from(p).ok()));
+            place.map(|(topic, partition)| (topic, partition, vec![offset]))
         } else {
             let Some(RecordType::Observations(kind, _)) = record.header(header::RECORD).and_then(|h| RecordType::parse(h)) else {
                 return Ok(());
             };
             let value = record.value.as_deref().unwrap_or_default();
             let batch = observation::decode(kind, value).map_err(|e| Broken(format!("{at} offset {}: {e}", record.offset)))?;
-            let rows = (0..batch.len()).filter(|i| batch.routing(*i).primary).count() as u64;
+            let primary = (0..batch.len()).filter(|i| batch.routing(*i).primary);
+            let rows: Vec<i64> = primary.map(|i| batch.position(i).0).collect();
             if at.topic == *late {
-                self.found.aside.0 += rows;
+                self.found.aside.0 += rows.len() as u64;
                 if record.header("tw-late-at").is_some_and(|h| &h[..] == b"detect") {
-                    return Err(Broken(format!("{rows} rows came to detect after their slice had closed")));
+                    return Err(Broken(format!("{} rows came to detect after their slice had closed", rows.len())));
                 }
             }
             debug_assert!(at.topic == *obs || at.topic == *late);
@@ -235,7 +249,10 @@ impl Checker {
         let Some((topic, partition, rows)) = input else {
             return Err(Broken(format!("{at} offset {}: nobody knows where it comes from", record.offset)));
         };
-        *self.out.entry(TopicPartition::new(topic, partition)).or_default() += rows;
+        let out = self.out.entry(TopicPartition::new(topic, partition)).or_default();
+        for offset in rows {
+            *out.entry(offset).or_default() += 1;
+        }
         Ok(())
     }
 
@@ -289,7 +306,7 @@ impl Checker {
     /// The end: nothing lost, nothing left.
     pub fn finish(&mut self, written: &RowsBelow) -> Result<Reference, Broken> {
         self.look(written)?;
-        let out: u64 = self.out.values().sum();
+        let out: u64 = self.out.values().flat_map(BTreeMap::values).sum();
         if out != written.total() {
             return Err(Broken(format!("{} rows came in and {out} came out", written.total())));
         }

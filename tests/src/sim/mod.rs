@@ -10,6 +10,8 @@ pub mod log;
 pub mod office;
 pub mod plan;
 pub mod process;
+pub mod report;
 pub mod store;
+pub mod suite;
 pub mod tally;
 pub mod world;

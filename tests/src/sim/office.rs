@@ -212,6 +212,20 @@ impl RowsBelow {
         index.checked_sub(1).map_or(0, |i| all[i].1)
     }
 
+    /// Records below the offset of which other rows came out than came in, in words.
+    pub fn differs(&self, at: &TopicPartition, below: i64, out: &BTreeMap<i64, u64>) -> String {
+        let mut before = 0;
+        let mut found = Vec::new();
+        for (offset, rows) in self.0.get(at).into_iter().flatten() {
+            let (came, went) = (rows - before, out.get(offset).copied().unwrap_or(0));
+            before = *rows;
+            if (*offset < below && came != went) || (*offset >= below && went > 0) {
+                found.push(format!("offset {offset}: {came} in, {went} out"));
+            }
+        }
+        found.join(", ")
+    }
+
     /// Rows written so far.
     pub fn total(&self) -> u64 {
         self.0.values().filter_map(|all| all.last()).map(|(_, rows)| rows).sum()

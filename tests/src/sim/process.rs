@@ -86,6 +86,15 @@ impl Process {
         std::mem::take(&mut self.reports.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How its tasks are, in words.
+    pub fn told(&self) -> String {
+        let lines = self.shared.board.tasks().into_iter().map(|t| {
+            let (held, mark) = (t.progress.held_by.unwrap_or_default(), t.progress.watermark.map(|t| t.to_string()));
+            format!("  {} {}/{} at {} ({:?}), {:?}, {mark:?} held by {held}\n", t.stage, t.topic, t.partition, t.position, t.committed, t.phase)
+        });
+        lines.collect()
+    }
+
     /// Bytes of state that its tasks hold.
     pub fn state_bytes(&self) -> u64 {
         self.shared.board.progress().values().map(|p| p.state_bytes).sum()

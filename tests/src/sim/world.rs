@@ -125,7 +125,10 @@ pub fn undisturbed(arrangement: Arrangement, control: Option<Control>) -> anyhow
     let outcome = run(options)?;
     match outcome.broken {
         None => Ok(outcome.reference),
-        Some(broken) => anyhow::bail!("the undisturbed run broke: {broken}"),
+        Some(broken) => {
+            let history = told(&outcome.history, 40);
+            anyhow::bail!("the undisturbed run of arrangement {} broke: {broken}\n{history}", arrangement.0)
+        }
     }
 }
 
@@ -251,7 +254,9 @@ impl World {
                 return Ok(());
             }
             if now > BEGAN.0 + HEAL_NS + REST_NS || self.baton.count() > STEPS_MAX {
-                return Err(Broken(format!("no rest after the last accident: {}", self.checker.positions())));
+                let processes = self.running.iter().map(|(id, r)| format!("{id} on host {}\n{}", r.host, r.process.told()));
+                let processes: String = processes.collect();
+                return Err(Broken(format!("no rest after the last accident: {}\n{processes}", self.checker.positions())));
             }
         }
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tidewatch_schemas::document::show_duration;
 
 use crate::log::kafka::inspect::{BrokerFacts, Settings, TopicFacts};
-use crate::log::kafka::rights::{Operation, Rights};
+use crate::log::kafka::rights::{NoRights, Operation, Rights};
 use crate::log::{METADATA_BYTES_MAX, TopicSpec};
 
 /// Shortest retention of an input that is passed over in silence: an outage that lasts longer loses rows.
@@ -278,7 +278,13 @@ fn limits(say: &mut impl FnMut(Level, String, &str), number: impl Fn(&str) -> Op
 /// Rights that are there against those that are needed.
 pub fn rights(about: &str, rights: &Rights, needed: &[Operation], principal: &str) -> Finding {
     match rights {
-        Err(words) => Finding::of(
+        Err(NoRights::NotThere) => Finding::of(
+            Level::Note,
+            about,
+            format!("is not there yet; {principal} may see that, the rest shows at its first start"),
+            "",
+        ),
+        Err(NoRights::Words(words)) => Finding::of(
             Level::Problem,
             about,
             format!("rights of {principal} cannot be asked: {words}"),

@@ -89,6 +89,8 @@ impl KafkaLog {
         let resources = [of];
         let described = self.shared.with_admin("describe", about, |admin, options| admin.describe_configs(&resources, options));
         match described.map_err(|e| e.to_string())?.pop() {
+            // What the brokers refuse here comes as no settings at all.
+            Some(Ok(ConfigResource { entries, .. })) if entries.is_empty() => Err("DescribeConfigs is not allowed".to_owned()),
             Some(Ok(ConfigResource { entries, .. })) => {
                 Ok(entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect())
             }

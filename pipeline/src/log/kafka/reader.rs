@@ -3,6 +3,10 @@
 //! Assigned by hand: the group name is only a label, nothing is committed. What always holds: the position moves past
 //! transaction markers and aborted records once the end was seen; an offset that is gone is an error, never a jump; after
 //! any sign that the broker is away the reader is not at its end until a broker has confirmed it.
+//!
+//! Invariant: a position that the partition does not hold is never reset (`auto.offset.reset=error`): below the start it is
+//! [`LogError::OutOfRange`] for whoever lost records to say so, above the end for whoever met another topic of the name.
+//! Invariant: the position handed out passes markers, so what is committed from it leaves no lag behind when idle.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -56,13 +56,28 @@ impl Operation {
     }
 }
 
-/// Allowed operations; the error is in the brokers' words.
-pub type Rights = Result<BTreeSet<Operation>, String>;
+/// Allowed operations.
+pub type Rights = Result<BTreeSet<Operation>, NoRights>;
+
+/// Why rights are not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRights {
+    /// It is not there, which may be seen: rights on it are told when it is.
+    NotThere,
+    /// Refused, or no answer; in the brokers' words.
+    Words(String),
+}
+
+impl From<&str> for NoRights {
+    fn from(words: &str) -> Self {
+        Self::Words(words.to_owned())
+    }
+}
 
 impl KafkaLog {
     /// Rights on a topic. A topic that is not there, or may not be seen, is an error.
     pub fn topic_rights(&self, topic: &str) -> Rights {
-        let name = CString::new(topic).map_err(|e| e.to_string())?;
+        let name = CString::new(topic).map_err(|_| NoRights::from("a zero byte in the name"))?;
         self.describe(
             c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
             |rk, options, queue| {
@@ -81,7 +96,7 @@ impl KafkaLog {
                     let all =
                         c::rd_kafka_DescribeTopics_result_topics(c::rd_kafka_event_DescribeTopics_result(event), &mut count);
                     if count == 0 {
-                        return Err("no answer for the topic".to_owned());
+                        return Err("no answer for the topic".into());
                     }
                     let one = *all;
                     error(c::rd_kafka_TopicDescription_error(one))?;
@@ -94,7 +109,7 @@ impl KafkaLog {
 
     /// Rights on a group, which need not exist.
     pub fn group_rights(&self, group: &str) -> Rights {
-        let name = CString::new(group).map_err(|e| e.to_string())?;
+        let name = CString::new(group).map_err(|_| NoRights::from("a zero byte in the name"))?;
         self.describe(
             c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
             |rk, options, queue| {
@@ -109,7 +124,7 @@ impl KafkaLog {
                     let result = c::rd_kafka_event_DescribeConsumerGroups_result(event);
                     let all = c::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
                     if count == 0 {
-                        return Err("no answer for the group".to_owned());
+                        return Err("no answer for the group".into());
                     }
                     let one = *all;
                     error(c::rd_kafka_ConsumerGroupDescription_error(one))?;
@@ -163,9 +178,9 @@ impl KafkaLog {
             // The request ends by its own time-out; the margin is for the client's thread.
             let event = c::rd_kafka_queue_poll(queue, wait(reach + Duration::from_secs(2)));
             let rights = if event.is_null() {
-                Err("no answer in time".to_owned())
+                Err("no answer in time".into())
             } else if c::rd_kafka_event_error(event) != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                Err(text(c::rd_kafka_event_error_string(event)))
+                Err(NoRights::Words(text(c::rd_kafka_event_error_string(event))))
             } else {
                 read(event)
             };
@@ -189,13 +204,16 @@ unsafe fn operations(first: *const c::rd_kafka_AclOperation_t, count: usize) -> 
 
 /// # Safety
 /// `error` is null or an error of the library.
-unsafe fn error(error: *const c::rd_kafka_error_t) -> Result<(), String> {
+unsafe fn error(error: *const c::rd_kafka_error_t) -> Result<(), NoRights> {
     // SAFETY: the caller's promise.
     unsafe {
-        if error.is_null() || c::rd_kafka_error_code(error) == c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Ok(());
+        let code =
+            if error.is_null() { c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR } else { c::rd_kafka_error_code(error) };
+        match code {
+            c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+            c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => Err(NoRights::NotThere),
+            code => Err(NoRights::Words(text(c::rd_kafka_err2str(code)))),
         }
-        Err(text(c::rd_kafka_error_string(error)))
     }
 }
 

@@ -144,6 +144,7 @@ impl Broker {
             let count = self.topics.get(topic).map_or(0, |t| t.partitions.len() as u32);
             partitions.extend((0..count).map(|p| TopicPartition::new(topic, p)));
         }
+        self.changes += 1;
         if let Some(group) = self.groups.get_mut(name) {
             group.complete(&partitions);
         }

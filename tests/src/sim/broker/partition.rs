@@ -104,6 +104,11 @@ impl Partition {
         }
     }
 
+    /// Whether any transaction is open here.
+    pub(super) fn is_held(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Whether a transaction of this producer is open here.
     pub(super) fn is_open(&self, pid: i64) -> bool {
         self.open.contains_key(&pid)
