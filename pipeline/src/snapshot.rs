@@ -257,7 +257,7 @@ impl SnapshotStore {
     pub fn answers(&self) -> Result<(), SnapshotError> {
         use futures::TryStreamExt;
         let listed = self.runtime.block_on(async { self.store.list(Some(&self.base)).try_next().await });
-        listed.map(drop).map_err(|source| SnapshotError::Store { name: "(list)".to_owned(), source })
+        listed.map(drop).map_err(|e| SnapshotError::store("(list)", e))
     }
 
     fn path(&self, id: &str) -> Path {
