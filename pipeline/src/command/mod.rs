@@ -21,6 +21,7 @@ mod demo;
 mod dlq;
 mod drain;
 mod explain_stall;
+mod gather;
 mod graph;
 mod lag;
 mod produce;
@@ -119,6 +120,7 @@ enum Command {
     ExplainStall(explain_stall::Args),
     Drain(drain::Args),
     Dlq(dlq::Args),
+    Gather(gather::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -139,6 +141,7 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::ExplainStall(args) => explain_stall::run(args, out),
         Command::Drain(args) => drain::run(args, out),
         Command::Dlq(args) => dlq::run(args, out),
+        Command::Gather(args) => gather::run(args, out),
         Command::Completion(args) => completion::run(args, out),
         Command::Version(args) => version::run(args, out),
     }
