@@ -130,7 +130,9 @@ fn many(args: &Args) -> anyhow::Result<bool> {
     report.took_s = began.elapsed().as_secs_f64();
     for (n, control) in Control::ALL.iter().enumerate() {
         if args.controls || args.control == Some(n) {
-            report.controls.push(suite::control(*control, args.start, args.threads));
+            let line = suite::control(*control, args.start, args.threads);
+            println!("{n:>2} {}: {}", line.name, line.after.map_or("not found".to_owned(), |s| format!("found in seed {s}")));
+            report.controls.push(line);
         }
     }
     print!("{}", report.table());

@@ -98,6 +98,11 @@ pub fn plan(seed: u64) -> Vec<Accident> {
             all.push(Accident { at_ms: random.between(5_000, 200_000), host, what: What::Join { workers: workers(&mut random) } });
         }
     }
+    if random.chance(150) {
+        // Its first words come late: everybody has to wait for them.
+        let (topic, partition) = (random.below(2) as usize, random.below(2) as u32);
+        all.push(Accident { at_ms: 0, host: 0, what: What::Partition { topic, partition, for_ms: random.between(10_000, 60_000) } });
+    }
     let crashes = 4 + random.below(3);
     for n in 0..crashes {
         // The points one after the other over the seeds, so that each is tried equally often; the rest is chance.
@@ -154,7 +159,7 @@ fn bring_about(all: &mut Vec<Accident>, random: &mut Random, at_ms: i64, host: u
 }
 
 fn other(random: &mut Random, points: &[(Step, bool)]) -> What {
-    match random.below(11) {
+    match random.below(13) {
         0..3 => {
             let (step, after) = *random.pick(points);
             let step = random.chance(600).then_some(step);
@@ -170,12 +175,12 @@ fn other(random: &mut Random, points: &[(Step, bool)]) -> What {
             What::Brokers { part, for_ms: random.between(500, 25_000) }
         }
         6 => What::Cut { for_ms: random.between(500, 40_000) },
-        7 => What::Partition {
-            topic: random.below(2) as usize,
+        7..10 => What::Partition {
+            topic: usize::from(random.chance(200)),
             partition: random.below(2) as u32,
-            for_ms: random.between(3_000, 50_000),
+            for_ms: random.between(3_000, 70_000),
         },
-        8 | 9 => {
+        10 | 11 => {
             use Illness::{Away, Late, Slow, Stale, Torn};
             What::Store { illness: *random.pick(&[Away, Late, Torn, Stale, Slow]), for_ms: random.between(3_000, 60_000) }
         }

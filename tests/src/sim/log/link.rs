@@ -4,6 +4,7 @@
 //! time-out does; heartbeats go on while the process waits, and stop while it is not scheduled.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ const BEAT_NS: i64 = 1_000_000_000;
 pub(super) const RETRY_NS: i64 = 20_000_000;
 /// Longest wait for one answer where the caller has time for more.
 pub(super) const REQUEST_NS: i64 = 1_000_000_000;
+
+/// A process that did nothing for so long stood still: it heartbeats more often than that.
+const STILL_NS: i64 = 3 * BEAT_NS;
 
 /// What the process last heard of a partition's committed offset: it names the phase of a restart that a poll belongs to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +42,8 @@ pub(super) struct Link {
     pub(super) settings: Settings,
     members: Mutex<Vec<Weak<Group>>>,
     marks: Mutex<BTreeMap<TopicPartition, Mark>>,
+    /// When the process last did anything with the cluster, ns.
+    alive_ns: AtomicI64,
 }
 
 pub(super) fn ns(duration: Duration) -> i64 {
@@ -50,7 +56,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     pub(super) fn new(broker: Arc<Mutex<Broker>>, fate: Arc<dyn Fate>, process: ProcessId, settings: Settings) -> Self {
-        Self { broker, fate, process, settings, members: Mutex::default(), marks: Mutex::default() }
+        Self { broker, fate, process, settings, members: Mutex::default(), marks: Mutex::default(), alive_ns: AtomicI64::new(i64::MAX) }
     }
 
     pub(super) fn now(&self) -> i64 {
@@ -64,8 +70,14 @@ impl Link {
         members.push(Arc::downgrade(group));
     }
 
+    /// Whether the process stood still until now.
+    pub(super) fn stood_still(&self) -> bool {
+        self.now().saturating_sub(self.alive_ns.load(Ordering::Relaxed)) > STILL_NS
+    }
+
     /// Heartbeats of all members, in the background.
     pub(super) fn beat(&self) {
+        self.alive_ns.store(self.now(), Ordering::Relaxed);
         if !self.fate.reaches(self.process) {
             return;
         }
