@@ -90,7 +90,10 @@ impl Process {
     pub fn told(&self) -> String {
         let lines = self.shared.board.tasks().into_iter().map(|t| {
             let (held, mark) = (t.progress.held_by.unwrap_or_default(), t.progress.watermark.map(|t| t.to_string()));
-            format!("  {} {}/{} at {} ({:?}), {:?}, {mark:?} held by {held}\n", t.stage, t.topic, t.partition, t.position, t.committed, t.phase)
+            format!(
+                "  {} {}/{} at {} ({:?}), {:?}, {mark:?} held by {held}\n",
+                t.stage, t.topic, t.partition, t.position, t.committed, t.phase
+            )
         });
         lines.collect()
     }
