@@ -11,6 +11,7 @@ mod generate;
 mod merge;
 mod rank;
 mod restart;
+mod train_names;
 mod zeek_files;
 
 /// Traffic and measurements for tidewatch.
@@ -29,6 +30,7 @@ enum Command {
     Rank(rank::Args),
     Cost(cost::Args),
     Restart(restart::Args),
+    TrainNames(train_names::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Rank(args) => rank::run(&args),
         Command::Cost(args) => cost::run(&args),
         Command::Restart(args) => restart::run(&args),
+        Command::TrainNames(args) => train_names::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

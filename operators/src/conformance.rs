@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use tidewatch_schemas::address::{Address, AddressClass, Classifier};
 use tidewatch_schemas::finding::Finding;
-use tidewatch_schemas::observation::{FlowRow, Row};
+use tidewatch_schemas::observation::{DnsRow, FlowRow, Row};
 use tidewatch_schemas::time::EventTime;
 
 use crate::detection::{Detection, SliceOutput, SliceRow};
@@ -61,6 +62,32 @@ pub(crate) fn flow(at_s: f64, from: Address, to: Address, port: u16, out: u64, b
     }
 }
 
+/// A look-up of type A with its response code.
+pub(crate) fn lookup(at_s: f64, from: Address, query: &str, code: Option<u8>) -> DnsRow<'_> {
+    DnsRow {
+        event_time: EventTime::from_secs_f64(at_s).unwrap(),
+        client_address: Some(from),
+        server_port: Some(53),
+        transport: 17,
+        query,
+        query_type: 1,
+        response_code: code,
+        answers: (code == Some(0)).then_some("198.51.100.7"),
+        answer_count: code.map(|c| u16::from(c == 0)),
+        ..DnsRow::default()
+    }
+}
+
+/// The `i`-th of a lot of names that a machine made up.
+pub(crate) fn generated_name(i: u64) -> String {
+    let mut state = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let letters = (0..14 + i % 4).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'a' + ((state >> 33) % 26) as u8)
+    });
+    letters.chain(".example".chars()).collect()
+}
+
 /// Rows of one or more hosts on their way through detection.
 pub(crate) struct Drive {
     pub detection: Detection,
@@ -76,22 +103,26 @@ impl Drive {
     }
 
     /// Files rows under the host that each concerns, slice by slice; `between` runs after every slice.
-    pub fn run_with(&mut self, rows: &[FlowRow<'_>], mut between: impl FnMut(&mut Self)) {
+    pub fn run_with(&mut self, rows: &[Row<'_>], mut between: impl FnMut(&mut Self)) {
         let mut slices: BTreeMap<i64, BTreeMap<HostKey, Vec<SliceRow<'_>>>> = BTreeMap::new();
         for row in rows {
-            let slice = row.event_time.0.div_euclid(SLICE_S * 1_000_000_000);
+            let slice = row.event_time().0.div_euclid(SLICE_S * 1_000_000_000);
             let internal = |class: u8| AddressClass::from_u8(class).is_internal();
-            let ends = [
-                row.source_address.filter(|_| internal(row.source_class)),
-                row.destination_address.filter(|_| internal(row.destination_class)),
-            ];
+            let ends = match row {
+                Row::Flow(row) => [
+                    row.source_address.filter(|_| internal(row.source_class)),
+                    row.destination_address.filter(|_| internal(row.destination_class)),
+                ],
+                Row::Dns(row) => [row.client_address, None],
+                _ => [None, None],
+            };
             let mut primary = true;
             for address in ends.into_iter().flatten() {
                 let key = HostKey { tenant: "t".into(), host: Host::Address(address) };
                 let position = Position { input: 0, offset: self.offset, row: 0 };
                 slices.entry(slice).or_default().entry(key).or_default().push(SliceRow {
-                    at: row.event_time,
-                    row: Row::Flow(*row),
+                    at: row.event_time(),
+                    row: *row,
                     position,
                     primary,
                 });
@@ -113,21 +144,33 @@ impl Drive {
         }
     }
 
-    pub fn run(&mut self, rows: &[FlowRow<'_>]) {
+    pub fn run(&mut self, rows: &[Row<'_>]) {
         self.run_with(rows, |_| {});
+    }
+
+    pub fn run_flows(&mut self, rows: &[FlowRow<'_>]) {
+        self.run(&rows.iter().map(|r| Row::Flow(*r)).collect::<Vec<_>>());
     }
 }
 
-/// Findings of rows under rules.
+/// Findings of flows under rules.
 pub(crate) fn findings(rules: &[Rule], rows: &[FlowRow<'_>]) -> Vec<Finding> {
+    findings_of(rules, &rows.iter().map(|r| Row::Flow(*r)).collect::<Vec<_>>())
+}
+
+/// Findings of rows of any kind under rules.
+pub(crate) fn findings_of(rules: &[Rule], rows: &[Row<'_>]) -> Vec<Finding> {
     let mut drive = Drive::new(rules);
     drive.run(rows);
     drive.findings
 }
 
-/// Rows in which every detector finds something: a beacon, a spike, a sweep, each from its own host, and a fourth host
-/// that does all of it.
-fn scenario() -> Vec<FlowRow<'static>> {
+/// Names of [`scenario`] and [`scan`].
+static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| (0..50_000).map(generated_name).collect());
+
+/// Rows in which every detector finds something: a beacon, a spike, a sweep, a search for a server, each from its own
+/// host, and a fourth host that does all of it.
+fn scenario() -> Vec<Row<'static>> {
     let at = |s: i64| (MIDNIGHT_S + 36_000 + s) as f64;
     let outside = Address::v4([198, 51, 100, 20]);
     let mut rows = Vec::new();
@@ -144,7 +187,12 @@ fn scenario() -> Vec<FlowRow<'static>> {
     for i in [3, 4] {
         rows.extend((1..=60).map(|k| flow(at(1000 + k * 2), host(0, i), host(1, k as u8), 445, 400, 400)));
     }
-    rows.sort_by_key(|r| r.event_time);
+    let mut rows: Vec<Row<'static>> = rows.into_iter().map(Row::Flow).collect();
+    for (i, n) in [(5_u8, 3_i64), (4, 0)] {
+        let ask = |k: usize| lookup(at(1200 + n + 3 * k as i64), host(0, i), &NAMES[k + usize::from(i)], Some(3));
+        rows.extend((0..40).map(|k| Row::Dns(ask(k))));
+    }
+    rows.sort_by_key(Row::event_time);
     rows
 }
 
@@ -172,7 +220,7 @@ fn each(test: impl Fn(&'static crate::operator::Detector, Rule)) {
 fn the_scenario_makes_every_detector_speak() {
     let rows = scenario();
     each(|detector, rule| {
-        let found = findings(&[rule], &rows);
+        let found = findings_of(&[rule], &rows);
         assert!(found.len() >= 2, "{}: {found:?}", detector.kind);
         for f in &found {
             assert_eq!(f.kind, detector.kind);
@@ -193,9 +241,9 @@ fn the_same_rows_give_the_same_findings() {
             found.iter_mut().for_each(|f| f.raw.clear());
             found
         };
-        let first = findings(std::slice::from_ref(&rule), &rows);
-        assert_eq!(first, findings(std::slice::from_ref(&rule), &rows), "{}", detector.kind);
-        assert_eq!(strip(first), strip(findings(&[rule], &backwards)), "{}", detector.kind);
+        let first = findings_of(std::slice::from_ref(&rule), &rows);
+        assert_eq!(first, findings_of(std::slice::from_ref(&rule), &rows), "{}", detector.kind);
+        assert_eq!(strip(first), strip(findings_of(&[rule], &backwards)), "{}", detector.kind);
     });
 }
 
@@ -204,7 +252,7 @@ fn states_survive_a_snapshot_after_any_slice() {
     let rows = scenario();
     each(|detector, rule| {
         let rules = [rule];
-        let undisturbed = findings(&rules, &rows);
+        let undisturbed = findings_of(&rules, &rows);
         let mut drive = Drive::new(&rules);
         drive.run_with(&rows, |drive| {
             let mut restored = Detection::new(&rules);
@@ -226,8 +274,8 @@ fn two_rules_of_one_kind_give_what_each_gives_alone() {
     each(|detector, rule| {
         let [less, more] = variants(&rule);
         let by = |found: Vec<Finding>, id: &str| found.into_iter().filter(|f| f.rule.id == id).collect::<Vec<_>>();
-        let both = findings(&[less.clone(), more.clone()], &rows);
-        let alone = [findings(std::slice::from_ref(&less), &rows), findings(std::slice::from_ref(&more), &rows)];
+        let both = findings_of(&[less.clone(), more.clone()], &rows);
+        let alone = [findings_of(std::slice::from_ref(&less), &rows), findings_of(std::slice::from_ref(&more), &rows)];
         assert_ne!(alone[0].len() + alone[1].len(), 0, "{}", detector.kind);
         assert_eq!(by(both.clone(), &less.id), alone[0], "{}", detector.kind);
         assert_eq!(by(both, &more.id), alone[1], "{}", detector.kind);
@@ -235,14 +283,17 @@ fn two_rules_of_one_kind_give_what_each_gives_alone() {
 }
 
 /// 100,000 destinations of one host, on a port that everybody looks at and one that nobody does.
-fn scan(from: Address) -> Vec<FlowRow<'static>> {
+fn scan(from: Address) -> Vec<Row<'static>> {
     let one = |i: u32, inside: bool| {
         let [_, a, b, c] = i.to_be_bytes();
         let to = if inside { Address::v4([10, 64 + a, b, c]) } else { Address::v4([45, a, b, c]) };
         let at_s = (MIDNIGHT_S + 36_000) as f64 + f64::from(i) * 0.002;
-        flow(at_s, from, to, if inside { 445 } else { 443 }, 2000, 0)
+        let flow = flow(at_s, from, to, if inside { 445 } else { 443 }, 2000, 0);
+        // Every other target has a name as well, which does not exist.
+        let dns = inside.then(|| Row::Dns(lookup(at_s, from, &NAMES[(i / 2) as usize], Some(3))));
+        [Some(Row::Flow(flow)), dns].into_iter().flatten()
     };
-    (0..100_000).map(|i| one(i, i % 2 == 0)).collect()
+    (0..100_000).flat_map(|i| one(i, i % 2 == 0)).collect()
 }
 
 #[test]
@@ -261,8 +312,8 @@ fn a_scan_of_100_000_destinations_is_bounded_and_told_a_few_times() {
             let rows: Vec<SliceRow<'_>> = rows
                 .iter()
                 .map(|r| SliceRow {
-                    at: r.event_time,
-                    row: Row::Flow(*r),
+                    at: r.event_time(),
+                    row: *r,
                     position: Position { input: 0, offset: 0, row: 0 },
                     primary: true,
                 })
@@ -346,9 +397,12 @@ fn repetition_does_not_let_states_grow() {
         for day in 0..days {
             for row in &rows {
                 let mut row = *row;
-                for t in [Some(&mut row.event_time), row.start_time.as_mut(), row.end_time.as_mut()].into_iter().flatten() {
-                    *t = t.plus(day * 86_400_000_000_000);
-                }
+                let times = match &mut row {
+                    Row::Flow(f) => [Some(&mut f.event_time), f.start_time.as_mut(), f.end_time.as_mut()],
+                    Row::Dns(d) => [Some(&mut d.event_time), None, None],
+                    _ => [None, None, None],
+                };
+                times.into_iter().flatten().for_each(|t| *t = t.plus(day * 86_400_000_000_000));
                 all.push(row);
             }
         }

@@ -11,3 +11,26 @@ mod providers;
 
 pub use domain::{Registered, Unregistered, registered};
 pub use model::{Model, score_label};
+
+/// How likely a machine made up a name as somebody writes it (capitals and a final dot do not matter): 0 to 1, by the
+/// label under its public suffix. A name under no public suffix is judged by the label before its last dot, a single label
+/// by itself. `Err` = nothing to judge.
+pub fn score(name: &str) -> Result<f32, Unregistered> {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    if !name.is_ascii() && name.len() <= domain::NAME_BYTES_MAX && name.chars().all(|c| c.is_alphanumeric() || ".-".contains(c)) {
+        return Ok(model::UNJUDGED);
+    }
+    match registered(&name) {
+        Ok(of) if of.provided => Ok(model::UNJUDGED),
+        Ok(of) => Ok(score_label(of.label)),
+        Err(Unregistered::Single) => Ok(score_label(&name)),
+        // Keys, not names.
+        Err(Unregistered::Internal) if name.ends_with(".onion") => Ok(model::UNJUDGED),
+        // With a dot in it, or it would be a single label.
+        Err(Unregistered::Internal) => Ok(score_label(name.rsplit('.').nth(1).unwrap_or(&name))),
+        Err(why) => Err(why),
+    }
+}
+
+#[cfg(test)]
+mod tests;

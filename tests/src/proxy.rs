@@ -1,7 +1,7 @@
 //! A TCP proxy before a broker that can lose the end of a transaction: the request itself, its answer, or the connection
 //! exactly between the two.
 //!
-//! It reads Kafka's framing and the head of `EndTxn` requests, nothing else, and passes everything on unchanged. What
+//! It reads Kafka's framing and the head of `EndTxn` requests, counts `InitProducerId`, nothing else, and passes everything on unchanged. What
 //! always holds: a connection that lost something carries nothing more; a broker that is away looks like one that refuses
 //! connections.
 
@@ -15,6 +15,8 @@ use anyhow::{Context, Result};
 
 /// `EndTxn` in the Kafka protocol.
 const END_TXN: i16 = 26;
+/// `InitProducerId`.
+const INIT_PRODUCER_ID: i16 = 22;
 /// Larger than any request or answer here; a longer frame ends its connection.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
@@ -38,13 +40,16 @@ struct Set {
     /// What, for transactional ids that begin so, and how often yet; `None` = for ever.
     armed: Option<(Lose, String, Option<u32>)>,
     caught: u32,
+    inits: u32,
 }
 
 impl Trap {
     /// From now on commits of transactional ids that begin with `id` lose it; `times` often, or until disarmed. The count
     /// of what was caught begins anew.
     pub fn arm(&self, lose: Lose, id: &str, times: Option<u32>) {
-        *self.lock() = Set { armed: Some((lose, id.to_owned(), times)), caught: 0 };
+        let mut set = self.lock();
+        set.armed = Some((lose, id.to_owned(), times));
+        set.caught = 0;
     }
 
     /// Nothing is lost any more.
@@ -55,6 +60,11 @@ impl Trap {
     /// How many were caught since it was armed.
     pub fn caught(&self) -> u32 {
         self.lock().caught
+    }
+
+    /// How many producers were initialised, ever.
+    pub fn inits(&self) -> u32 {
+        self.lock().inits
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Set> {
@@ -153,6 +163,9 @@ fn requests(client: &mut TcpStream, server: &mut TcpStream, trap: &Trap, lost: &
         read_frame(client, &mut frame)?;
         if lost.silent.load(Ordering::SeqCst) {
             continue;
+        }
+        if short(&frame, 4) == Some(INIT_PRODUCER_ID) {
+            trap.lock().inits += 1;
         }
         let end = EndTxn::parse(&frame);
         match end.as_ref().and_then(|end| Some((trap.springs(end)?, end.correlation))) {

@@ -80,6 +80,16 @@ fn an_unclear_commit_is_settled() {
     trap.disarm();
     writer.commit(&[append(&plain, "3")], &[]).unwrap();
     assert_eq!(read(&log, &plain), ["1", "2", "3"]);
+    // A connection that breaks before the answer: the client asks again by itself, and says so in passing. The first
+    // request may still be under way somewhere, so the next epoch must not carry its producer epoch.
+    let inits = trap.inits();
+    trap.arm(Lose::Connection, "", Some(1));
+    writer.commit(&[append(&plain, "4")], &[]).unwrap();
+    assert!(trap.caught() > 0, "the proxy cut nothing");
+    assert_eq!(trap.inits(), inits + 1, "a new producer epoch after a broken connection");
+    writer.commit(&[append(&plain, "5")], &[]).unwrap();
+    assert_eq!(trap.inits(), inits + 1, "and no other");
+    assert_eq!(read(&log, &plain), ["1", "2", "3", "4", "5"]);
 
     // With a group: told by the committed offsets.
     let (input, output, group) = (broker.name("in"), broker.name("out"), broker.name("g"));

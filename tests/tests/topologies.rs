@@ -113,6 +113,18 @@ const OVERLAYS: &[(&str, &str)] = &[
 ",
     ),
     (
+        "dns_dga",
+        "rules:
+  - id: ndr-dns-dga-default
+    version: 2
+    kind: dns_dga
+    severity: warning
+    base_confidence: 50
+    suppress: 1h
+    thresholds: {min_names: 20, entropy: 3.8, ratio: 0.5, window_s: 600}
+",
+    ),
+    (
         "egress_volume",
         "rules:
   - id: ndr-egress-volume-default

@@ -44,7 +44,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { epochs: 6, step: 0.08, dropout: 0.15, decay: 1e-5 }
+        Self { epochs: 3, step: 0.08, dropout: 0.3, decay: 1e-5 }
     }
 }
 

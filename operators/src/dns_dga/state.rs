@@ -89,11 +89,30 @@ pub(super) struct Episode {
     pub raw: RawRows,
 }
 
+/// A registered domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Domain {
+    last: EventTime,
+    /// Known to the host for another reason than that it wanted to go there.
+    other_business: bool,
+}
+
+/// How a host knows a registered domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Acquaintance {
+    /// Not yet.
+    New,
+    /// From an earlier look-up.
+    Known,
+    /// From its other business.
+    OtherBusiness,
+}
+
 /// State per host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostState {
     /// Hash of a registered domain to its last look-up.
-    domains: BTreeMap<u64, EventTime>,
+    domains: BTreeMap<u64, Domain>,
     window: VecDeque<Asked>,
     pub(super) counts: Counts,
     evidence: f64,
@@ -111,13 +130,19 @@ impl HostState {
         self.domains.is_empty() && self.window.is_empty()
     }
 
-    /// Notes a look-up of a registered domain; true when it is new to the host.
-    pub(super) fn meet(&mut self, domain: u64, at: EventTime) -> bool {
-        let before = self.domains.insert(domain, at);
+    /// Notes a look-up of a registered domain; how the host knew it before.
+    pub(super) fn meet(&mut self, domain: u64, other_business: bool, at: EventTime) -> Acquaintance {
+        let before = self.domains.get(&domain).copied().filter(|known| at.since(known.last) <= LIFETIME_NS);
+        let other_business = other_business || before.is_some_and(|known| known.other_business);
+        self.domains.insert(domain, Domain { last: at, other_business });
         if self.domains.len() > DOMAINS_MAX {
             self.evict();
         }
-        before.is_none_or(|last| at.since(last) > LIFETIME_NS)
+        match (before, other_business) {
+            (_, true) => Acquaintance::OtherBusiness,
+            (None, false) => Acquaintance::New,
+            (Some(_), false) => Acquaintance::Known,
+        }
     }
 
     /// Whether the window already has the name.
@@ -204,8 +229,7 @@ impl HostState {
             episode.first = at;
         }
         episode.last = at;
-        let (list, most) =
-            if found { (&mut episode.found_names, FOUND_MAX) } else { (&mut episode.examples, EXAMPLES_MAX) };
+        let (list, most) = if found { (&mut episode.found_names, FOUND_MAX) } else { (&mut episode.examples, EXAMPLES_MAX) };
         if list.len() < most && !list.iter().any(|n| n == name) {
             list.push(name.to_owned());
         }
@@ -228,7 +252,7 @@ impl HostState {
     }
 
     fn evict(&mut self) {
-        let mut order: Vec<(EventTime, u64)> = self.domains.iter().map(|(k, last)| (*last, *k)).collect();
+        let mut order: Vec<(EventTime, u64)> = self.domains.iter().map(|(k, known)| (known.last, *k)).collect();
         let gone = order.len() - DOMAINS_MAX / 4 * 3;
         order.select_nth_unstable(gone);
         for (_, key) in &order[..gone] {
@@ -241,7 +265,7 @@ impl Footprint for HostState {
     fn heap_bytes(&self) -> usize {
         // Nodes of the B-tree filled to two thirds; a text counts as the longest name.
         let texts = self.episode.examples.len() + self.episode.found_names.len();
-        self.domains.len() * (size_of::<(u64, EventTime)>() * 3 / 2)
+        self.domains.len() * (size_of::<(u64, Domain)>() * 3 / 2)
             + vec_bytes::<Asked>(self.window.len())
             + texts * (size_of::<String>() + crate::names::domain::NAME_BYTES_MAX)
             + self.episode.suffixes.len() * 64

@@ -102,7 +102,7 @@ fn records_without_octets_teach_nothing() {
     rows.iter_mut().for_each(|r| r.bytes_reverse = None);
     rows.extend(spike(NOON_S + 200 * 60, 1, 1));
     let mut drive = Drive::new(&[rule()]);
-    drive.run(&rows);
+    drive.run_flows(&rows);
     assert!(drive.findings.is_empty());
 }
 

@@ -62,9 +62,27 @@ const RESERVED_AS_REAL: &[&str] = &["example", "test"];
 
 /// Suffixes of dynamic DNS that the public suffix list lacks: each label under them is somebody else's.
 const DYNAMIC_DNS: &[&str] = &[
-    "allowed.org", "chickenkiller.com", "co.cc", "co.tv", "crabdance.com", "cu.cc", "cz.cc", "dynserv.com", "evils.in",
-    "ignorelist.com", "jumpingcrab.com", "mooo.com", "moo.com.au", "my03.com", "raspberryip.com", "strangled.net",
-    "twilightparadox.com", "undo.it", "uk.to", "us.to", "yi.org",
+    "allowed.org",
+    "chickenkiller.com",
+    "co.cc",
+    "co.tv",
+    "crabdance.com",
+    "cu.cc",
+    "cz.cc",
+    "dynserv.com",
+    "evils.in",
+    "ignorelist.com",
+    "jumpingcrab.com",
+    "moo.com.au",
+    "mooo.com",
+    "my03.com",
+    "raspberryip.com",
+    "strangled.net",
+    "twilightparadox.com",
+    "uk.to",
+    "undo.it",
+    "us.to",
+    "yi.org",
 ];
 
 /// The registered domain of a name in lower case without the root's dot.
@@ -95,15 +113,17 @@ fn suffix_of<'a>(name: &'a str, top: &'a str) -> Result<(&'a str, bool), Unregis
         if let Some((provider, _)) = under(suffix, icann)
             && providers::hands_out_names(provider)
         {
-            return Ok((icann, true));
+            return Ok((icann, name.len() > provider.len()));
         }
-        return Ok((suffix, false));
+        // The suffix itself was registered by somebody.
+        return Ok((if suffix.len() == name.len() { icann } else { suffix }, false));
     }
     if let Some((domain, _)) = under(name, suffix) {
-        if DYNAMIC_DNS.binary_search(&domain).is_ok() {
+        let below = domain.len() < name.len();
+        if below && DYNAMIC_DNS.binary_search(&domain).is_ok() {
             return Ok((domain, false));
         }
-        return Ok((suffix, domain.len() < name.len() && providers::hands_out_names(domain)));
+        return Ok((suffix, below && providers::hands_out_names(domain)));
     }
     Ok((suffix, false))
 }
@@ -158,6 +178,8 @@ mod tests {
             ("abc.github.io", "abc.github.io"),
             ("abc.com.ru", "abc.com.ru"),
             ("abc.yi.org", "abc.yi.org"),
+            ("ddns.net", "ddns.net"),
+            ("cloudfront.net", "cloudfront.net"),
             ("abcd.bazar", "abcd.bazar"),
             ("www.city.kawasaki.jp", "city.kawasaki.jp"),
         ] {
@@ -166,6 +188,7 @@ mod tests {
         let r = registered("a.b.example.co.uk").unwrap();
         assert_eq!((r.label, r.front, r.suffix, r.provided), ("example", "a.b", "co.uk", false));
         assert_eq!(registered("example.com").unwrap().front, "");
+        assert!(!registered("cloudfront.net").unwrap().provided);
     }
 
     #[test]
@@ -192,7 +215,6 @@ mod tests {
             ("xkjhdfkjh", Unregistered::Single),
             ("com", Unregistered::Single),
             ("co.uk", Unregistered::Suffix),
-            ("ddns.net", Unregistered::Suffix),
             ("4.3.2.1.in-addr.arpa", Unregistered::Infrastructure),
             ("printer.lan", Unregistered::Internal),
             ("wpad.corp", Unregistered::Internal),

@@ -21,10 +21,12 @@ mod demo;
 mod dlq;
 mod drain;
 mod explain_stall;
+mod gather;
 mod graph;
 mod lag;
 mod produce;
 mod run;
+mod score;
 mod tap;
 mod top;
 mod validate;
@@ -112,11 +114,13 @@ enum Command {
     Graph(graph::Args),
     Tap(tap::Args),
     Decode(decode::Args),
+    Score(score::Args),
     Lag(lag::Args),
     Top(top::Args),
     ExplainStall(explain_stall::Args),
     Drain(drain::Args),
     Dlq(dlq::Args),
+    Gather(gather::Args),
     Completion(completion::Args),
     Version(version::Args),
 }
@@ -131,11 +135,13 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Graph(args) => graph::run(args, out),
         Command::Tap(args) => tap::run(args, out),
         Command::Decode(args) => decode::run(args, out),
+        Command::Score(args) => score::run(args, out),
         Command::Lag(args) => lag::run(args, out),
         Command::Top(args) => top::run(args, out),
         Command::ExplainStall(args) => explain_stall::run(args, out),
         Command::Drain(args) => drain::run(args, out),
         Command::Dlq(args) => dlq::run(args, out),
+        Command::Gather(args) => gather::run(args, out),
         Command::Completion(args) => completion::run(args, out),
         Command::Version(args) => version::run(args, out),
     }

@@ -110,6 +110,24 @@ impl SnapshotStore {
         }
     }
 
+    /// An object's bytes as they are, and the other objects it refers to, if that can be read.
+    pub fn raw(&self, name: &str) -> Result<(Bytes, Vec<String>), SnapshotError> {
+        let path = self.path(name);
+        let progress = LoadProgress::default();
+        let bytes = self.runtime.block_on(whole(&*self.store, &path, &progress)).map_err(|e| SnapshotError::store(name, e))?;
+        let referred = form::decode(name, &bytes).map(|head| super::objects(&head.index)).unwrap_or_default();
+        Ok((bytes, referred.into_iter().filter(|o| o != name).collect()))
+    }
+
+    /// Where a snapshot was taken and by whom, from its bytes; `Err` says what is wrong with them.
+    pub fn taken(&self, name: &str, bytes: &[u8]) -> Result<(super::Taken, super::Stamp), String> {
+        form::decode(name, bytes).map(|head| (head.taken, head.stamp)).map_err(|fault| match fault {
+            Fault::Foreign(stamp) => format!("written by tidewatch {} in layout {}", stamp.program, stamp.layout),
+            Fault::Damaged(reason) => reason,
+            Fault::Short(needed) => format!("{} bytes of at least {needed}", bytes.len()),
+        })
+    }
+
     /// Why an object of at least so many bytes could not be read: a shorter one is torn, and no retry mends it.
     async fn why(&self, name: &str, path: &Path, needed: u64, error: object_store::Error) -> SnapshotError {
         match self.store.head(path).await {

@@ -1,5 +1,7 @@
 //! A task in its place: its reader, its outputs, its phase on the way from a restart to live, its snapshots.
 
+mod report;
+
 use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
 
@@ -11,7 +13,7 @@ use super::tell::Heard;
 use super::{Bound, Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
-use crate::status::{Cause, RestoreStep, RestoreTimes, TaskPhase, TaskStatus, about};
+use crate::status::{Cause, RestoreTimes, about};
 use crate::task::{Digest, Progress, Task};
 use crate::time::input::Peers;
 
@@ -448,34 +450,6 @@ impl Slot {
             self.restored = Some(t);
         }
         Ok(())
-    }
-
-    /// How the task is, for its line on the board.
-    pub(super) fn report(&self, line: &mut TaskStatus) {
-        line.position = self.position();
-        line.committed = self.committed;
-        line.at_end = self.at_end();
-        line.progress = self.progress();
-        line.snapshot = self.keep.as_ref().map(Keep::status);
-        line.restored = self.restored;
-        line.phase = match self.phase {
-            _ if self.finished => TaskPhase::Finished,
-            Phase::Live => TaskPhase::Live,
-            Phase::Loading => self.loading.as_ref().map_or(TaskPhase::Assigned, |loading| TaskPhase::Restoring {
-                step: RestoreStep::Load,
-                done: loading.progress.done_bytes(),
-                of: loading.progress.total_bytes(),
-                since: loading.began,
-            }),
-            Phase::Refill { position, .. } => self.restoring(RestoreStep::Refill, position),
-            Phase::Muted => self.restoring(RestoreStep::Muted, self.committed.unwrap_or_default()),
-        };
-    }
-
-    fn restoring(&self, step: RestoreStep, until: i64) -> TaskPhase {
-        let (begin, since) = self.step_began;
-        let offsets = |to: i64| u64::try_from(to - begin).unwrap_or_default();
-        TaskPhase::Restoring { step, done: offsets(self.position()), of: offsets(until), since }
     }
 
     /// Whether a snapshot is being written.

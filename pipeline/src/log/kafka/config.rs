@@ -302,6 +302,9 @@ impl KafkaConfig {
     pub(super) fn producer(&self, id: &str) -> Result<ClientConfig, LogError> {
         let mut c = self.client()?;
         c.set("transactional.id", id);
+        // A connection that breaks between a request and its answer is repeated by the client and told in its log only.
+        c.set_log_level(RDKafkaLogLevel::Info);
+        c.set("log.connection.close", "true");
         c.set("transaction.timeout.ms", self.times.transaction.as_millis().to_string());
         // Invariant: an epoch is handed over at once; waiting for company only delays its last batch.
         c.set("linger.ms", "2");

@@ -25,6 +25,8 @@ use crate::log::{Append, CommitError, Committed, LogError, METADATA_BYTES_MAX, P
 
 /// One round of serving delivery reports; `poll` always takes all of it.
 const SERVE_STEP: Duration = Duration::from_millis(1);
+/// Events of the client served at the end of an epoch.
+const EVENTS_SERVED_MAX: usize = 64;
 /// Longest single wait of a read-back.
 const READ_STEP: Duration = Duration::from_millis(500);
 
@@ -231,8 +233,10 @@ impl Client for KafkaClient {
 
     fn is_in_doubt(&self) -> bool {
         let Some(producer) = &self.producer else { return false };
-        // The news waits in the queue that this serves.
-        producer.poll(Duration::ZERO);
+        // The news waits in a queue; a poll that may not wait serves one event.
+        for _ in 0..EVENTS_SERVED_MAX {
+            producer.poll(Duration::ZERO);
+        }
         producer.context().is_in_doubt()
     }
 
