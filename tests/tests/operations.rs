@@ -441,6 +441,9 @@ fn explain_stall_names_the_holder() {
     // A destination that is away: signals come, and nobody takes them.
     place.write("t.yaml", &text);
     let process = place.run("away", &["--log-level", "trace"]);
+    // A tool that looks before the directory is taken would hold it itself for a moment.
+    let at = place.address("away");
+    until("ready", WAIT, || get(at, "/readyz").0 == 200).unwrap();
     until("the destination is named", WAIT, || {
         let found = place.command(&["explain-stall", "t.yaml", "--json"]);
         by(&found).contains(&("destination".into(), "destination siem".into()))
@@ -464,6 +467,7 @@ fn explain_stall_names_the_holder() {
 fn nothing_is_held_in_a_quiet_run() {
     let place = Place::new("");
     let process = place.run("run", &[]);
+    place.address("run");
     until("nothing is held", WAIT, || place.command(&["explain-stall", "t.yaml"]).code == 0).unwrap();
     process.stop(WAIT).unwrap();
 }

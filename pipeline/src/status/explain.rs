@@ -137,15 +137,29 @@ fn of_lane(facts: &Facts, lane: &Option<String>, out: &mut Explanation) {
     for input in of_lane.iter().filter(|i| i.watermark.is_none()) {
         of_input(facts, input, out);
     }
+    // A partition whose readers wait behind an open transaction looks silent: it may hold nobody, and its rows come late.
+    for input in of_lane.iter().filter(|i| i.watermark.is_some() && i.end > i.stable_end && !i.records_wait) {
+        let reader = reader(facts, input);
+        if reader.is_some_and(|t| t.last_record.is_none_or(|last| facts.now.since(last) > facts.idle_after_ns)) {
+            of_input(facts, input, out);
+        }
+    }
     let known = || of_lane.iter().filter(|i| i.watermark.is_some());
     let (Some(lowest), Some(highest)) = (known().min_by_key(|i| i.watermark), known().filter_map(|i| i.watermark).max()) else {
         return;
     };
     let behind_ns = highest.since(lowest.watermark.unwrap_or(highest));
+    let about = format!("{}/{}", lowest.topic, lowest.partition);
+    let told = out.held.iter().any(|h| h.about == about);
     // Within a slice of each other nobody holds anybody; what waits then waits for the clock.
-    if behind_ns > facts.slice_ns || lowest.end > lowest.stable_end || lowest.records_wait {
+    if !told && (behind_ns > facts.slice_ns || lowest.records_wait) {
         of_input(facts, lowest, out);
     }
+}
+
+fn reader<'f>(facts: &'f Facts, input: &InputFacts) -> Option<&'f TaskStatus> {
+    let tasks = facts.processes.iter().flat_map(|p| &p.tasks);
+    tasks.filter(|t| t.stage == "normalize").find(|t| t.topic == input.topic && t.partition == input.partition)
 }
 
 /// Why this partition is behind.
@@ -156,7 +170,7 @@ fn of_input(facts: &Facts, input: &InputFacts, out: &mut Explanation) {
         Some(watermark) => format!("the slices{whose} wait for it at {watermark}"),
         None => format!("it is on the roster and has told no time yet, so every slice{whose} waits for it"),
     };
-    let reader = facts.processes.iter().flat_map(|p| &p.tasks).find(|t| t.stage == "normalize" && t.at() == at);
+    let reader = reader(facts, input);
     // Its process has said why already; here the slices are named that wait.
     if out.held.iter().any(|h| h.about == format!("normalize {at}")) {
         let by = out.held.iter().find(|h| h.about == format!("normalize {at}")).map(|h| h.by.clone()).unwrap_or_default();

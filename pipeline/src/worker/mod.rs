@@ -36,8 +36,8 @@ pub use error::WorkerError;
 pub use known::Known;
 pub use pace::Pace;
 pub use side::Side;
+pub use slot::Phase;
 use slot::Slot;
-pub use slot::{Bound, Phase};
 use tell::Moments;
 
 /// Wall clock, for silence and for the length of epochs; simulated in tests.
@@ -76,6 +76,17 @@ pub enum Recovery {
         /// Time between two.
         every: Duration,
     },
+}
+
+/// Where a partition is read from and to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// First offset when nothing is committed.
+    pub from: Option<i64>,
+    /// First offset not to be read; `None` = up to what is there when the reader first reaches the end, if `ends`.
+    pub until: Option<i64>,
+    /// The end of the range is the end of the input's time.
+    pub ends: bool,
 }
 
 /// What a worker needs to know.
@@ -266,6 +277,7 @@ impl Worker {
         self.tell_assigned(self.assigned.as_deref(), &partitions);
         self.assigned = Some(partitions);
         self.start_missing()?;
+        self.tell_begun();
         Ok(true)
     }
 

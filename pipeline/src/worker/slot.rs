@@ -10,23 +10,12 @@ use super::known;
 use super::meta::Meta;
 use super::restore::{self, Loading, Watch, Way};
 use super::tell::Heard;
-use super::{Recovery, WorkerConfig, WorkerError};
+use super::{Bound, Recovery, WorkerConfig, WorkerError};
 use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
 use crate::status::{Cause, RestoreTimes, about};
 use crate::task::{Digest, Progress, Task};
 use crate::time::input::Peers;
-
-/// Where a partition is read from and to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// First offset when nothing is committed.
-    pub from: Option<i64>,
-    /// First offset not to be read; `None` = up to what is there when the reader first reaches the end, if `ends`.
-    pub until: Option<i64>,
-    /// The end of the range is the end of the input's time.
-    pub ends: bool,
-}
 
 /// How far a restarted task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

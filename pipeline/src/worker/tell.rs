@@ -121,10 +121,16 @@ impl Worker {
         self.config.board.raise(Cause::Group, &self.about(), reason, (self.config.clock)());
     }
 
-    /// The group has decided.
-    pub(super) fn tell_assigned(&self, before: Option<&[TopicPartition]>, after: &[TopicPartition]) {
+    /// Every task that was given is on the board.
+    pub(super) fn tell_begun(&self) {
         self.config.board.clear(Cause::Group, &self.about());
-        let gained = after.iter().filter(|at| before.is_none_or(|b| !b.contains(at))).count();
+    }
+
+    /// The group has decided. What was gained stands on the board before it is begun: the process is not ready until then.
+    pub(super) fn tell_assigned(&self, before: Option<&[TopicPartition]>, after: &[TopicPartition]) {
+        let new: Vec<&TopicPartition> = after.iter().filter(|at| before.is_none_or(|b| !b.contains(at))).collect();
+        new.iter().for_each(|at| self.config.board.task(self.config.stage, at, |_| {}));
+        let gained = new.len();
         let lost = before.map_or(0, |b| b.iter().filter(|at| !after.contains(at)).count());
         let reason = match (before, gained, lost) {
             (None, ..) => "joined",

@@ -185,12 +185,7 @@ impl Baton {
     }
 
     /// A strand of a process; it runs first at the next moment.
-    pub fn spawn(
-        self: &Arc<Self>,
-        process: ProcessId,
-        name: u64,
-        body: impl FnOnce() + Send + 'static,
-    ) -> Coroutine {
+    pub fn spawn(self: &Arc<Self>, process: ProcessId, name: u64, body: impl FnOnce() + Send + 'static) -> Coroutine {
         let now = self.clock.now_ns();
         let mut state = self.state();
         let id = state.strands.len();

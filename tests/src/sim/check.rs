@@ -80,12 +80,7 @@ pub struct Checker {
 
 impl Checker {
     /// Nothing was committed yet. Without a reference it only notes what it finds.
-    pub fn new(
-        broker: Arc<Mutex<Broker>>,
-        store: SimStore,
-        topology: &Topology,
-        reference: Option<Arc<Reference>>,
-    ) -> Self {
+    pub fn new(broker: Arc<Mutex<Broker>>, store: SimStore, topology: &Topology, reference: Option<Arc<Reference>>) -> Self {
         let names = &topology.names;
         let of = |topic: String, count: u32| -> Vec<TopicPartition> {
             (0..count).map(|p| TopicPartition::new(topic.clone(), p)).collect()
@@ -154,7 +149,8 @@ impl Checker {
             }
             let held = self.held.entry((group.clone(), partition.clone())).or_default();
             // A client that fences nobody has another id each time, which begins with its member's name.
-            let is_of = |name: &str, by: &str| by.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("-p"));
+            let is_of =
+                |name: &str, by: &str| by.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("-p"));
             if let Some(by) = by
                 && !held.iter().any(|name| is_of(name, by))
             {

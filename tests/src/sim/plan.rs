@@ -95,7 +95,11 @@ pub fn plan(seed: u64) -> Vec<Accident> {
     // Two hosts at the start mostly; who is not there joins.
     for host in 1..HOSTS {
         if random.chance(400) {
-            all.push(Accident { at_ms: random.between(5_000, 200_000), host, what: What::Join { workers: workers(&mut random) } });
+            all.push(Accident {
+                at_ms: random.between(5_000, 200_000),
+                host,
+                what: What::Join { workers: workers(&mut random) },
+            });
         }
     }
     if random.chance(150) {
@@ -110,8 +114,7 @@ pub fn plan(seed: u64) -> Vec<Accident> {
         let at_ms = random.between(8_000, last_ms - 20_000);
         let host = random.below(u64::from(HOSTS)) as u32;
         bring_about(&mut all, &mut random, at_ms, host, point.0);
-        let what =
-            What::Crash { step: Some(point.0), after: point.1, back_ms: back(&mut random), workers: workers(&mut random) };
+        let what = What::Crash { step: Some(point.0), after: point.1, back_ms: back(&mut random), workers: workers(&mut random) };
         all.push(Accident { at_ms, host, what });
     }
     for _ in 0..1 + random.below(4) {

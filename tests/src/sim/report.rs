@@ -92,9 +92,8 @@ impl Report {
             self.failed.insert(outcome.seed, broken.clone());
         } else {
             self.passed += 1;
-            let counts = history.crashes.len() >= CRASHES_MIN
-                && outcome.rebalances >= REBALANCES_MIN
-                && outcome.signals >= SIGNALS_MIN;
+            let counts =
+                history.crashes.len() >= CRASHES_MIN && outcome.rebalances >= REBALANCES_MIN && outcome.signals >= SIGNALS_MIN;
             self.counted += u64::from(counts);
         }
         for point in &history.crashes {
@@ -125,7 +124,8 @@ impl Report {
 
     /// For machines.
     pub fn json(&self) -> Value {
-        let points: BTreeMap<String, u64> = crash_points().map(|p| (name(&p), self.points.get(&p).copied().unwrap_or(0))).collect();
+        let points: BTreeMap<String, u64> =
+            crash_points().map(|p| (name(&p), self.points.get(&p).copied().unwrap_or(0))).collect();
         let control = |c: &ControlLine| json!({"bug": c.name, "found_in_seed": c.after, "as": c.broken});
         json!({
             "start": self.start,
@@ -156,7 +156,10 @@ impl Report {
         let mut line = |text: String| out.push_str(&(text + "\n"));
         if self.count > 0 {
             line(format!("seeds      {} from {} on: {} passed, {} counted", self.count, self.start, self.passed, self.counted));
-            line(format!("worlds     {} crashes, {} moves of partitions, {} signals", self.crashes, self.rebalances, self.signals));
+            line(format!(
+                "worlds     {} crashes, {} moves of partitions, {} signals",
+                self.crashes, self.rebalances, self.signals
+            ));
             line(format!("checked    {} states and output hashes against undisturbed runs", self.compared));
             line(format!(
                 "length     {} steps, {} s simulated in {:.1} s; longest: seed {} with {} steps",

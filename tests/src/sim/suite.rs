@@ -50,7 +50,8 @@ impl References {
         let plain = plain.as_ref().map_err(Clone::clone)?;
         let own = without_raw(&reference.signals);
         if own != *plain {
-            let differs = plain.iter().flat_map(|(t, all)| all.iter().zip(own.get(t).into_iter().flatten())).find(|(a, b)| a != b);
+            let differs =
+                plain.iter().flat_map(|(t, all)| all.iter().zip(own.get(t).into_iter().flatten())).find(|(a, b)| a != b);
             return Err(format!("arrangements {} and 0 of the same rows give other signals: {differs:#?}", arrangement.0));
         }
         Ok(reference)

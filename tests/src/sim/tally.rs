@@ -34,9 +34,8 @@ pub fn enter(process: u32, now_ns: i64) {
 
 /// The product's detectors and the tally.
 pub fn detectors(fault: Fault) -> &'static [&'static Detector] {
-    static OF: LazyLock<[Vec<&'static Detector>; 3]> = LazyLock::new(|| {
-        [&TALLY, &WALL_CLOCK, &HASH_ORDER].map(|tally| detectors::ALL.iter().copied().chain([tally]).collect())
-    });
+    static OF: LazyLock<[Vec<&'static Detector>; 3]> =
+        LazyLock::new(|| [&TALLY, &WALL_CLOCK, &HASH_ORDER].map(|tally| detectors::ALL.iter().copied().chain([tally]).collect()));
     &OF[fault as usize]
 }
 
