@@ -4,6 +4,8 @@
 //! What always holds: rounds are produced once, with fixed bytes and places, and the job's silence is longer than any test,
 //! so a backtest over the same topic is what an undisturbed run would have said.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tidewatch::log::{Append, Log, PollLimit, TopicPartition};
 
+use crate::node::free_ports;
 use crate::program::Process;
 use crate::scenario::Message;
 use crate::traffic::{Contact, flow_message};
@@ -37,12 +40,15 @@ pub struct Job {
     deployment: &'static str,
     /// Input topic, of this job alone.
     pub topic: String,
+    /// Port of its HTTP server.
+    http: u16,
 }
 
 impl Job {
     /// A job that does not run yet: `log` is the topology's `log` section, `more` further sections.
     pub fn new(program: &str, dir: &Path, deployment: &'static str, log: &str, more: &str) -> Result<Self> {
         let topic = format!("{deployment}.flows");
+        let http = free_ports(1)?[0];
         let text = format!(
             "deployment: {deployment}\n\
              log: {log}\n\
@@ -53,11 +59,21 @@ impl Job {
              findings: {{partitions: 1}}\n\
              signals: {{partitions: 1}}\n\
              control: {}\n\
+             http: {{listen: \"127.0.0.1:{http}\"}}\n\
              {more}\n",
             dir.join("control.sock").display(),
         );
         std::fs::write(dir.join("topology.yaml"), text)?;
-        Ok(Self { dir: dir.to_owned(), program: program.to_owned(), process: None, produced: 0, ahead: None, deployment, topic })
+        Ok(Self {
+            dir: dir.to_owned(),
+            program: program.to_owned(),
+            process: None,
+            produced: 0,
+            ahead: None,
+            deployment,
+            topic,
+            http,
+        })
     }
 
     /// Starts the process.
@@ -91,6 +107,24 @@ impl Job {
     pub fn threads(&self) -> Result<usize> {
         let process = self.process.as_ref().context("the job does not run")?;
         Ok(std::fs::read_dir(format!("/proc/{}/task", process.id()))?.count())
+    }
+
+    /// Waits until `/readyz` refuses, and gives these words as a reason.
+    pub fn until_not_ready(&mut self, words: &str) -> Result<String> {
+        let http = self.http;
+        until(&format!("not ready for {words}"), || ready(http).filter(|(code, body)| *code == 503 && body.contains(words)))
+            .map(|(_, body)| body)
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub fn until_ready(&mut self) -> Result<()> {
+        let (http, mut last) = (self.http, String::new());
+        let found = until("ready", || {
+            let (code, body) = ready(http)?;
+            last = body;
+            (code == 200).then_some(())
+        });
+        found.with_context(|| last)
     }
 
     /// Everything it said so far.
@@ -187,6 +221,16 @@ impl Job {
         ensure!(got.len() == expected.len(), "{} signals, expected {}", got.len(), expected.len());
         Ok(())
     }
+}
+
+/// Code and body of `/readyz`; `None` while nobody listens.
+fn ready(port: u16) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 /// Asks until there is an answer.

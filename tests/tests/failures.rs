@@ -118,11 +118,13 @@ fn a_full_disk_under_the_embedded_log_is_waited_out() {
     disk.fill(64);
     job.start(&["--wait"]).unwrap();
     job.until_said(0, &["waiting", "disk_full", "MiB are free on the disk"]).unwrap();
+    job.until_not_ready("disk_full").unwrap();
     disk.free();
     let log = job::until("the control socket", || SocketLog::connect(&dir.join("control.sock")).ok()).unwrap();
     let got = job.until_signals(&log).unwrap();
     drop(log);
     job.until_said(0, &["goes on", "disk_full"]).unwrap();
+    job.until_ready().unwrap();
     job.stop().unwrap();
     job.assert_nothing_lost(&got).unwrap();
 }
@@ -142,8 +144,10 @@ fn a_full_disk_under_snapshots_and_spilled_slices_is_waited_out() {
     let before = job.said().len();
     job.produce_ahead(&log, 400).unwrap();
     job.until_said(before, &["waiting", "disk_full", "spill"]).unwrap();
+    job.until_not_ready("disk_full").unwrap();
     disk.free();
     job.until_said(before, &["goes on", "disk_full"]).unwrap();
+    job.until_ready().unwrap();
     job.produce_rest(&log).unwrap();
     let got = job.until_signals(&log).unwrap();
     job.stop().unwrap();
@@ -160,11 +164,13 @@ fn brokers_that_are_away_for_longer_than_every_time_out() {
     let before = job.said().len();
     broker.kill().unwrap();
     job.until_said(before, &["waiting", "unreachable"]).unwrap();
+    job.until_not_ready("unreachable").unwrap();
     std::thread::sleep(AWAY);
     let while_away = job.threads().unwrap();
     job.check().unwrap();
     broker.launch().unwrap();
     job.until_said(before, &["goes on", "unreachable"]).unwrap();
+    job.until_ready().unwrap();
     job.produce(&log, 2).unwrap();
     let got = job.until_signals(&log).unwrap();
     let after = job::until("threads of before", || job.threads().ok().filter(|n| *n <= threads + THREADS_MORE)).unwrap();
@@ -189,12 +195,14 @@ fn most_of_the_brokers_away_for_longer_than_every_time_out() {
     cluster.kill(0).unwrap();
     cluster.kill(1).unwrap();
     job.until_said(before, &["waiting", "worker"]).unwrap();
+    job.until_not_ready("since").unwrap();
     std::thread::sleep(AWAY);
     job.check().unwrap();
     cluster.launch(0).unwrap();
     cluster.launch(1).unwrap();
     cluster.wait_until_in_sync(job::WAIT).unwrap();
     job.until_said(before, &["goes on"]).unwrap();
+    job.until_ready().unwrap();
     job.produce(&log, 2).unwrap();
     let got = job.until_signals(&log).unwrap();
     job.stop().unwrap();
@@ -233,6 +241,7 @@ fn an_input_topic_deleted_under_a_running_job() {
     let topic = job.topic.clone();
     delete_topic(&broker, &topic);
     job.until_said(before, &["waiting", "topic_missing", &topic]).unwrap();
+    job.until_not_ready("topic_missing").unwrap();
     job.check().unwrap();
 
     // Another topic of the same name: the job does not take it for the first one.
@@ -240,6 +249,7 @@ fn an_input_topic_deleted_under_a_running_job() {
     job.produce(&log, 1).unwrap();
     let said = job.until_said(before, &["was deleted and made again", "--delete-offsets"]).unwrap();
     assert!(said.contains("tidewatch-gone-normalize"), "{said}");
+    job.until_not_ready("task_stopped").unwrap();
 }
 
 #[test]
@@ -253,9 +263,11 @@ fn an_internal_topic_deleted_under_a_running_job() {
     delete_topic(&broker, signals);
     job.produce(&log, 2).unwrap();
     job.until_said(before, &["waiting", "topic_missing", signals]).unwrap();
+    job.until_not_ready("topic_missing").unwrap();
     // Nobody but readers of signals had a position in it: made again, it takes what comes next.
     log.create_topic(&TopicSpec::new(signals, 1)).unwrap();
     job.until_said(before, &["goes on", "topic_missing"]).unwrap();
+    job.until_ready().unwrap();
     let mut got = kept;
     got.extend(job::until("the signals of the new topic", || job::signals(&log, "inner").ok().filter(|s| s.len() == 2)).unwrap());
     job.stop().unwrap();
@@ -282,6 +294,7 @@ fn an_object_store_that_is_away_holds_up_nothing() {
     job.kill().unwrap();
     job.start(&["--wait"]).unwrap();
     job.until_said(before, &["the snapshot cannot be read now"]).unwrap();
+    job.until_not_ready("load").unwrap();
     std::fs::remove_file(&own).unwrap();
     std::fs::rename(&aside, &own).unwrap();
     job.produce(&log, 1).unwrap();

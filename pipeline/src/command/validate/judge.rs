@@ -284,7 +284,7 @@ pub fn rights(about: &str, rights: &Rights, needed: &[Operation], principal: &st
             format!("is not there yet; {principal} may see that, the rest shows at its first start"),
             "",
         ),
-        Err(NoRights::Words(words)) => Finding::of(
+        Err(NoRights::Words(words) | NoRights::NotNow(words)) => Finding::of(
             Level::Problem,
             about,
             format!("rights of {principal} cannot be asked: {words}"),

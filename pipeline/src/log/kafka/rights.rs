@@ -14,6 +14,12 @@ use rdkafka::consumer::Consumer;
 
 use super::KafkaLog;
 
+/// How often a group is asked for while nobody is in charge of it.
+const TRIES: u32 = 20;
+
+/// Pause between two such questions.
+const TRY_PAUSE: Duration = Duration::from_millis(500);
+
 /// Room for the library's words, bytes.
 const WORDS_BYTES: usize = 256;
 
@@ -64,6 +70,8 @@ pub type Rights = Result<BTreeSet<Operation>, NoRights>;
 pub enum NoRights {
     /// It is not there, which may be seen: rights on it are told when it is.
     NotThere,
+    /// Nobody is in charge of it at the moment.
+    NotNow(String),
     /// Refused, or no answer; in the brokers' words.
     Words(String),
 }
@@ -107,8 +115,18 @@ impl KafkaLog {
         )
     }
 
-    /// Rights on a group, which need not exist.
+    /// Rights on a group, which need not exist. Asked again while nobody is in charge of it: a fresh cluster takes a moment.
     pub fn group_rights(&self, group: &str) -> Rights {
+        for _ in 1..TRIES {
+            match self.group_rights_now(group) {
+                Err(NoRights::NotNow(_)) => std::thread::sleep(TRY_PAUSE),
+                rights => return rights,
+            }
+        }
+        self.group_rights_now(group)
+    }
+
+    fn group_rights_now(&self, group: &str) -> Rights {
         let name = CString::new(group).map_err(|_| NoRights::from("a zero byte in the name"))?;
         self.describe(
             c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
@@ -212,6 +230,11 @@ unsafe fn error(error: *const c::rd_kafka_error_t) -> Result<(), NoRights> {
         match code {
             c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
             c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => Err(NoRights::NotThere),
+            c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NOT_COORDINATOR
+            | c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE
+            | c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS => {
+                Err(NoRights::NotNow(text(c::rd_kafka_err2str(code))))
+            }
             code => Err(NoRights::Words(text(c::rd_kafka_err2str(code)))),
         }
     }
