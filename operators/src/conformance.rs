@@ -448,5 +448,10 @@ fn bytes_per_pair_are_counted_and_told() {
             line + &format!("; in a snapshot {}", packed as u64 / pairs)
         })
         .collect();
-    expect_test::expect![[r#""#]].assert_eq(&told.join("\n"));
+    expect_test::expect![[r#"
+        1 contacts: door 30, beaconing 105, egress_volume 53; in a snapshot 120
+        3 contacts: door 30, beaconing 165, egress_volume 53; in a snapshot 168
+        10 contacts: door 30, beaconing 435, egress_volume 53; in a snapshot 336
+    "#]]
+    .assert_eq(&(told.join("\n") + "\n"));
 }
