@@ -16,8 +16,8 @@
 //! A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
 //!
 //! # State
-//! Per host at most 4,096 pairs (about 200 bytes for a pair seen once, 3.2 KB with 96 contacts, the most that are kept),
-//! 1,024 names waiting for their flow and 1,024 services. A full host holds 0.9 MB after a scan, 13 MB when every pair is
+//! Per host at most 4,096 pairs (about 100 bytes for a pair seen once, 3.0 KB with 96 contacts, the most that are kept),
+//! 1,024 names waiting for their flow and 1,024 services. A full host holds 0.4 MB after a scan, 12 MB when every pair is
 //! busy. At the limit a quarter goes at once, pairs of fewer than three contacts first, least recently touched first. A
 //! pair without contact for four days is forgotten.
 //!

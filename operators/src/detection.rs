@@ -245,6 +245,11 @@ impl Detection {
         (self.door.stats().0, rules)
     }
 
+    /// Figures of the door's states.
+    pub fn door_states(&self) -> StateStats {
+        self.door.stats().1
+    }
+
     /// Kinds of rows that some rule reads.
     pub fn reads(&self, kind: Kind) -> bool {
         self.instances.iter().any(|i| i.detector().reads.contains(&kind))

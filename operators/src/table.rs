@@ -78,7 +78,7 @@ pub(crate) fn table_bytes<R>(records: usize) -> usize {
 /// Room for one more element, growing by a quarter: doubling would leave a third of all state empty.
 pub(crate) fn grow<T>(vec: &mut Vec<T>, more: usize) {
     if vec.capacity() - vec.len() < more {
-        vec.reserve_exact(more.max(vec.len() / 4).max(2));
+        vec.reserve_exact(more.max(vec.len() / 4).max(4));
     }
 }
 

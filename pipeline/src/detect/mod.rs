@@ -126,12 +126,21 @@ impl DetectTask {
         let input = self.detection.input(topic, partition);
         let slice_ns = self.config.slice_ns;
         let (closing, closed) = (&self.closing, &self.closed);
+        // Rows of one tenant come by the thousand: its scope and how far that is closed are looked up once.
+        let mut last: Option<(String, Scope, EventTime)> = None;
         let place = |routing: &observation::Routing<'_>| {
-            let scope = closing.scope(routing.tenant);
+            let (scope, closed) = match &last {
+                Some((tenant, scope, closed)) if *tenant == routing.tenant => (scope.clone(), *closed),
+                _ => {
+                    let scope = closing.scope(routing.tenant);
+                    let closed = closed.get(&scope).copied().unwrap_or(EventTime::MIN);
+                    last = Some((routing.tenant.to_owned(), scope.clone(), closed));
+                    (scope, closed)
+                }
+            };
             let index = slice_index(routing.event_time, slice_ns);
             let end = slice_start(index.saturating_add(1), slice_ns);
-            let is_closed = closed.get(&scope).is_some_and(|c| end <= *c);
-            (!is_closed).then_some((scope, index))
+            (end > closed).then_some((scope, index))
         };
         let origin = Origin { input, offset: record.offset };
         let refused = self.open.add(batch.clone(), &value, origin, place)?;

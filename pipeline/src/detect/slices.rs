@@ -106,7 +106,7 @@ impl OpenSlices {
         batch: Batch,
         encoded: &Bytes,
         origin: Origin,
-        place: impl Fn(&Routing<'_>) -> Option<(Scope, i64)>,
+        mut place: impl FnMut(&Routing<'_>) -> Option<(Scope, i64)>,
     ) -> io::Result<Vec<u32>> {
         let id = self.next_id;
         self.next_id += 1;

@@ -35,6 +35,10 @@ impl Decoder for ProbectlFlow {
                 continue;
             }
             let message = reader.message(tag, "flows")?;
+            if index == 0 {
+                // Flows of a batch are about as long as its first.
+                out.rows.reserve((value.len() / message.whole().len().max(1) + 1).min(ROWS_RESERVED_MAX));
+            }
             let wire = Wire::read(message)?;
             push_row(out, index, wire.row(index, meta), || batch_of_one(1, message.whole()))?;
             index += 1;
@@ -46,6 +50,9 @@ impl Decoder for ProbectlFlow {
         extract(value, 1, rows, each);
     }
 }
+
+/// Rows for which there is room before they come; more make room as they do.
+const ROWS_RESERVED_MAX: usize = 1024;
 
 /// A FlowRecord as it stands on the wire.
 #[derive(Default)]
