@@ -65,6 +65,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::question::{Answer, Question, Sort, sort};
 pub use self::state::HostState;
 use self::state::{Acquaintance, Asked};
+use crate::key::HostKey;
 use crate::names::score_label;
 use crate::operator::{Context, Detector, Draft, Observation, Operator, Position, Seen, Threshold};
 use crate::rule::Rule;
@@ -282,6 +283,10 @@ fn entropy(label: &str) -> f64 {
 
 impl Operator for DnsDga {
     type State = HostState;
+
+    fn concerns(&self, _: &HostKey, rows: &[Seen<'_>]) -> bool {
+        rows.iter().any(|seen| matches!(&seen.what, Observation::Dns(row) if sort(row) != Sort::Nothing))
+    }
 
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let mut found: Option<Draft> = None;
