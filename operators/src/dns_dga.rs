@@ -25,7 +25,8 @@
 //! # Thresholds
 //! Each new failing domain weighs 0.6 of the log-odds that the name model gives it, between -1 and 2.4; a resolver's
 //! failure or a filter's 0.0.0.0 half of that; a generated-looking one that exists a quarter; an ordinary one that exists
-//! takes 0.02 away, because who asks for thousands of names meets some that fail. It is told at `evidence`, from
+//! takes 0.02 away, and 0.1 from the hundredth new one within the window on, because who goes through a list of names
+//! meets some that are strange and gone. It is told at `evidence`, from
 //! `min_failed` generated-looking domains on. Independently: `burst` new failing domains within `window_s`, asked for
 //! themselves, not fewer than twice those that exist, of `burst_label_bytes` on average; and probectl's rule: of at least
 //! `min_names` names within `window_s` the share `ratio` looks generated. A first label looks generated when the model
@@ -159,6 +160,11 @@ const WEIGHT_MIN: f64 = -1.0;
 /// What an ordinary new domain that exists takes away.
 const FOUND_WEIGHT: f64 = -0.02;
 
+/// New domains that exist within the window from which on a host goes through a list: no person opens so many. Among
+/// thousands of names some are strange and some are gone, so each that exists takes away more, however it looks.
+const LIST_FOUND_MIN: u32 = 100;
+const LIST_FOUND_WEIGHT: f64 = -0.1;
+
 /// First labels shorter than this are not judged; probectl's.
 const FIRST_LABEL_BYTES_MIN: usize = 10;
 
@@ -218,7 +224,8 @@ impl DnsDga {
         let looks = score >= self.score && asked.directness > 0.0;
         let first = self.first_label(asked);
         if new {
-            state.weigh(weight(score, asked) * asked.directness, at);
+            let goes_through_a_list = state.counts.found >= LIST_FOUND_MIN;
+            state.weigh(weight(score, asked, goes_through_a_list) * asked.directness, at);
             let episode = &mut state.episode;
             match asked.answer {
                 Answer::NoName | Answer::Refused => {
@@ -260,11 +267,12 @@ impl DnsDga {
 }
 
 /// What a new domain weighs.
-fn weight(score: f64, asked: &Question<'_>) -> f64 {
+fn weight(score: f64, asked: &Question<'_>, goes_through_a_list: bool) -> f64 {
     let odds = (TRUST * libm::log(score / (1.0 - score).max(1e-6))).clamp(WEIGHT_MIN, WEIGHT_MAX);
     match asked.answer {
         Answer::NoName => odds,
         Answer::Refused => odds / 2.0,
+        Answer::Found if goes_through_a_list => LIST_FOUND_WEIGHT,
         Answer::Found if odds > 0.0 => odds / 4.0,
         Answer::Found => FOUND_WEIGHT,
         Answer::Unknown => 0.0,
