@@ -28,7 +28,8 @@
 //! takes 0.02 away, and 0.1 from the hundredth new one within the window on, because who goes through a list of names
 //! meets some that are strange and gone. It is told at `evidence`, from
 //! `min_failed` generated-looking domains on. Independently: `burst` new failing domains within `window_s`, asked for
-//! themselves, not fewer than twice those that exist, of `burst_label_bytes` on average; and probectl's rule: of at least
+//! themselves, not fewer than twice those that exist, of `burst_label_bytes` on average or of a mean
+//! score of 0.3; and probectl's rule: of at least
 //! `min_names` names within `window_s` the share `ratio` looks generated. A first label looks generated when the model
 //! says so, its characters spread (`entropy`, for short labels 0.85 of what their length allows), it is no digest
 //! (hexadecimal) and such labels differ in length. Confidence is the base, 20 at the threshold, up to 45 at twice the
@@ -114,7 +115,7 @@ pub static DETECTOR: Detector = Detector {
             default: 10.0,
             min: 1.0,
             max: 63.0,
-            meaning: "length that the labels of such a burst have on average; typing errors and initials are shorter",
+            meaning: "length that the labels of such a burst have on average, unless their mean score is 0.3; typing errors and initials are shorter",
         },
         Threshold {
             name: "min_names",
@@ -245,6 +246,7 @@ impl DnsDga {
             new_apex: new && asked.of.front.is_empty(),
             new_found: new && asked.answer == Answer::Found,
             label_bytes: asked.of.label.len() as u8,
+            score_percent: (score * 100.0) as u8,
         });
         let burst = self.is_burst(state);
         if looks || first || (burst && asked.answer == Answer::NoName) {
