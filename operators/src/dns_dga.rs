@@ -19,7 +19,7 @@
 //!
 //! # State
 //! Per host at most 1,024 registered domains at 24 bytes and 512 names of the window at 32 bytes, with the tree's slack
-//! 52 KB; 12 names of at most 253 bytes. A host with a hundred domains a day takes 5 KB. At the limit the domains asked
+//! 53 KB; 12 names of at most 253 bytes. A host with a hundred domains a day takes 5 KB. At the limit the domains asked
 //! for longest ago go, and count as new when they come again. A domain not asked for eight days is forgotten.
 //!
 //! # Thresholds
@@ -39,7 +39,9 @@
 //! tested on another (`tidewatch-bench train-names`), it ranks at an area of 0.981 without word lists, 0.942 with them;
 //! at `score` 0.8 it finds 0.64 of the names at a false rate of 0.014 among less popular sites. Of families left out
 //! altogether it finds 0.66 at a false rate of 0.001 and 0.83 at 0.01, of word lists 0.03 and 0.24: those are found by
-//! their burst. Doubtful as a name is, a host is told by several.
+//! their burst. Whole hosts, with a model that saw neither those lists nor, but for three, those families: 180 of 180 of
+//! nine families are told within ten failing domains, most at the fifth, word lists and pronounceable names at the tenth;
+//! 120,000 look-ups of a crawl with 413 failing domains raise nothing.
 //!
 //! # False positives
 //! Scanners of lists of domains, mail gateways that look senders up by A alone, software whose many servers have random
