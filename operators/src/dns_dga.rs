@@ -36,9 +36,9 @@
 //! evidence; the share of generated names gives up to 40; a burst of ordinary-looking names 10.
 //!
 //! The name model has 266,264 bytes and takes 0.9 us of a core for a name, suffix list included. Trained on one source and
-//! tested on another (`tidewatch-bench train-names`), it ranks at an area of 0.981 without word lists, 0.942 with them;
-//! at `score` 0.8 it finds 0.64 of the names at a false rate of 0.014 among less popular sites. Of families left out
-//! altogether it finds 0.66 at a false rate of 0.001 and 0.83 at 0.01, of word lists 0.03 and 0.24: those are found by
+//! tested on another (`tidewatch-bench train-names`), it ranks at an area of 0.981 without word lists, 0.945 with them;
+//! at `score` 0.8 it finds 0.63 of the names at a false rate of 0.014 among less popular sites. Of families left out
+//! altogether it finds 0.65 at a false rate of 0.001 and 0.82 at 0.01, of word lists 0.03 and 0.27: those are found by
 //! their burst. Whole hosts, with a model that saw neither those lists nor, but for three, those families: 180 of 180 of
 //! nine families are told within ten failing domains, most at the fifth, word lists and pronounceable names at the tenth;
 //! 120,000 look-ups of a crawl with 413 failing domains raise nothing.

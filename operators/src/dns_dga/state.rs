@@ -22,10 +22,10 @@ pub(super) const WINDOW_NAMES_MAX: usize = 512;
 /// Generated names told as examples: the first of the episode.
 pub(super) const EXAMPLES_MAX: usize = 8;
 
-/// Generated names told that exist.
+/// Generated names told that exist: the first of the episode.
 pub(super) const FOUND_MAX: usize = 4;
 
-/// Suffixes told.
+/// Suffixes told: the first of the episode; further ones are not named.
 pub(super) const SUFFIXES_MAX: usize = 6;
 
 /// A domain not asked for so long is new again: a week and a day.

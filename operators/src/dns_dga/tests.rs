@@ -125,7 +125,7 @@ fn short_names_that_one_could_pronounce_are_told_by_their_burst() {
     let name = |i: usize| -> String {
         let letter = |k: usize| {
             let at = (i + 3) * (k * k + 7) * 13 + i / 2 + k;
-            char::from(if k % 2 == 0 { consonants[at % consonants.len()] } else { vowels[at % vowels.len()] })
+            char::from(if k.is_multiple_of(2) { consonants[at % consonants.len()] } else { vowels[at % vowels.len()] })
         };
         (0..8).map(letter).chain(".ru".chars()).collect()
     };
@@ -322,7 +322,7 @@ fn d13_short_labels_count_and_not_only_the_first() {
         assert!(told[0].decided_at < unknown[0].decided_at, "names that do not exist are told earlier");
     }
     let machine: Vec<String> = (0..40)
-        .map(|i| format!("k8s-default-ingress-{:010x}.eu.clusters.example", 0x1a2b_3c4d_5e_u64 * (i + 1) % (1 << 40)))
+        .map(|i| format!("k8s-default-ingress-{:010x}.eu.clusters.example", 0x001a_2b3c_4d5e_u64 * (i + 1) % (1 << 40)))
         .collect();
     let hashed: Vec<String> = (0..40).map(|i| format!("d{}.cdn-assets.example", &generated_name(i)[..13])).collect();
     for names in [&machine, &hashed] {
