@@ -3,7 +3,7 @@
 //!
 //! `families DIR SOURCE`: of each family in DIR/dga-names that SOURCE lists, 20 hosts that ask for 60 failing names;
 //! standard input otherwise: lines of time, host, name, type, response code and answers, tab-separated, sorted by time.
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, Read as _};
@@ -103,8 +103,11 @@ fn families(data: &str, source: &str) {
             hosts += 1;
             if let Some(f) = found(&mine).0.first() {
                 // Distinct registered domains asked for until then.
-                let domains: BTreeSet<&str> =
-                    mine.iter().filter(|l| l.at <= f.decided_at).filter_map(|l| registered(&l.name).ok().map(|r| r.domain)).collect();
+                let domains: BTreeSet<&str> = mine
+                    .iter()
+                    .filter(|l| l.at <= f.decided_at)
+                    .filter_map(|l| registered(&l.name).ok().map(|r| r.domain))
+                    .collect();
                 at.push(domains.len());
                 confidence += usize::from(f.confidence);
             }
@@ -145,7 +148,13 @@ fn main() {
     let failing: BTreeSet<&str> =
         looks.iter().filter(|l| l.code == Some(3)).filter_map(|l| registered(&l.name).ok().map(|r| r.domain)).collect();
     let (findings, most) = found(&looks);
-    println!("{} look-ups, {} hosts, {} failing domains, {most} bytes of state, {} findings", looks.len(), hosts.len(), failing.len(), findings.len());
+    println!(
+        "{} look-ups, {} hosts, {} failing domains, {most} bytes of state, {} findings",
+        looks.len(),
+        hosts.len(),
+        failing.len(),
+        findings.len()
+    );
     for f in &findings {
         println!("  {} {} {} {:?}", f.decided_at, f.confidence, f.why, f.evidence.get("examples").unwrap_or(&Value::Long(0)));
     }

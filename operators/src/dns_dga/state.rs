@@ -22,10 +22,10 @@ pub(super) const WINDOW_NAMES_MAX: usize = 512;
 /// Generated names told as examples: the first of the episode.
 pub(super) const EXAMPLES_MAX: usize = 8;
 
-/// Generated names told that exist.
+/// Generated names told that exist: the first of the episode.
 pub(super) const FOUND_MAX: usize = 4;
 
-/// Suffixes told.
+/// Suffixes told: the first of the episode; further ones are not named.
 pub(super) const SUFFIXES_MAX: usize = 6;
 
 /// A domain not asked for so long is new again: a week and a day.
@@ -56,6 +56,8 @@ pub(super) struct Asked {
     pub new_found: bool,
     /// Bytes of the label that was judged.
     pub label_bytes: u8,
+    /// Its score, per cent: whole, so that sums over the window stay exact.
+    pub score_percent: u8,
 }
 
 /// Counts over the window, kept as names come and go.
@@ -68,6 +70,8 @@ pub(super) struct Counts {
     pub failed_apex: u32,
     /// Bytes of their labels.
     pub failed_apex_bytes: u32,
+    /// Their scores, per cent.
+    pub failed_apex_percent: u32,
     /// New registered domains that exist.
     pub found: u32,
 }
@@ -186,6 +190,7 @@ impl HostState {
         if asked.new_apex && asked.failed {
             step(&mut counts.failed_apex, 1);
             step(&mut counts.failed_apex_bytes, u32::from(asked.label_bytes));
+            step(&mut counts.failed_apex_percent, u32::from(asked.score_percent));
         }
     }
 

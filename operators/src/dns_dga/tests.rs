@@ -120,6 +120,53 @@ fn a_burst_of_joined_words_that_do_not_exist_is_told_at_the_tenth() {
 }
 
 #[test]
+fn short_names_that_one_could_pronounce_are_told_by_their_burst() {
+    let (consonants, vowels) = (b"bcdfglmnprstvxz", b"aeiouy");
+    let name = |i: usize| -> String {
+        let letter = |k: usize| {
+            let at = (i + 3) * (k * k + 7) * 13 + i / 2 + k;
+            char::from(if k.is_multiple_of(2) { consonants[at % consonants.len()] } else { vowels[at % vowels.len()] })
+        };
+        (0..8).map(letter).chain(".ru".chars()).collect()
+    };
+    let told = failing(&(0..40).map(name).collect::<Vec<_>>(), 5.0);
+    assert!(told.first().is_some_and(|f| long(f, "failed_domains") <= 10), "{told:?}");
+    // As many typing errors in as short a time are somebody's bad keyboard.
+    const TYPED: &[&str] = &[
+        "gogle.com",
+        "facebok.com",
+        "wikpedia.org",
+        "youtub.com",
+        "amazn.de",
+        "yaho.com",
+        "githib.com",
+        "linkedn.com",
+        "spotfy.com",
+        "netfilx.com",
+        "ebya.com",
+        "redit.com",
+        "twiter.com",
+        "paypl.com",
+        "adobee.com",
+    ];
+    assert!(found(&asks(TYPED.iter().map(|n| (*n, NO_NAME)), 20.0)).is_empty());
+}
+
+#[test]
+fn going_through_a_list_of_names_is_silent() {
+    let words = |i: usize| format!("{}{}{}.com", LEFT[i % 10], RIGHT[i / 10 % 10], LEFT[i / 100 % 10]);
+    let names: Vec<(String, Option<u8>)> = (0..1000)
+        .map(|i| match i {
+            // Of a hundred one is gone, and looks strange.
+            _ if i % 100 == 50 => (generated_name(i as u64), NO_NAME),
+            _ if i % 40 == 7 => (generated_name(i as u64), FOUND),
+            _ => (words(i), FOUND),
+        })
+        .collect();
+    assert!(found(&asks(names.iter().map(|(n, c)| (n.as_str(), *c)), 0.5)).is_empty());
+}
+
+#[test]
 fn what_fails_on_ordinary_hosts_is_silent() {
     let with = |f: &dyn Fn(usize) -> String, n: usize| (0..n).map(f).collect::<Vec<_>>();
     let label = |i: usize| generated_name(i as u64).split('.').next().unwrap().to_owned();
@@ -275,7 +322,7 @@ fn d13_short_labels_count_and_not_only_the_first() {
         assert!(told[0].decided_at < unknown[0].decided_at, "names that do not exist are told earlier");
     }
     let machine: Vec<String> = (0..40)
-        .map(|i| format!("k8s-default-ingress-{:010x}.eu.clusters.example", 0x1a2b_3c4d_5e_u64 * (i + 1) % (1 << 40)))
+        .map(|i| format!("k8s-default-ingress-{:010x}.eu.clusters.example", 0x001a_2b3c_4d5e_u64 * (i + 1) % (1 << 40)))
         .collect();
     let hashed: Vec<String> = (0..40).map(|i| format!("d{}.cdn-assets.example", &generated_name(i)[..13])).collect();
     for names in [&machine, &hashed] {

@@ -11,6 +11,9 @@ use crate::operator::{Context, Draft};
 /// New failing domains must be this many times those that exist before a burst is one.
 const BURST_OVER_FOUND: u32 = 2;
 
+/// Mean score, per cent, at which the labels of a burst may be short: typing errors and expired domains score below.
+const BURST_PERCENT: u32 = 30;
+
 /// Told again after so long without a word, and more since.
 const AGAIN_NS: i64 = 3600 * SECOND_NS;
 
@@ -21,7 +24,8 @@ impl DnsDga {
         counts.failed_apex >= self.burst
             && counts.failed_apex >= BURST_OVER_FOUND * counts.found
             && counts.failed_apex * 10 >= counts.failed * 8
-            && f64::from(counts.failed_apex_bytes) >= self.burst_label_bytes * f64::from(counts.failed_apex)
+            && (f64::from(counts.failed_apex_bytes) >= self.burst_label_bytes * f64::from(counts.failed_apex)
+                || counts.failed_apex_percent >= BURST_PERCENT * counts.failed_apex)
     }
 
     /// A draft when something is to be told now.
