@@ -249,7 +249,7 @@ fn an_input_topic_deleted_under_a_running_job() {
     job.produce(&log, 1).unwrap();
     let said = job.until_said(before, &["was deleted and made again", "--delete-offsets"]).unwrap();
     assert!(said.contains("tidewatch-gone-normalize"), "{said}");
-    job.until_not_ready("task_stopped").unwrap();
+    job.until_not_ready("was deleted and made again").unwrap();
 }
 
 #[test]

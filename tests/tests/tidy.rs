@@ -27,6 +27,9 @@ const SLEEPS_ALLOWED: &[(&str, &str)] = &[
     ("tests/tests/kafka_pipeline.rs", "asks a running pipeline again, within a limit"),
     ("tests/tests/deliver.rs", "asks a condition again, within a limit"),
     ("tests/tests/log_conformance.rs", "kills a writer at a random moment"),
+    ("tests/src/gate.rs", "holds a store's answers back for as long as a test says"),
+    ("tests/src/s3.rs", "asks a starting server again, within a limit"),
+    ("tests/tests/snapshots_s3.rs", "asks a running job again, within a limit"),
 ];
 
 /// What a room may import of ours, by the folder of its Cargo.toml. An import never runs the other way.
@@ -198,6 +201,7 @@ const REACH_OUT: &[(&str, &str)] = &[
     ("pipeline/src/deliver/http.rs", "destinations named in the topology"),
     ("pipeline/src/deliver/target.rs", "looks up the addresses of destinations, to refuse private ones"),
     ("pipeline/src/snapshot.rs", "the object store named in the topology"),
+    ("bench/src/restart.rs", "kills and restarts a process of its own, to time it"),
 ];
 
 /// Promise P8, as far as sources show it: no process is started, no packet made, no device spoken to.

@@ -52,6 +52,9 @@ struct Goal {
     other_outputs: Option<u32>,
 }
 
+/// A task not read for so long was held, or its process stood still: what its reader saw before is no news.
+const STOOD_STILL_NS: i64 = 5_000_000_000;
+
 pub(super) struct Slot {
     at: TopicPartition,
     /// `None` while a snapshot is on its way into the task.
@@ -67,6 +70,8 @@ pub(super) struct Slot {
     keeps_note: bool,
     /// It cannot be read for now.
     away: bool,
+    /// When it was last read.
+    looked: Option<EventTime>,
     pub(super) heard: Heard,
     /// Offset and moment at which the running step of a restart began.
     step_began: (i64, EventTime),
@@ -99,6 +104,7 @@ impl Slot {
             watch: Some(watch),
             restored: None,
             away: false,
+            looked: None,
             heard: Heard { restoring: Some((config.clock)()), ..Heard::default() },
             finished: false,
         };
@@ -326,6 +332,7 @@ impl Slot {
     /// for whoever drives in lock step.
     pub(super) fn read(&mut self, config: &WorkerConfig, now: EventTime, patient: bool) -> Result<bool, WorkerError> {
         let Some(work) = &mut self.work else { return self.load(config, patient) };
+        let stood_still = self.looked.replace(now).is_some_and(|before| now.since(before) > STOOD_STILL_NS);
         let records = match work.reader.poll(config.poll, std::time::Duration::ZERO) {
             // Neither silent nor at its end: it holds its downstream until it answers again.
             Err(error @ LogError::Unreachable { .. }) => {
@@ -366,7 +373,8 @@ impl Slot {
         if !any && let Some(work) = &mut self.work {
             let peers = config.pace.as_ref().map(|pace| pace.peers(&self.at)).unwrap_or_default();
             let (position, at_end) = (work.reader.position(), work.reader.at_end());
-            work.task.quiet(now, at_end, peers);
+            // Invariant: what a reader saw before this process stood still says nothing of the time since.
+            work.task.quiet(now, at_end && !stood_still, peers);
             let reached = self.bound.is_some_and(|b| match b.until {
                 Some(until) => position >= until || at_end,
                 None => b.ends && at_end,

@@ -113,7 +113,7 @@ impl Checker {
     /// Looks at everything that became visible since the last look.
     pub fn look(&mut self, written: &RowsBelow) -> Result<(), Broken> {
         let broker = self.broker.clone();
-        let mut broker = broker.lock().unwrap_or_else(PoisonError::into_inner);
+        let broker = broker.lock().unwrap_or_else(PoisonError::into_inner);
         let all = PollLimit { records: usize::MAX, bytes: usize::MAX };
         for (at, from) in self.seen.clone() {
             let batch = broker.read(&at, from, all).ok_or_else(|| Broken(format!("{at} is gone")))?;

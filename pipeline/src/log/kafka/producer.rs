@@ -4,7 +4,7 @@
 //! finite; group metadata is asked for anew with every call; a fatal error of the producer stands behind whatever error a
 //! call returned.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::Offset;
 
 use super::Shared;
-use super::client::{About, Words, code_of, is_unreachable, plain, translate, unreachable};
+use super::client::{About, Words, code_of, is_denied, is_unreachable, plain, translate, unreachable};
 use super::config::BATCH_BYTES_MAX;
 use super::deliveries::{Deliveries, Epoch};
 use super::membership::{Group, GroupRef};
@@ -39,13 +39,15 @@ pub(super) struct KafkaClient {
     producer: Option<BaseProducer<Deliveries>>,
     /// The producer was initialised.
     open: bool,
+    /// A right that the running epoch was refused, in the broker's words: what follows it only says that the epoch failed.
+    denied: Mutex<Option<String>>,
     since: Instant,
 }
 
 impl KafkaClient {
     /// Without a producer yet.
     pub(super) fn new(shared: &Arc<Shared>, id: &str, group: Option<GroupRef>) -> Self {
-        Self { shared: Arc::clone(shared), id: id.to_owned(), group, producer: None, open: false, since: Instant::now() }
+        Self { shared: Arc::clone(shared), id: id.to_owned(), group, producer: None, open: false, denied: Mutex::default(), since: Instant::now() }
     }
 
     /// The group, while its member is there.
@@ -62,6 +64,9 @@ impl KafkaClient {
         let fatal = self.producer.as_ref().and_then(|p| p.client().fatal_error());
         let reason = fatal.as_ref().map_or_else(|| plain(error), |(_, words)| words.clone());
         let code = fatal.as_ref().map(|(code, _)| *code).or_else(|| code_of(error));
+        if code.is_some_and(is_denied) {
+            *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+        }
         Failure { kind: kind_of(error, code, fatal.is_some()), reason }
     }
 }
@@ -157,6 +162,7 @@ impl Client for KafkaClient {
     }
 
     fn begin(&mut self) -> Result<(), Failure> {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let producer = self.producer()?;
         *producer.context().lock() = Epoch::default();
         producer.begin_transaction().map_err(|e| self.failure(&e))
@@ -217,7 +223,10 @@ impl Client for KafkaClient {
     }
 
     fn refusal(&mut self) -> Option<CommitError> {
-        let (code, at) = self.producer.as_ref()?.context().lock().refused.take()?;
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((code, at)) = self.producer.as_ref().and_then(|p| p.context().lock().refused.take()) else {
+            return denied.map(|reason| LogError::Denied { what: format!("write an epoch: {reason}") }.into());
+        };
         if matches!(code, Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge) {
             // Every record was below the known limit, so the topic was made by others with a smaller one.
             let reason =
