@@ -4,6 +4,8 @@
 //! Not the judge of the detector: that is the traffic of whole hosts. What always holds: what a figure is measured on was
 //! not trained on, neither its source nor, for families left out, its family, nor any label of it by chance.
 
+#![allow(clippy::print_stdout, reason = "a training run tells its figures on the standard output")]
+
 mod chance;
 mod learn;
 mod measure;

@@ -432,7 +432,9 @@ fn bytes_per_pair_are_counted_and_told() {
                 for peer in 0..PEERS {
                     // Ten to an hour, so that what ends in minutes is kept of few.
                     let at = (MIDNIGHT_S + 36_000 + k * 3600) as f64 + f64::from(peer) * 90.0;
-                    rows.extend((0..HOSTS).map(|h| Row::Flow(flow(at, host(1, h), Address::v4([45, 1, h, peer]), 443, 900, 9000))));
+                    rows.extend(
+                        (0..HOSTS).map(|h| Row::Flow(flow(at, host(1, h), Address::v4([45, 1, h, peer]), 443, 900, 9000))),
+                    );
                 }
             }
             let rules: Vec<Rule> = detectors::ALL.iter().map(|d| default_rule(d.rule_kind)).collect();

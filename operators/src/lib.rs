@@ -22,8 +22,8 @@ pub mod names;
 pub mod operator;
 #[doc(hidden)]
 pub mod planted;
+mod raw;
 pub mod rule;
 pub mod runtime;
 pub mod states;
-mod raw;
 mod table;

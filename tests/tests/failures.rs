@@ -100,7 +100,7 @@ fn a_full_disk_under_the_embedded_log_is_waited_out() {
     let topology = "{embedded: {dir: log, limit: 1GiB}}";
     let mut job = Job::new(PROGRAM, dir, "full", topology, "").unwrap();
     job.start(&[]).unwrap();
-    let log = job::until("the control socket", || SocketLog::connect(&dir.join("control.sock")).ok()).unwrap();
+    let log = job::until("the control socket", || SocketLog::connect(dir.join("control.sock")).ok()).unwrap();
     job.produce(&log, 2).unwrap();
     job.until_signals(&log).unwrap();
     // Others are refused, and hear why.
@@ -120,7 +120,7 @@ fn a_full_disk_under_the_embedded_log_is_waited_out() {
     job.until_said(0, &["waiting", "disk_full", "MiB are free on the disk"]).unwrap();
     job.until_not_ready("disk_full").unwrap();
     disk.free();
-    let log = job::until("the control socket", || SocketLog::connect(&dir.join("control.sock")).ok()).unwrap();
+    let log = job::until("the control socket", || SocketLog::connect(dir.join("control.sock")).ok()).unwrap();
     let got = job.until_signals(&log).unwrap();
     drop(log);
     job.until_said(0, &["goes on", "disk_full"]).unwrap();

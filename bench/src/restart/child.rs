@@ -39,7 +39,7 @@ const APPEND_RECORDS: usize = 200;
 /// Runs until it is killed.
 pub(super) fn run(args: &Args, dir: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
-    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&dir.join("log"), Options::default())?);
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.join("log"), Options::default())?);
     say(&Said::Opened { took_s: began.elapsed().as_secs_f64() });
     let format = *wire::format("probectl-flow").context("no format probectl-flow")?;
     let input = Input {

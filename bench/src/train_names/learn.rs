@@ -1,6 +1,8 @@
 //! Training of the name model: stochastic gradient descent over labelled names, in one thread and a fixed order, so that
 //! the same examples and seed give the same bytes. Knows nothing of families or sources.
 
+#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
+
 use tidewatch_operators::names::grams::{BUCKETS, SHAPES, buckets, shape};
 use tidewatch_operators::names::model::{HIDDEN, INPUTS, MAGIC, MODEL_BYTES, WIDTH};
 

@@ -139,8 +139,7 @@ impl Bucket {
         if kept < TOPS_MAX {
             return true;
         }
-        let least =
-            (0..kept).min_by(|&a, &b| self.outs[a].total_cmp(&self.outs[b]).then(self.peers[a].cmp(&self.peers[b])));
+        let least = (0..kept).min_by(|&a, &b| self.outs[a].total_cmp(&self.outs[b]).then(self.peers[a].cmp(&self.peers[b])));
         match least {
             Some(at) if self.outs[at] < out => {
                 self.tops.swap_remove(at);

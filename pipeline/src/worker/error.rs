@@ -110,7 +110,7 @@ pub enum WorkerError {
         /// What it had committed.
         committed: i64,
         /// What is there now, in words.
-        found: String,
+        found: Box<str>,
     },
 }
 

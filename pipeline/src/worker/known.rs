@@ -65,6 +65,6 @@ fn rewound(config: &WorkerConfig, at: &TopicPartition, committed: i64, found: St
         topic: at.topic.clone(),
         group: config.group.clone(),
         committed,
-        found,
+        found: found.into(),
     }
 }

@@ -121,7 +121,7 @@ fn many(args: &Args) -> anyhow::Result<bool> {
     } else {
         suite::seeds(args.start, args.seeds, args.threads, |outcome| {
             let n = done.fetch_add(1, Ordering::Relaxed) + 1;
-            if outcome.broken.is_some() || n % 50 == 0 {
+            if outcome.broken.is_some() || n.is_multiple_of(50) {
                 let state = if outcome.broken.is_some() { "BROKEN" } else { "" };
                 println!("{n} of {} seeds, {:.0} s; seed {} {state}", args.seeds, began.elapsed().as_secs_f64(), outcome.seed);
             }

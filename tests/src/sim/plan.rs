@@ -105,7 +105,11 @@ pub fn plan(seed: u64) -> Vec<Accident> {
     if random.chance(150) {
         // Its first words come late: everybody has to wait for them.
         let (topic, partition) = (random.below(2) as usize, random.below(2) as u32);
-        all.push(Accident { at_ms: 0, host: 0, what: What::Partition { topic, partition, for_ms: random.between(10_000, 60_000) } });
+        all.push(Accident {
+            at_ms: 0,
+            host: 0,
+            what: What::Partition { topic, partition, for_ms: random.between(10_000, 60_000) },
+        });
     }
     let crashes = 4 + random.below(3);
     for n in 0..crashes {
@@ -230,6 +234,7 @@ impl Accidents {
     }
 
     /// What becomes of a step of a host, and until when the process stands still before it.
+    #[allow(clippy::collapsible_match, reason = "a guard would hide what becomes of the accident")]
     pub fn turn(&mut self, now_ns: i64, host: u32, step: Step, random: &mut Random) -> (Turn, Option<i64>) {
         if self.healed {
             return (Turn::Go, None);

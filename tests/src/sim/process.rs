@@ -91,7 +91,10 @@ impl Process {
         let lines = self.shared.board.tasks().into_iter().map(|t| {
             let (held, mark) = (t.progress.held_by.unwrap_or_default(), t.progress.watermark.map(|t| t.to_string()));
             let (task, at, committed) = (format!("{} {}/{}", t.stage, t.topic, t.partition), t.position, t.committed);
-            format!("  {task} at {at} ({committed:?}), {:?}, {mark:?} held by {held}, {} bytes\n", t.phase, t.progress.state_bytes)
+            format!(
+                "  {task} at {at} ({committed:?}), {:?}, {mark:?} held by {held}, {} bytes\n",
+                t.phase, t.progress.state_bytes
+            )
         });
         lines.collect()
     }
@@ -215,13 +218,6 @@ fn unreachable(error: &RunError) -> bool {
 /// Whether a process that ends so is only to be started again.
 fn verdict(error: &RunError) -> Stopped {
     let words = error.to_string();
-    let exit = match error {
-        RunError::Log(_) => true,
-        RunError::Worker { source, .. } => match source {
-            WorkerError::Log(_) | WorkerError::Commit(_) => true,
-            _ => false,
-        },
-        _ => false,
-    };
+    let exit = matches!(error, RunError::Log(_) | RunError::Worker { source: WorkerError::Log(_) | WorkerError::Commit(_), .. });
     if exit { Stopped::Exit(words) } else { Stopped::Broken(words) }
 }

@@ -430,7 +430,8 @@ impl World {
     fn heal(&mut self) {
         self.healed = true;
         self.baton.say("healed: nothing goes wrong from here on".to_owned());
-        let told: Vec<String> = self.running.iter().map(|(id, r)| format!("{id} on host {}\n{}", r.host, r.process.told())).collect();
+        let told: Vec<String> =
+            self.running.iter().map(|(id, r)| format!("{id} on host {}\n{}", r.host, r.process.told())).collect();
         told.into_iter().for_each(|t| self.baton.say(t));
         self.baton.with_accidents(Accidents::heal);
         self.baton.wake_all();

@@ -47,7 +47,15 @@ pub(super) struct KafkaClient {
 impl KafkaClient {
     /// Without a producer yet.
     pub(super) fn new(shared: &Arc<Shared>, id: &str, group: Option<GroupRef>) -> Self {
-        Self { shared: Arc::clone(shared), id: id.to_owned(), group, producer: None, open: false, denied: Mutex::default(), since: Instant::now() }
+        Self {
+            shared: Arc::clone(shared),
+            id: id.to_owned(),
+            group,
+            producer: None,
+            open: false,
+            denied: Mutex::default(),
+            since: Instant::now(),
+        }
     }
 
     /// The group, while its member is there.

@@ -56,7 +56,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     pub(super) fn new(broker: Arc<Mutex<Broker>>, fate: Arc<dyn Fate>, process: ProcessId, settings: Settings) -> Self {
-        Self { broker, fate, process, settings, members: Mutex::default(), marks: Mutex::default(), alive_ns: AtomicI64::new(i64::MAX) }
+        Self {
+            broker,
+            fate,
+            process,
+            settings,
+            members: Mutex::default(),
+            marks: Mutex::default(),
+            alive_ns: AtomicI64::new(i64::MAX),
+        }
     }
 
     pub(super) fn now(&self) -> i64 {
