@@ -23,6 +23,15 @@ impl NormalizeTask {
         }
     }
 
+    /// Writes the rows that wait for one partition of `obs`.
+    pub(super) fn write_full(&mut self, partition: usize, out: &mut Outputs) {
+        let mut columns = std::mem::take(&mut self.columns);
+        if let Some(columns) = columns.get_mut(partition) {
+            self.write(columns, Target::Obs(partition as u32), out);
+        }
+        self.columns = columns;
+    }
+
     /// Writes all rows that wait.
     pub(super) fn write_pending(&mut self, out: &mut Outputs) {
         let mut columns = std::mem::take(&mut self.columns);

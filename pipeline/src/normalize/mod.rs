@@ -41,11 +41,11 @@ pub const OBS_RECORD_BYTES_MAX: usize = 900 << 10;
 /// Rows of one obs record: small enough that a batch of flows stays well below [`OBS_RECORD_BYTES_MAX`].
 const OBS_RECORD_ROWS_MAX: usize = 4096;
 
-/// Rows waiting for one partition of `obs`, after which they are written without waiting for the epoch's end: with the
-/// rows of one more record (twice, where both ends lie in one partition) no dictionary can overflow.
+/// Late rows waiting, after which they are written without waiting for the epoch's end: with the rows of one more record no
+/// dictionary can overflow. Rows of `obs` wait for [`OBS_RECORD_ROWS_MAX`] of them.
 const PENDING_ROWS_MAX: usize = 16_384;
 
-const _: () = assert!(OBS_RECORD_ROWS_MAX <= ROWS_MAX && PENDING_ROWS_MAX + 2 * RECORD_ROWS_MAX < DICT_VALUES_MAX);
+const _: () = assert!(OBS_RECORD_ROWS_MAX <= ROWS_MAX && PENDING_ROWS_MAX + RECORD_ROWS_MAX < DICT_VALUES_MAX);
 
 /// A record from this size on may hold a row that no record of `obs` can take: its rows are measured one by one. A row
 /// of a smaller record fits however its text is escaped (six octets for one at worst).
@@ -205,7 +205,7 @@ impl NormalizeTask {
         let mut counts = Counts::default();
         for row in &decoded.rows {
             let too_large = value.len() >= MEASURED_BYTES && observation::describe(&row.row).to_string().len() > ROW_BYTES_MAX;
-            let filed = if too_large { Err(Reason::RowTooLarge) } else { self.row(record, input, tenant, row, &mut counts) };
+            let filed = if too_large { Err(Reason::RowTooLarge) } else { self.row(record, input, tenant, row, &mut counts, out) };
             if let Err(reason) = filed {
                 refused.push((row.index, reason));
             }
@@ -214,7 +214,7 @@ impl NormalizeTask {
             self.refuse(record, value, input, tenant, refused, out);
         }
         out.ledger.line(&self.at.topic, tenant).add(&counts);
-        if self.late.len() >= PENDING_ROWS_MAX || self.columns.iter().any(|c| c.len() >= PENDING_ROWS_MAX) {
+        if self.late.len() >= PENDING_ROWS_MAX {
             self.write_pending(out);
         }
     }
@@ -250,6 +250,7 @@ impl NormalizeTask {
         tenant: &'a str,
         decoded: &DecodedRow<'a>,
         counts: &mut Counts,
+        out: &mut Outputs,
     ) -> Result<(), Reason> {
         let mut row = decoded.row;
         self.classify(&mut row);
@@ -286,18 +287,27 @@ impl NormalizeTask {
             Admission::OnTime => {
                 counts.rows_in += 1;
                 counts.normalized += 1;
-                self.columns[obs_partition(&row, self.config.obs.1)].push(&row);
+                self.put(&row, out);
                 if let Some((address, name)) = hosts.second {
                     counts.copies += 1;
                     filing.host_address = address;
                     filing.host_name = name;
                     filing.primary = false;
                     row.file(&filing);
-                    self.columns[obs_partition(&row, self.config.obs.1)].push(&row);
+                    self.put(&row, out);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Lets a row wait for its record of `obs`; a record that is full is written, so that none has to be cut by rows.
+    fn put(&mut self, row: &Row<'_>, out: &mut Outputs) {
+        let partition = obs_partition(row, self.config.obs.1);
+        self.columns[partition].push(row);
+        if self.columns[partition].len() >= OBS_RECORD_ROWS_MAX {
+            self.write_full(partition, out);
+        }
     }
 
     fn classify(&self, row: &mut Row<'_>) {
