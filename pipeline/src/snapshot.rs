@@ -4,7 +4,7 @@
 //! to is removed after that.
 //!
 //! What always holds: an object is there whole or not at all (a torn one is seen by its digests and counts as none); nothing
-//! is removed that a current snapshot, or one that can still become current, refers to ([`id`]).
+//! is removed that a current snapshot, or one that can still become current, refers to (`snapshot/id.rs`).
 
 mod form;
 pub(crate) mod id;

@@ -1,7 +1,7 @@
 //! The HTTP server of a running process: health, readiness, metrics. Answers only what it is asked; nothing here calls out.
 //!
 //! One thread with a runtime of its own, so that no worker waits for it. What always holds: at most [`CONNECTIONS_MAX`]
-//! connections, each for one request and at most [`CONNECTION_TIME_MAX`]; a client that is slow or silent costs its place
+//! connections, each for one request and at most `CONNECTION_TIME_MAX`; a client that is slow or silent costs its place
 //! and nothing else. Where it listens is the topology's to say (`http.listen`).
 
 mod health;
