@@ -25,7 +25,7 @@ use packed::Unpacked;
 use pages::{Pages, Slot};
 
 /// With [`Bug::EvictByProcess`]: bytes of all tasks of a process, beyond which half of each goes.
-const PLANTED_PROCESS_BYTES_MAX: u64 = 96 << 10;
+const PLANTED_PROCESS_BYTES_MAX: u64 = 16 << 10;
 
 /// Limits on the states of one operator in one task. Fixed in the topology, never per process.
 #[derive(Clone, Copy, Debug)]

@@ -310,10 +310,27 @@ impl SnapshotStore {
         let old = |name: &str| id::generation(name) < committed && name != current && !keep.contains(name);
         let removed = self.runtime.block_on(async {
             let mut removed = 0;
+            let mut failed: Option<object_store::Error> = None;
             let mut all = self.store.list(Some(&self.base));
-            while let Some(Ok(object)) = all.next().await {
+            while let Some(object) = all.next().await {
+                let object = match object {
+                    Ok(object) => object,
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
+                };
                 let Some(name) = object.location.filename().and_then(|n| n.strip_suffix(".snap")) else { continue };
-                removed += usize::from(old(name) && self.store.delete(&object.location).await.is_ok());
+                if old(name) {
+                    match self.store.delete(&object.location).await {
+                        Ok(()) => removed += 1,
+                        Err(error) => failed = Some(error),
+                    }
+                }
+            }
+            if let Some(error) = failed {
+                let error = SnapshotError::store("(old ones)", error);
+                tracing::warn!(base = %self.base, %error, "old snapshots stay until the next sweep");
             }
             removed
         });
@@ -344,7 +361,10 @@ fn remote(url: &str, variables: impl IntoIterator<Item = (String, String)>) -> R
     let _ = rustls::crypto::ring::default_provider().install_default();
     let parsed: reqwest::Url = url.parse().map_err(|e: <reqwest::Url as std::str::FromStr>::Err| e.to_string())?;
     let (scheme, path) = ObjectStoreScheme::parse(&parsed).map_err(|e| e.to_string())?;
-    let options: Vec<(String, String)> = variables.into_iter().map(|(k, v)| (k.to_ascii_lowercase(), v)).collect();
+    // One request per removed object: few are removed at a time, and not every server that speaks S3 knows the other way.
+    let own = [("aws_disable_bulk_delete".to_owned(), "true".to_owned())];
+    let variables = variables.into_iter().map(|(k, v)| (k.to_ascii_lowercase(), v));
+    let options: Vec<(String, String)> = own.into_iter().chain(variables).collect();
     let retry = RetryConfig { retry_timeout: std::time::Duration::from_secs(RETRY_S_MAX), ..RetryConfig::default() };
     macro_rules! build {
         ($builder:ty) => {{

@@ -88,10 +88,33 @@ fn a_job_with_the_least_rights_and_without_them() {
     job.produce(&log, 2).unwrap();
     job.until_signals(&log).unwrap();
 
-    // The right to write is taken away: said as what it is.
+    // The right to write is taken away, and given back.
     let before = job.said().len();
     let write: Vec<&str> = OURS.into_iter().chain(["--operation", "Write"]).collect();
     broker.acl("--remove", USER, &write).unwrap();
     job.produce(&log, 1).unwrap();
-    job.until_said(before, &["waiting", "denied", "write an epoch"]).unwrap();
+    let said = job.until_said(before, &["waiting", "denied", "write an epoch"]).unwrap();
+    job.until_not_ready("denied").unwrap();
+    eprintln!("{said}");
+    broker.acl("--add", USER, &write).unwrap();
+    job.until_said(before, &["goes on", "denied"]).unwrap();
+    job.until_ready().unwrap();
+    job.until_signals(&log).unwrap();
+
+    // The login is taken away; another password is given, and found in the file.
+    let before = job.said().len();
+    broker.remove_user(USER).unwrap();
+    job.produce(&log, 1).unwrap();
+    let said = job.until_said(before, &["waiting", "denied", "login"]).unwrap();
+    job.until_not_ready("denied").unwrap();
+    assert!(!said.contains("first"), "{said}");
+    eprintln!("{said}");
+    broker.user(USER, "second").unwrap();
+    std::fs::write(&password, "second\n").unwrap();
+    job.until_said(before, &["goes on", "denied"]).unwrap();
+    job.until_ready().unwrap();
+    job.produce(&log, 1).unwrap();
+    let got = job.until_signals(&log).unwrap();
+    job.stop().unwrap();
+    job.assert_nothing_lost(&got).unwrap();
 }

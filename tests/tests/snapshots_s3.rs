@@ -34,7 +34,7 @@ fn state(full: bool, groups: std::ops::Range<u16>, byte: u8, len: usize) -> Stat
 }
 
 #[test]
-fn objects_small_and_large_are_written_and_read() {
+fn objects_small_and_large_are_written_read_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path()).unwrap();
     let store = open(&server).of("detect-0");
@@ -58,6 +58,10 @@ fn objects_small_and_large_are_written_and_read() {
     assert_eq!(sizes, BTreeMap::from([(100, 2), (1 << 20, 38)]));
     assert!(progress.total_bytes() == loaded.bytes && progress.done_bytes() > 0);
     assert_eq!(store.sweep("g0000000002-b", &objects(&two)), 0);
+    let (three, _) = store.write("g0000000003-c", &stamp, &taken(3), state(true, 0..1, 1, 10), &two).unwrap();
+    assert_eq!(store.sweep("g0000000003-c", &objects(&three)), 2);
+    assert!(matches!(load("g0000000002-b"), Err(SnapshotError::Missing { .. })));
+    assert_eq!(server.objects().len(), 1);
 }
 
 #[test]

@@ -27,7 +27,7 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause between two tries: a cause that is gone is noticed within it, and a broker is not asked more often.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 
-/// A worker that has run for so long without a fault has recovered, also when it had nothing to commit.
+/// A worker that has run for so long and lost no epoch has recovered, also when it had nothing to commit.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 
 /// A wait that goes on is logged again after so long.
@@ -155,7 +155,7 @@ impl Run {
                     return Err(at(source));
                 }
             };
-            if worker.epochs() > 0 || began.elapsed() > RECOVERED_AFTER {
+            if worker.is_sound() && (worker.epochs() > 0 || began.elapsed() > RECOVERED_AFTER) {
                 *ran = true;
                 wait.over();
             }

@@ -206,6 +206,11 @@ impl Worker {
         self.epochs
     }
 
+    /// Whether its last epoch was not lost.
+    pub fn is_sound(&self) -> bool {
+        self.aborts == 0
+    }
+
     /// Gives its tasks up as they are, after a failure: the next worker begins from what is committed.
     pub fn abandon(self) {
         self.tell_gone();
@@ -386,10 +391,11 @@ impl Worker {
         for topic in &self.config.outputs {
             self.config.sink.partitions(topic)?;
         }
-        self.writer = self.config.membership.writer(&self.config.writer_id)?;
+        // Who was replaced hears of it here, and must not take the id back from its successor.
         if let Some(partitions) = self.config.membership.poll(Duration::ZERO)? {
             self.assigned = Some(partitions);
         }
+        self.writer = self.config.membership.writer(&self.config.writer_id)?;
         self.start_missing()?;
         Ok(true)
     }

@@ -16,6 +16,9 @@ pub const HOSTS: u32 = 3;
 /// An accident that waits for one step longer than this takes the next best: a crash must come.
 const OVERDUE_NS: i64 = 25_000 * MS;
 
+/// Requests of one kind lost one after the other: more than a commit's budget has tries.
+const IN_A_ROW: usize = 12;
+
 /// Nothing goes wrong any more from here on, ns after the beginning: what is left must heal.
 pub const HEAL_NS: i64 = (LAST_S as i64 + 10) * 1_000 * MS;
 
@@ -155,9 +158,14 @@ fn bring_about(all: &mut Vec<Accident>, random: &mut Random, at_ms: i64, host: u
     let mut before = |what| all.push(Accident { at_ms: at_ms - 1, host, what });
     let name = step.name();
     if name.starts_with("settle.") || step == Step::EpochVisible {
-        before(What::Lose { step: Step::EpochEnd, turn: if random.chance(600) { Turn::LoseReply } else { Turn::LoseRequest } });
+        let turn = if random.chance(600) { Turn::LoseReply } else { Turn::LoseRequest };
+        for _ in 0..IN_A_ROW {
+            before(What::Lose { step: Step::EpochEnd, turn });
+        }
     } else if matches!(step, Step::EpochAbort | Step::EpochReopen) {
-        before(What::Lose { step: Step::EpochAppend, turn: Turn::LoseRequest });
+        for _ in 0..IN_A_ROW {
+            before(What::Lose { step: Step::EpochAppend, turn: Turn::LoseRequest });
+        }
     } else if matches!(step, Step::GroupLeave) {
         before(What::Stop { for_good: true, back_ms: back(random), workers: 1 });
     } else if name.starts_with("restart.") || matches!(step, Step::SnapshotGet | Step::LogCreate | Step::LogMetadata) {

@@ -210,12 +210,12 @@ impl Link {
     }
 }
 
-/// A snapshot's id begins with its position.
+/// A snapshot's id is its generation, then its position.
 fn mark_of(committed: &Committed) -> Mark {
     let meta: serde_json::Value = serde_json::from_str(&committed.metadata).unwrap_or_default();
     let id = meta.get("snapshot").and_then(serde_json::Value::as_str).unwrap_or_default();
-    let digits: String = id.chars().take_while(char::is_ascii_digit).collect();
-    Mark { committed: committed.offset, snapshot: digits.parse().unwrap_or_default() }
+    let position = id.split('-').nth(1).and_then(|digits| digits.parse().ok());
+    Mark { committed: committed.offset, snapshot: position.unwrap_or_default() }
 }
 
 /// Nobody answers.
