@@ -84,7 +84,7 @@ mod tests {
             tw-detector: ndr.beaconing
             tw-severity: medium
             tw-rule-rev: 1
-            traceparent: @@
+            traceparent: 00-ff78ef1b23ba10de91604de07ee59a17-977563dacd6e5ad5-01
         "#]]
         .assert_eq(&lines.concat());
     }
