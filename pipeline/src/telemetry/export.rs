@@ -119,7 +119,10 @@ impl Exporter {
                 let partial = ExportTraceServiceResponse::decode(&*reply).ok().and_then(|r| r.partial_success);
                 let (refused, message) = partial.map_or((0, String::new()), |p| (p.rejected_spans, p.error_message));
                 let refused = usize::try_from(refused).unwrap_or(0).min(count);
-                Outcome::Taken { refused, reason: format!("refused {refused} of {count} spans: {}", excerpt(&self.client.scrub(&message))) }
+                Outcome::Taken {
+                    refused,
+                    reason: format!("refused {refused} of {count} spans: {}", excerpt(&self.client.scrub(&message))),
+                }
             }
             // The only ones that OTLP allows to be repeated.
             429 | 502 | 503 | 504 => Outcome::Away(format!("status {status}"), retry_after),
