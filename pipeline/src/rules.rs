@@ -1,6 +1,7 @@
 //! Rules from disk: the built-in defaults, and a directory of the user's laid over them. Reading only; what a rule may
 //! say is decided in `tidewatch_operators::rule`.
 
+pub mod reload;
 pub mod testing;
 
 use std::fs;

@@ -15,15 +15,17 @@ mod explain;
 mod lint;
 mod list;
 mod new;
+mod reload;
 mod test;
 
-/// List, check, test, explain and begin rules
+/// List, check, test, explain, begin and reload rules
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidewatch rules list --rules my-rules\n  \
                         tidewatch rules lint --topology topologies/kafka.yaml\n  \
                         tidewatch rules test --rules my-rules --only ndr-beaconing-default\n  \
                         tidewatch rules explain ndr-lateral-default\n  \
-                        tidewatch rules new beaconing > my-rules/slow-beacons.yaml\n\n\
+                        tidewatch rules new beaconing > my-rules/slow-beacons.yaml\n  \
+                        tidewatch rules reload topologies/quickstart.yaml\n\n\
                         How rules are written: docs/rules.md. What a detector sees and does not see: docs/detectors.md.")]
 pub struct Args {
     #[command(subcommand)]
@@ -38,6 +40,7 @@ enum Command {
     Test(test::Args),
     Explain(explain::Args),
     New(new::Args),
+    Reload(reload::Args),
 }
 
 /// Runs it.
@@ -48,6 +51,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         Command::Test(args) => test::run(args, out),
         Command::Explain(args) => explain::run(args, out),
         Command::New(args) => new::run(args, out),
+        Command::Reload(args) => reload::run(args, out),
     }
 }
 
