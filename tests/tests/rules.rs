@@ -233,7 +233,7 @@ fn r4_an_exception_acts_until_its_end_in_event_time_whatever_the_partitions() {
     assert!(beacons.len() >= 4, "{}", beacons.len());
     let middle = beacons[beacons.len() / 2].decided_at;
 
-    let until = |expires| Allow { source: vec!["10.0.0.0/28".into()], destination: vec!["203.0.113.66".into()], expires, ..Allow::default() };
+    let until = |expires| Allow { source: vec!["10.0.0.4/30".into()], destination: vec!["203.0.113.66".into()], expires, ..Allow::default() };
     let never = signals(&base, &excepting(&until(None)), &Layout::default());
     assert_eq!(of_the_beacon(&never), Vec::<&Signal>::new());
     let others = |all: &[Signal]| of(all, "a", "ndr.beaconing").len() - of_the_beacon(all).len();

@@ -22,9 +22,9 @@ mod test;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidewatch rules list --rules my-rules\n  \
                         tidewatch rules lint --topology topologies/kafka.yaml\n  \
-                        tidewatch rules test --rules my-rules --only ndr-beaconing-default\n  \
-                        tidewatch rules explain ndr-lateral-default\n  \
-                        tidewatch rules new beaconing > my-rules/slow-beacons.yaml\n  \
+                        tidewatch rules test --rules my-rules --only my-rule\n  \
+                        tidewatch rules explain my-rule --rules my-rules\n  \
+                        tidewatch rules new KIND --id my-rule > my-rules/my-rule.yaml\n  \
                         tidewatch rules reload topologies/quickstart.yaml\n\n\
                         How rules are written: docs/rules.md. What a detector sees and does not see: docs/detectors.md.")]
 pub struct Args {

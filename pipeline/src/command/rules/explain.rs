@@ -13,7 +13,7 @@ use super::{Exit, Failure, Output, Which, of_id, tenant};
 
 /// Explain a rule: its values, exceptions and tests, and what its detector sees and does not see
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch rules explain ndr-beaconing-default\n  tidewatch rules explain dns_dga")]
+#[command(after_help = "Examples:\n  tidewatch rules explain my-rule --rules my-rules\n  tidewatch rules explain KIND")]
 pub struct Args {
     /// Id of a rule, or a kind
     id: String,

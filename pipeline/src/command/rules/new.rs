@@ -8,7 +8,7 @@ use super::{Exit, Failure, Output};
 
 /// Print a commented skeleton of a rule, with a test that fails until you have written it
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: tidewatch rules new beaconing --id slow-beacons > my-rules/slow-beacons.yaml")]
+#[command(after_help = "Example: tidewatch rules new KIND --id my-rule > my-rules/my-rule.yaml")]
 pub struct Args {
     /// Kind of the rule: the detector
     kind: String,

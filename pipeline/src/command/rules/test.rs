@@ -10,7 +10,7 @@ use crate::rules::testing;
 
 /// Run the tests that stand in rules
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tidewatch rules test\n  tidewatch rules test --rules my-rules --only ndr-beaconing-default\n\n\
+#[command(after_help = "Examples:\n  tidewatch rules test\n  tidewatch rules test --rules my-rules --only my-rule\n\n\
                         A test's rows take the way that all rows take from normalize on, judged by its rule alone. Exit code 1 when \
                         a test fails.")]
 pub struct Args {
