@@ -18,6 +18,8 @@ mod ends;
 pub mod fuzz;
 pub mod key;
 pub mod lateral;
+mod listed;
+pub mod long_connection;
 pub mod names;
 pub mod operator;
 #[doc(hidden)]
@@ -25,5 +27,6 @@ pub mod planted;
 mod raw;
 pub mod rule;
 pub mod runtime;
+pub mod scan;
 pub mod states;
 mod table;
