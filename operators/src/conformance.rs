@@ -114,6 +114,7 @@ impl Drive {
                     row.destination_address.filter(|_| internal(row.destination_class)),
                 ],
                 Row::Dns(row) => [row.client_address, None],
+                Row::Edge(row) => [Address::parse(row.source_name.as_bytes()), None],
                 _ => [None, None],
             };
             let mut primary = true;

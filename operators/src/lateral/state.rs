@@ -189,19 +189,19 @@ impl HostState {
 
     /// Destinations met within the day before `at`, when that many are to be told: `bar`, more on a host's first day, and at
     /// each doubling; never within a day after the window was told of.
-    pub(super) fn says_fresh(&mut self, bar: usize, at: EventTime) -> Option<u64> {
+    pub(super) fn says_fresh(&mut self, bar: usize, at: EventTime) -> bool {
         if self.fresh.len() < bar || (self.told > 0 && at.since(self.told_at) < DAY_NS) {
-            return None;
+            return false;
         }
         let count = self.fresh.iter().filter(|(first, _)| at.since(*first) < DAY_NS).count() as u64;
         let young = self.born.is_none_or(|born| at.since(born) < DAY_NS);
         let bar = if young { 2 * bar as u64 } else { bar as u64 };
         let told_lately = self.told_fresh > 0 && at.since(self.told_fresh_at) < DAY_NS;
         if count < if told_lately { bar.max(2 * self.told_fresh) } else { bar } {
-            return None;
+            return false;
         }
         (self.told_fresh, self.told_fresh_at) = (count, at);
-        Some(count)
+        true
     }
 
     /// A destination that the service map knows since `first`.
