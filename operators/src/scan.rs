@@ -16,7 +16,7 @@
 //! failed, and one that had answered before is a server that went down. The evidence is that of a sequential test: new
 //! targets that fail speak for a scan, new ones that answer against it. Outside, a high port counts only when it stands out
 //! among the ports that failed lately (else it is a peer-to-peer client), and web servers ask for twice the number and more
-//! failures than answers. What answers inside is remembered as known; a day on which the host was told of teaches nothing,
+//! failures than answers; ICMP counts inside alone and for half. What answers inside is remembered as known; a day on which the host was told of teaches nothing,
 //! so a scan cannot make its targets known. A sweep that is answered everywhere is looked at for a quarter of an hour before
 //! it is told: pollers call again. At most one finding a slice, an hour and side, unless what failed has doubled.
 //!
@@ -47,7 +47,8 @@
 //!
 //! # False positives
 //! Vulnerability scanners, inventory and monitoring that begin with a new range: list them in `scanners`. A poller of twenty
-//! or more services that are all dead when it is first seen is told once. Services by which clients look around by nature
+//! or more services that are all dead when it is first seen is told once. ICMP says not whether it asks: a server that
+//! tells forty clients of a dead service looks as if it swept them. Services by which clients look around by nature
 //! (`quiet_ports`) do not count.
 //!
 //! # Blind spots
@@ -204,6 +205,8 @@ impl Scan {
             return None;
         }
         let port = match (flow.row.transport, flow.peer_port) {
+            // Outside, what a host answers to the noise cannot be told from what it asks.
+            (1 | 58, _) if outside => return None,
             (1 | 58, _) => 0,
             (_, port) => port?,
         };

@@ -88,7 +88,8 @@ impl Scan {
         let at_s = seconds(a.at);
         let web = a.outside && matches!(a.port, 80 | 443) && a.transport == 6;
         let stands_out = !a.outside || a.port < 1024 || seen.standing_out(a.port) >= STANDS_OUT;
-        let (times, share) = if web { (2.0, SHARE_WEB) } else { (1.0, SHARE) };
+        let times = if web || matches!(a.transport, 1 | 58) { 2.0 } else { 1.0 };
+        let share = if web { SHARE_WEB } else { SHARE };
         let groups = seen.groups.records_mut();
         let shape = stands_out
             .then(|| over(&mut groups[port], self.targets * times, share, at_s))
