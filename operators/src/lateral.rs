@@ -13,7 +13,8 @@
 //! Flows that open a connection, begun by the host, both ends internal and different, the peer's port in `ports`. Answers
 //! of a server never count. Destinations that the host has known for 12 hours or more through a connection that did
 //! not fail are neighbours and left out, as are those that the service map (edges) has known for as long; nothing that
-//! happens inside the window can make one, and what was told of becomes one only after 72 hours. In the count over a day
+//! happens inside the window can make one, and what was told of becomes one only after 72 hours. It is no news for 20 hours
+//! after, and no more at all when it was called six times since: a poller is told of once. In the count over a day
 //! nothing is left out but what was known before that day, so a few a day cannot be made neighbours first. The window slides
 //! over event time. A candidate comes when a count reaches its threshold, at each doubling, and again after a whole window
 //! (the day's: after a day, and not when the window's was told), at most one per slice; a slice that crosses several

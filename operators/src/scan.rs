@@ -29,8 +29,8 @@
 //! # Thresholds
 //! `targets` 20 failed targets of one port in ten minutes, a quarter more in an hour, half more in a day; `ports` 15 failed
 //! ports of one target likewise. Inside, new targets that answer count half, up to the number of those that fail. At least
-//! three in ten new targets must fail (six in ten of web servers outside). Block: twice `targets` attempts over three or
-//! more targets and ports. Answered sweeps: twice `targets`, in a day only of a host known for a day. Two benign days had at
+//! three in ten new targets must fail (six in ten of web servers outside). Block: 1.5 times `targets` attempts, and likewise more in an
+//! hour and a day, over three or more targets and ports. Answered sweeps: twice `targets`, in a day only of a host known for a day. Two benign days had at
 //! most 17 targets a day at one port that failed and never answered, and 3 failed ports at one target.
 //! Confidence: base, up to 15 for the share that failed, up to 15 for the number, 10 for a block, 5 for the other forms,
 //! 5 less for a sweep that is answered, 5 more in minutes and 5 less over a day.
@@ -234,8 +234,10 @@ impl Operator for Scan {
 
     fn concerns(&self, key: &HostKey, rows: &[Seen<'_>]) -> bool {
         let matters = |seen: &Seen<'_>| match &seen.what {
+            // Most rows are answers from outside: told at a glance.
             Observation::Flow(flow) => {
-                self.glance(key, flow).is_some_and(|g| g.outcome == Outcome::Failed || !g.outside)
+                (flow.failed || !peer_class(flow).is_external())
+                    && self.glance(key, flow).is_some_and(|g| g.outcome == Outcome::Failed || !g.outside)
             }
             _ => false,
         };
@@ -247,11 +249,12 @@ impl Operator for Scan {
         let rows = if self.scanners.holds(ctx.key) { &[] } else { rows };
         for seen in rows {
             let Observation::Flow(flow) = &seen.what else { continue };
-            let Some(glance) = self.glance(ctx.key, flow) else { continue };
-            let answered = glance.outcome == Outcome::Answered;
-            if answered && glance.outside && !state.hears_outside() {
+            // An answer from outside says something only where something failed.
+            if !flow.failed && !state.hears_outside() && peer_class(flow).is_external() {
                 continue;
             }
+            let Some(glance) = self.glance(ctx.key, flow) else { continue };
+            let answered = glance.outcome == Outcome::Answered;
             let Some(attempt) = attempt(ctx.key, flow, seen, &glance) else { continue };
             let kept = state.made(seen.at);
             kept.turns(seen.at);

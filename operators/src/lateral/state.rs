@@ -30,6 +30,12 @@ pub(super) const NEIGHBOUR_AGE_NS: i64 = 12 * 3600 * SECOND_NS;
 /// The age from which a destination that was told of is one: three nights in which somebody could have looked.
 pub(super) const TOLD_AGE_NS: i64 = 72 * 3600 * SECOND_NS;
 
+/// What was told of is no news for so long.
+const OLD_NEWS_NS: i64 = 20 * 3600 * SECOND_NS;
+
+/// So many calls that did not fail after a destination was told of make whoever calls a poller.
+const POLLS: u8 = 6;
+
 /// Destinations first met within a day, of which the times are kept; beyond it the count is a lower bound.
 pub(super) const FRESH_MAX: usize = 64;
 
@@ -49,11 +55,20 @@ struct Peer {
     failed: bool,
     /// It was among those that a finding told of.
     told: bool,
+    /// Calls since that did not fail, a minute or more apart.
+    again: u8,
     /// Ports reached for since it last came into the window, 0 = none.
     ports: [u16; PORTS_MAX],
 }
 
 impl Peer {
+    /// Told of half a window ago or earlier, so that whoever calls again has left the count when the window ends: for most of a
+    /// day, and for good where it is called on and on, as pollers do.
+    fn is_old_news(&self, at: EventTime, told_at: EventTime, window_ns: i64) -> bool {
+        let since = at.since(told_at);
+        self.told && since >= window_ns / 2 && (since < OLD_NEWS_NS || self.again >= POLLS)
+    }
+
     fn is_neighbour(&self, at: EventTime) -> bool {
         self.met != EventTime::MAX && at.since(self.met) >= if self.told { TOLD_AGE_NS } else { NEIGHBOUR_AGE_NS }
     }
@@ -130,12 +145,17 @@ impl HostState {
             met: EventTime::MAX,
             failed: false,
             told: false,
+            again: 0,
             ports: [0; PORTS_MAX],
         });
         if at.since(peer.last) > LIFETIME_NS && peer.last != EventTime::MIN {
             (peer.first, peer.met) = (at, EventTime::MAX);
         }
-        let neighbour = by_alias || peer.is_neighbour(at);
+        if peer.told && !touch.failed && at.since(peer.last) >= 60 * SECOND_NS {
+            peer.again = peer.again.saturating_add(1);
+        }
+        let told_at = self.told_at.max(self.told_fresh_at);
+        let neighbour = by_alias || peer.is_neighbour(at) || peer.is_old_news(at, told_at, window_ns);
         let within = self.recent.remove(&(peer.last, touch.peer)) | self.near.remove(&(peer.last, touch.peer));
         if !within {
             peer.ports = [0; PORTS_MAX];
@@ -190,6 +210,10 @@ impl HostState {
     /// Destinations met within the day before `at`, when that many are to be told: `bar`, more on a host's first day, and at
     /// each doubling; never within a day after the window was told of.
     pub(super) fn says_fresh(&mut self, bar: usize, at: EventTime) -> bool {
+        // Only a new one makes news.
+        if self.fresh.last().is_none_or(|(first, _)| *first != at) {
+            return false;
+        }
         if self.fresh.len() < bar || (self.told > 0 && at.since(self.told_at) < DAY_NS) {
             return false;
         }
@@ -213,6 +237,7 @@ impl HostState {
             met: first,
             failed: false,
             told: false,
+            again: 0,
             ports: [0; PORTS_MAX],
         });
         peer.met = peer.met.min(first);

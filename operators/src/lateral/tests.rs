@@ -137,6 +137,13 @@ fn what_was_told_of_is_no_neighbour_for_three_days() {
 }
 
 #[test]
+fn a_poller_is_told_of_once() {
+    // Twenty hosts every five minutes, one of them dead, for four days.
+    let rounds: Vec<FlowRow<'_>> = (0..1152).flat_map(|k| sweep(NOON_S + k * 300, 20, 1, 22)).collect();
+    assert_eq!(findings(&[rule()], &rounds).iter().map(|f| long(f, "fanout")).collect::<Vec<_>>(), [10, 20]);
+}
+
+#[test]
 fn severity_follows_the_evidence() {
     let severity = |rows: &[FlowRow<'_>]| findings(&[rule()], rows)[0].severity;
     assert_eq!(severity(&sweep(NOON_S, 13, 1, 445)), Severity::Critical);

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Services kept per generation; at the limit no further one comes in, and none of those counts as new.
+/// Services kept per generation; at the limit no further one comes in, and none of those makes a sweep.
 pub(super) const KNOWN_MAX: usize = 2048;
 
 /// Slots of the smallest set that is not empty.

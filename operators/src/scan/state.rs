@@ -155,6 +155,10 @@ impl Seen {
             return None;
         }
         if !self.known.insert(a.pair()) {
+            // Whether it is new cannot be told any more: it speaks against a scan, never for one.
+            if let Some(place) = port {
+                self.groups.records_mut()[place].answered(at_s);
+            }
             return None;
         }
         if port.is_none() && self.groups.len() >= GROUPS_MAX {

@@ -26,6 +26,9 @@ const STANDS_OUT: f64 = 0.6;
 /// Targets of a block, and ports of it, each with at least so many failed attempts.
 const BLOCK_SIDE: usize = 3;
 
+/// Failed attempts of a block, as so many times the threshold for targets.
+const BLOCK_TIMES: f64 = 1.5;
+
 /// How long a sweep that was answered everywhere is looked at before it is told, seconds: pollers come again.
 pub(super) const SWEEP_WAIT_S: u32 = 900;
 
@@ -122,7 +125,7 @@ impl Scan {
                     }
                 }
             }
-            let need = 2.0 * self.targets * times;
+            let need = BLOCK_TIMES * self.targets * times;
             if f64::from(failed) >= need && targets as usize >= BLOCK_SIDE && ports.len() >= BLOCK_SIDE {
                 ports.sort_unstable();
                 examples.truncate(super::group::EXAMPLES_MAX);
