@@ -94,8 +94,8 @@ pub static DETECTOR: Detector = Detector {
         ListField {
             name: "known_ports",
             default: &[
-                "53", "123", "143", "179", "443/udp", "500", "993", "995", "1194", "1701", "1883", "3478", "4500", "5060", "5061",
-                "5222", "5223", "5228", "5349", "8883", "51820",
+                "53", "123", "143", "179", "443/udp", "500", "993", "995", "1194", "1701", "1883", "3478", "4500", "5060",
+                "5061", "5222", "5223", "5228", "5349", "8883", "51820",
             ],
             entry: ListEntry::Text,
             meaning: "services whose connections last by design; `443/udp` means one transport only",
@@ -246,9 +246,9 @@ impl Operator for LongConnection {
     type State = HostState;
 
     fn concerns(&self, _: &crate::key::HostKey, rows: &[Seen<'_>]) -> bool {
-        rows.iter().any(|seen| {
-            matches!(&seen.what, Observation::Flow(flow) if self.begins(seen, flow) && self.part(seen, flow).is_some())
-        })
+        rows.iter().any(
+            |seen| matches!(&seen.what, Observation::Flow(flow) if self.begins(seen, flow) && self.part(seen, flow).is_some()),
+        )
     }
 
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {

@@ -99,9 +99,7 @@ fn a_long_sweep_is_told_at_doublings_and_again_after_a_window() {
 
 /// `n` destinations of a network, one every `gap_s`.
 fn slow(from_s: i64, n: u8, gap_s: i64, network: u8) -> Vec<FlowRow<'static>> {
-    (1..=n)
-        .map(|i| flow((from_s + i64::from(i) * gap_s) as f64, host(0, 66), host(network, i), 3389, 4000, 9000))
-        .collect()
+    (1..=n).map(|i| flow((from_s + i64::from(i) * gap_s) as f64, host(0, 66), host(network, i), 3389, 4000, 9000)).collect()
 }
 
 #[test]
@@ -191,7 +189,8 @@ fn a_scan_does_not_push_neighbours_out() {
     let touch = |state: &mut HostState, peer: u64, at: i64| {
         let at = EventTime(at);
         let position = Position { input: 0, offset: 0, row: 0 };
-        state.touch(&Touch { peer, alias: None, port: 22, failed: false, at, position }, 300_000_000_000, || "10.0.0.1".to_owned())
+        state
+            .touch(&Touch { peer, alias: None, port: 22, failed: false, at, position }, 300_000_000_000, || "10.0.0.1".to_owned())
     };
     touch(&mut state, 7, 0);
     touch(&mut state, 7, NEIGHBOUR_AGE_NS + 1);

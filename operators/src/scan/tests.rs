@@ -87,8 +87,7 @@ fn any_pace_inside_and_outside_failing_or_half_answered() {
 #[test]
 fn ports_of_one_target() {
     for (gap_s, n) in [(0.01, 1000), (30.0, 60), (900.0, 96)] {
-        let rows: Vec<FlowRow<'_>> =
-            (1..=n).map(|i| try_at(NOON + f64::from(i) * gap_s, inside(7), i as u16, "REJ")).collect();
+        let rows: Vec<FlowRow<'_>> = (1..=n).map(|i| try_at(NOON + f64::from(i) * gap_s, inside(7), i as u16, "REJ")).collect();
         let found = told(&rows);
         assert!((1..=8).contains(&found.len()), "{gap_s}: {}", found.len());
         assert_eq!(found[0].evidence["form"], Value::Text("vertical".to_owned()));
@@ -98,9 +97,8 @@ fn ports_of_one_target() {
 
 #[test]
 fn a_block_of_eight_by_eight() {
-    let rows: Vec<FlowRow<'_>> = (0..64)
-        .map(|i| try_at(NOON + f64::from(i) * 2.0, inside(i / 8), 1000 + (i % 8) as u16, "S0"))
-        .collect();
+    let rows: Vec<FlowRow<'_>> =
+        (0..64).map(|i| try_at(NOON + f64::from(i) * 2.0, inside(i / 8), 1000 + (i % 8) as u16, "S0")).collect();
     let found = told(&rows);
     assert!(!found.is_empty() && found[0].evidence["form"] == Value::Text("block".to_owned()), "{found:?}");
 }

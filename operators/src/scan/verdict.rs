@@ -227,10 +227,7 @@ impl Scan {
                 shape.failed
             ),
             Form::Vertical => {
-                format!(
-                    "{host} tried {of}{} ports of {where_} host {example} within {span} s in vain{answered}",
-                    shape.failed
-                )
+                format!("{host} tried {of}{} ports of {where_} host {example} within {span} s in vain{answered}", shape.failed)
             }
             Form::Block => format!(
                 "{host} tried {} ports of {} {where_} hosts within {span} s, such as {example}: {of}{} attempts failed",
