@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod cost;
 mod generate;
+mod judge;
 mod merge;
 mod rank;
 mod restart;
@@ -28,6 +29,7 @@ enum Command {
     Generate(generate::Args),
     Merge(merge::Args),
     Rank(rank::Args),
+    Judge(judge::Args),
     Cost(cost::Args),
     Restart(restart::Args),
     TrainNames(train_names::Args),
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Rank(args) => rank::run(&args),
+        Command::Judge(args) => judge::run(&args),
         Command::Cost(args) => cost::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::TrainNames(args) => train_names::run(&args),

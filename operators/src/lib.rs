@@ -19,6 +19,8 @@ mod ends;
 pub mod fuzz;
 pub mod key;
 pub mod lateral;
+mod listed;
+pub mod long_connection;
 pub mod names;
 pub mod operator;
 #[doc(hidden)]
@@ -26,5 +28,6 @@ pub mod planted;
 mod raw;
 pub mod rule;
 pub mod runtime;
+pub mod scan;
 pub mod states;
 mod table;

@@ -14,11 +14,13 @@ mod calendar;
 mod queue;
 
 mod browse;
+pub mod bystander;
 mod habit;
 mod office;
 
 pub mod attack;
 pub mod plan;
+mod scans;
 pub mod traffic;
 pub mod truth;
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::EventTime;
 
 use crate::attack::{Attack, Beacon, Egress, Jitter, Names, Peer, Scan, Targets, Tunnel};
+use crate::bystander::Bystander;
 use crate::random::mix;
 use crate::synthetic::Synthetic;
 
@@ -35,6 +36,9 @@ pub struct Plan {
     pub flows_max: Option<u64>,
     /// What is injected.
     pub attacks: Vec<Attack>,
+    /// What looks like an attack and is none.
+    #[serde(default)]
+    pub bystanders: Vec<Bystander>,
 }
 
 impl Plan {
@@ -50,6 +54,7 @@ impl Plan {
             proxied_share: 0.2,
             flows_max: None,
             attacks: Vec::new(),
+            bystanders: Vec::new(),
         };
         for tenant in 0..plan.tenants.len() as u16 {
             plan.attacks.extend(every_attack(&plan, tenant));
