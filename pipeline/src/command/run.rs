@@ -17,6 +17,7 @@ use crate::rules::reload::Reload;
 use crate::run::{Run, RunError, Shared, fault};
 use crate::snapshot::SnapshotStore;
 use crate::status::{ProcessState, Reporter};
+use crate::telemetry::Telemetry;
 use crate::topology::{Stage, Topology};
 use crate::versions::{self, Proposed};
 use crate::worker::{Bound, system_clock};
@@ -139,6 +140,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         None => store,
     });
     let shared = run.shared();
+    run.telemetry = Telemetry::start(&run.topology, &stages, run.ordinal, shared.metrics.clone())
+        .map_err(|e| Failure::Usage(format!("telemetry: {e}")))?;
     let finished = Arc::new(AtomicBool::new(false));
     let flags = serving::Flags { stop: stop.clone(), finished: finished.clone() };
     let (reporter, serving) = serving::start(&run, &shared, &stages, args.http, &flags)?;
@@ -157,6 +160,9 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         delivery.stop();
     }
     finished.store(true, Ordering::Release);
+    if let Some(telemetry) = run.telemetry.take() {
+        telemetry.stop();
+    }
     drop(serving);
     result.map_err(failure)?;
     let total = shared.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).total();
