@@ -103,7 +103,8 @@ fn asn_of(finding: &Finding, rows: &[Seen<'_>]) -> Option<u32> {
     let to = finding.destination.as_ref()?;
     rows.iter().rev().find_map(|seen| match &seen.what {
         Observation::Flow(flow) if flow.initiator == Initiator::Host => {
-            let is = flow.peer.address.is_some_and(|a| to.ip.as_deref().is_some_and(|ip| Address::parse(ip.as_bytes()) == Some(a)));
+            let is =
+                flow.peer.address.is_some_and(|a| to.ip.as_deref().is_some_and(|ip| Address::parse(ip.as_bytes()) == Some(a)));
             flow.row.destination_asn.filter(|_| is)
         }
         _ => None,

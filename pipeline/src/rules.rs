@@ -70,7 +70,9 @@ fn tenants(dir: &Path, mistakes: &mut Mistakes) -> Vec<(String, Vec<Source>)> {
         match entry {
             Ok(entry) if entry.path().is_dir() => dirs.push(entry.path()),
             // A file at hand beside the tenants would be passed over in silence.
-            Ok(entry) => wrong(&entry.path(), "expected a directory named as a tenant; rules for everybody lie above it".to_owned()),
+            Ok(entry) => {
+                wrong(&entry.path(), "expected a directory named as a tenant; rules for everybody lie above it".to_owned())
+            }
             Err(e) => wrong(dir, format!("cannot read the directory of tenants: {e}")),
         }
     }

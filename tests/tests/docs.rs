@@ -11,7 +11,9 @@ use tidewatch::metrics::table as metric;
 use tidewatch::metrics::{OTHERS, SERIES_MAX, TENANTS_SHOWN_MAX};
 use tidewatch_operators::detectors;
 use tidewatch_operators::operator::{Detector, ListEntry};
-use tidewatch_operators::rule::example::{EXAMPLE_FIELDS, EXAMPLE_ROWS_MAX, EXAMPLES_MAX, EXPECT_FIELDS, PATTERN_FIELDS, ROW_FIELDS};
+use tidewatch_operators::rule::example::{
+    EXAMPLE_FIELDS, EXAMPLE_ROWS_MAX, EXAMPLES_MAX, EXPECT_FIELDS, PATTERN_FIELDS, ROW_FIELDS,
+};
 use tidewatch_operators::rule::{
     ALLOW_ENTRIES_MAX, ALLOW_FIELDS, DEFAULTS, FIELDS, RULE_ID_BYTES_MAX, RULES_MAX, TEXT_BYTES_MAX,
 };

@@ -82,7 +82,9 @@ fn the_default_rules_pass_their_tests_and_have_enough_of_them() {
 #[test]
 fn a_test_that_expects_something_else_fails() {
     let text = fs::read_to_string(tidewatch_tests::project::root().join("rules/lateral.yaml")).unwrap();
-    let wrong = text.replace("expect: none", "expect: {signals: 1+}").replace("expect: {signals: 1, host: 10.0.0.66", "expect: {signals: 1, host: 10.0.0.67");
+    let wrong = text
+        .replace("expect: none", "expect: {signals: 1+}")
+        .replace("expect: {signals: 1, host: 10.0.0.66", "expect: {signals: 1, host: 10.0.0.67");
     let set = load(&dir(&[("l.yaml", &wrong)])).unwrap();
     let (rule, notes) = set.all().find(|(rule, _)| rule.kind == "lateral").unwrap();
     for example in &notes.examples {
@@ -135,7 +137,8 @@ allow:
   - {kinds: [beacon], rules: [ndr-beaconing-defaul], port: 70000, owner: net, reason: r, expires: 2026-12-31}
   - {rules: [ndr-beaconing-defaul], port: 443, owner: net, reason: r, expires: 2026-12-31}
 ";
-    let told = load(&dir(&[("a.yaml", wrong), ("tenants/acme/x.yaml", "rules: [{id: 1}]"), ("tenants/stray.yaml", "")])).unwrap_err();
+    let told =
+        load(&dir(&[("a.yaml", wrong), ("tenants/acme/x.yaml", "rules: [{id: 1}]"), ("tenants/stray.yaml", "")])).unwrap_err();
     // The list of kinds grows with the detectors.
     let kinds = "DIR/a.yaml:30:14: expected one of beaconing, ";
     assert!(told.contains(kinds) && told.contains(", got beacon; did you mean \"beaconing\"?"), "{told}");
@@ -199,7 +202,8 @@ fn r3_a_tenants_rules_are_its_own() {
     let plain = signals(&base, &default_rules(), &Layout::default());
     assert!(!of(&plain, "a", "ndr.beaconing").is_empty() && !of(&plain, "b", "ndr.lateral").is_empty());
 
-    let lateral = "rules: [{id: ndr-lateral-default, version: 7, kind: lateral, severity: low, base_confidence: 20, suppress: 30m}]";
+    let lateral =
+        "rules: [{id: ndr-lateral-default, version: 7, kind: lateral, severity: low, base_confidence: 20, suppress: 30m}]";
     let off = "rules: [{id: ndr-beaconing-default, version: 2, kind: beaconing, severity: low, base_confidence: 1, suppress: 1h, enabled: false}]";
     let set = load(&dir(&[("tenants/b/l.yaml", lateral), ("tenants/a/b.yaml", off)])).unwrap();
     for (obs, workers) in [(1, 1), (3, 2)] {
@@ -233,7 +237,12 @@ fn r4_an_exception_acts_until_its_end_in_event_time_whatever_the_partitions() {
     assert!(beacons.len() >= 4, "{}", beacons.len());
     let middle = beacons[beacons.len() / 2].decided_at;
 
-    let until = |expires| Allow { source: vec!["10.0.0.4/30".into()], destination: vec!["203.0.113.66".into()], expires, ..Allow::default() };
+    let until = |expires| Allow {
+        source: vec!["10.0.0.4/30".into()],
+        destination: vec!["203.0.113.66".into()],
+        expires,
+        ..Allow::default()
+    };
     let never = signals(&base, &excepting(&until(None)), &Layout::default());
     assert_eq!(of_the_beacon(&never), Vec::<&Signal>::new());
     let others = |all: &[Signal]| of(all, "a", "ndr.beaconing").len() - of_the_beacon(all).len();
@@ -244,7 +253,8 @@ fn r4_an_exception_acts_until_its_end_in_event_time_whatever_the_partitions() {
     let left = of_the_beacon(&first);
     assert!(!left.is_empty() && left.iter().all(|s| s.decided_at >= middle), "from {middle} on: {left:?}");
     for (obs, workers) in [(2, 1), (5, 3)] {
-        let mut other = signals(&base, &excepting(&until(Some(middle))), &Layout { obs, workers, poll_records: 7, ..Layout::default() });
+        let mut other =
+            signals(&base, &excepting(&until(Some(middle))), &Layout { obs, workers, poll_records: 7, ..Layout::default() });
         other.sort_by(|a, b| (&a.tenant, &a.id).cmp(&(&b.tenant, &b.id)));
         let mut first = first.clone();
         first.sort_by(|a, b| (&a.tenant, &a.id).cmp(&(&b.tenant, &b.id)));
@@ -301,7 +311,8 @@ fn an_exception_beside_the_rules_is_for_the_kinds_and_rules_that_it_names() {
 /// Rules that change while the job runs hold from one event time on, for every task; a backtest over the topics says the same.
 #[test]
 fn rules_read_again_at_run_time_hold_from_one_event_time_live_and_in_a_backtest() {
-    let beaconing = "rules: [{id: ndr-beaconing-default, version: 2, kind: beaconing, severity: low, base_confidence: 40, suppress: 2m}]";
+    let beaconing =
+        "rules: [{id: ndr-beaconing-default, version: 2, kind: beaconing, severity: low, base_confidence: 40, suppress: 2m}]";
     let silent = "allow: [{source: 10.0.0.5, owner: me, reason: r, expires: never}]";
     let overlay = dir(&[("b.yaml", beaconing)]);
     let base = traffic::by_hand();
@@ -313,12 +324,8 @@ fn rules_read_again_at_run_time_hold_from_one_event_time_live_and_in_a_backtest(
         log.create_topic(&tidewatch::log::TopicSpec::new(input.topic.clone(), layout.inputs)).unwrap();
     }
     let mut live = Live::with(&scenario, topology.clone(), layout, log.clone(), noon(-1.0), None).unwrap();
-    let reload = Reload {
-        dir: Some(overlay.path().to_owned()),
-        detectors: detectors::ALL,
-        log: log.clone(),
-        topology: topology.clone(),
-    };
+    let reload =
+        Reload { dir: Some(overlay.path().to_owned()), detectors: detectors::ALL, log: log.clone(), topology: topology.clone() };
     let recorded = || versions::recorded(&*log, &topology.names.control()).unwrap().len();
     assert_eq!(reload.now(live.now()).unwrap().outcome, "recorded");
     live.start_all().unwrap();

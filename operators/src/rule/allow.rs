@@ -269,7 +269,10 @@ mod tests {
             assert!(!covers(allow.clone(), &found), "{allow:?}");
         }
         let by_name = finding("web-1", "2001:db8::1", 443, None);
-        assert!(covers(Allow { source: texts(&["Web-1"]), destination: texts(&["2001:db8::/32"]), ..Allow::default() }, &by_name));
+        assert!(covers(
+            Allow { source: texts(&["Web-1"]), destination: texts(&["2001:db8::/32"]), ..Allow::default() },
+            &by_name
+        ));
         assert!(!covers(Allow { destination: texts(&["0.0.0.0/0"]), ..Allow::default() }, &by_name));
     }
 

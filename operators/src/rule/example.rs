@@ -157,7 +157,14 @@ fn example(node: Node<'_>, mistakes: &mut Mistakes) -> Option<Example> {
         mistakes.push(node.mistake(format!("{number} rows; at most {EXAMPLE_ROWS_MAX}")));
         return None;
     }
-    Some(Example { name: name?.to_owned(), place: Place::of(node), start: start?, seed: u64::from(seed?), patterns, expect: expect? })
+    Some(Example {
+        name: name?.to_owned(),
+        place: Place::of(node),
+        start: start?,
+        seed: u64::from(seed?),
+        patterns,
+        expect: expect?,
+    })
 }
 
 fn patterns(node: Node<'_>, mistakes: &mut Mistakes) -> Option<Vec<Pattern>> {

@@ -57,7 +57,9 @@ fn about(rule: &Rule, notes: &Notes, all: &mut Vec<Mistake>) {
 fn exception(allow: &Allow, now: EventTime) -> Option<String> {
     let (what, owner) = (allow.what(), &allow.owner);
     if let Some(end) = allow.expires.filter(|_| allow.expired(now)) {
-        return Some(format!("the exception for {what} of {owner} ended at {end} and acts no more: take it out, or give it another end"));
+        return Some(format!(
+            "the exception for {what} of {owner} ended at {end} and acts no more: take it out, or give it another end"
+        ));
     }
     let everything = |ends: &[String]| ends.iter().any(|e| e.ends_with("/0"));
     if everything(&allow.source) || everything(&allow.destination) {

@@ -166,8 +166,14 @@ fn rule(map: &Map<'_>, tenant: Option<&str>, detectors: &[&Detector], mistakes: 
         allow,
     };
     let place = map.get("id").map_or_else(|| Place::of(map.node()), Place::of);
-    let notes =
-        Notes { place, allow_places, examples: examples?, false_positives: false_positives?, references: references?, replaces: None };
+    let notes = Notes {
+        place,
+        allow_places,
+        examples: examples?,
+        false_positives: false_positives?,
+        references: references?,
+        replaces: None,
+    };
     Some((rule, notes))
 }
 

@@ -182,7 +182,8 @@ impl Laid {
 
     /// A tenant's exception for a rule of everybody makes that rule the tenant's own.
     fn own_copies(&mut self, tenant: &str, shared: &[Shared]) {
-        let common: Vec<(Rule, Notes)> = self.0.values().filter(|(rule, _)| rule.tenant.is_none() && rule.enabled).cloned().collect();
+        let common: Vec<(Rule, Notes)> =
+            self.0.values().filter(|(rule, _)| rule.tenant.is_none() && rule.enabled).cloned().collect();
         for (rule, notes) in common {
             let key = (rule.id.clone(), Some(tenant.to_owned()));
             if shared.iter().any(|s| is_for(s, &rule)) && !self.0.contains_key(&key) {
@@ -205,7 +206,9 @@ impl Laid {
             let concerned = self.0.values_mut().filter(|(rule, _)| tenant.is_none() || rule.tenant.as_deref() == tenant);
             for (rule, notes) in concerned.filter(|(rule, _)| is_for(one, rule)) {
                 if rule.allow.len() >= ALLOW_ENTRIES_MAX {
-                    mistakes.push(one.place.remark(format!("rule {} has {ALLOW_ENTRIES_MAX} exceptions already, the most it may", rule.id)));
+                    mistakes.push(
+                        one.place.remark(format!("rule {} has {ALLOW_ENTRIES_MAX} exceptions already, the most it may", rule.id)),
+                    );
                     continue;
                 }
                 rule.allow.push(one.allow.clone());

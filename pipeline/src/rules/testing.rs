@@ -137,7 +137,9 @@ fn records(made: &[Made], tenant: &str) -> Vec<Sent> {
             flow.destination_class = class(flow.destination_address);
         }
         let hosts = Hosts::of(&row, |_| None);
-        for (primary, (host_address, host_name)) in [(true, Some(hosts.primary)), (false, hosts.second)].into_iter().filter_map(|(p, h)| Some((p, h?))) {
+        for (primary, (host_address, host_name)) in
+            [(true, Some(hosts.primary)), (false, hosts.second)].into_iter().filter_map(|(p, h)| Some((p, h?)))
+        {
             row.file(&Filing { tenant, host_address, host_name, primary, format: INPUT, offset, row: 0 });
             columns.push(&row);
         }

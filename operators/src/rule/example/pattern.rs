@@ -15,7 +15,10 @@ pub const PATTERN_FIELDS: &[(&str, &str)] = &[
     ("at", "when the first row comes, counted from the test's start: `26h30m`; 0 when left out"),
     ("count", "how many rows; 1 when left out"),
     ("every", "time from one row to the next"),
-    ("jitter", "part of `every` by which a gap is longer or shorter at most, 0 to 1; or `memoryless`: gaps as of a Poisson process"),
+    (
+        "jitter",
+        "part of `every` by which a gap is longer or shorter at most, 0 to 1; or `memoryless`: gaps as of a Poisson process",
+    ),
     ("lost", "part of the rows that are left out, 0 to 1"),
 ];
 
@@ -50,7 +53,12 @@ pub const ROW_FIELDS: &[(&str, &[(&str, bool, &str)])] = &[
     ),
     (
         "tls",
-        &[("from", true, "client"), ("to", true, "server"), ("port", false, "443 when left out"), ("name", false, "server name asked for")],
+        &[
+            ("from", true, "client"),
+            ("to", true, "server"),
+            ("port", false, "443 when left out"),
+            ("name", false, "server name asked for"),
+        ],
     ),
     (
         "http",
@@ -93,7 +101,17 @@ pub(super) enum Gaps {
 /// One kind of row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shape {
-    Flow { from: Text, to: Text, port: Range, out: Range, back: Range, lasts_ns: i64, state: String, transport: u8, asn: Option<u32> },
+    Flow {
+        from: Text,
+        to: Text,
+        port: Range,
+        out: Range,
+        back: Range,
+        lasts_ns: i64,
+        state: String,
+        transport: u8,
+        asn: Option<u32>,
+    },
     Dns {
         from: Text,
         query: Text,
@@ -104,8 +122,19 @@ pub(super) enum Shape {
         response: Option<Range>,
         server: Option<Text>,
     },
-    Tls { from: Text, to: Text, port: Range, name: Option<Text> },
-    Http { from: Text, to: Text, port: Range, host: Text, method: String },
+    Tls {
+        from: Text,
+        to: Text,
+        port: Range,
+        name: Option<Text>,
+    },
+    Http {
+        from: Text,
+        to: Text,
+        port: Range,
+        host: Text,
+        method: String,
+    },
 }
 
 /// A pattern.
@@ -177,9 +206,11 @@ impl Shape {
             Some(node) => Text::read(node, mistakes),
             None => Some(Text(vec![Piece::Fixed(default.to_owned())])),
         };
-        let (from, to, query, host, name) = (text("from", ""), text("to", ""), text("query", ""), text("host", ""), text("name", ""));
+        let (from, to, query, host, name) =
+            (text("from", ""), text("to", ""), text("query", ""), text("host", ""), text("name", ""));
         let (answers, server) = (text("answers", ""), text("server", ""));
-        let mut number = |name: &str, default: u64| map.get(name).map_or(Some(Range(default, default)), |n| Range::read(n, mistakes));
+        let mut number =
+            |name: &str, default: u64| map.get(name).map_or(Some(Range(default, default)), |n| Range::read(n, mistakes));
         let (out, back) = (number("out", 1000), number("in", 1000));
         let (request, response) = (number("request", 0), number("response", 0));
         let port = number("port", if kind == "http" { 80 } else { 443 });
@@ -189,14 +220,15 @@ impl Shape {
             mistakes.push(node.mistake("a port is at most 65535"));
             good = false;
         }
-        let one_of = |name: &str, words: &[&str], mistakes: &mut Mistakes| {
-            map.get(name).map_or(Some(0), |n| n.one_of(words, mistakes))
-        };
+        let one_of =
+            |name: &str, words: &[&str], mistakes: &mut Mistakes| map.get(name).map_or(Some(0), |n| n.one_of(words, mistakes));
         let given = |name: &str| map.get(name).is_some();
         match kind {
             "flow" => {
                 let transport = one_of("transport", &["tcp", "udp", "icmp"], mistakes);
-                let lasts = map.get("lasts").map_or(Some(0), |n| n.duration(mistakes).map(|d| d.as_nanos().min(SPAN_NS_MAX.into()) as i64));
+                let lasts = map
+                    .get("lasts")
+                    .map_or(Some(0), |n| n.duration(mistakes).map(|d| d.as_nanos().min(SPAN_NS_MAX.into()) as i64));
                 let state = map.get("state").map_or(Some("SF"), |n| n.str(mistakes));
                 let asn = map.get("asn").map_or(Some(None), |n| n.u32_in(1, u32::MAX, mistakes).map(Some));
                 let transport = [6, 17, 1][transport?];

@@ -27,7 +27,11 @@ pub const ALLOW_FIELDS: &[(&str, bool, &str)] = &[
     ("port", false, "port of the other end"),
     ("owner", true, "who answers for the exception"),
     ("reason", true, "why it is there"),
-    ("expires", true, "a day (`2026-12-31`) or a moment (`2026-12-31T12:00:00Z`) from which it acts no more, in event time; or `never`"),
+    (
+        "expires",
+        true,
+        "a day (`2026-12-31`) or a moment (`2026-12-31T12:00:00Z`) from which it acts no more, in event time; or `never`",
+    ),
     ("kinds", false, "beside the rules alone: the kinds of rules it is for; all when left out"),
     ("rules", false, "beside the rules alone: the ids of rules it is for; all when left out"),
 ];
@@ -97,7 +101,8 @@ fn one(map: &Map<'_>, mistakes: &mut Mistakes) -> Option<Allow> {
         expires: expires?,
     };
     if allow.what().is_empty() {
-        let what = "an exception names at least one of source, destination, domain, asn, port; to switch a rule off: enabled: false";
+        let what =
+            "an exception names at least one of source, destination, domain, asn, port; to switch a rule off: enabled: false";
         mistakes.push(map.node().mistake(what));
         return None;
     }
@@ -135,7 +140,9 @@ fn end(node: Node<'_>, mistakes: &mut Mistakes) -> Option<String> {
         return Some(network.trunc().to_string());
     }
     if written.split_once('/').is_some_and(|(address, _)| Address::parse(address.as_bytes()).is_some()) {
-        mistakes.push(node.mistake(format!("expected an address, a network as 10.0.3.0/24 or a workload's name, got {}", shown(written))));
+        mistakes.push(
+            node.mistake(format!("expected an address, a network as 10.0.3.0/24 or a workload's name, got {}", shown(written))),
+        );
         return None;
     }
     Some(written.to_lowercase())

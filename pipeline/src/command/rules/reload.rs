@@ -32,7 +32,9 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let running = processes::running(&topology);
     let chosen = running.iter().find(|p| args.ordinal.is_none_or(|ordinal| ordinal == p.status.ordinal));
     let Some(process) = chosen else {
-        return Err(Failure::Usage("no such process runs this topology on this machine; rules are read at the next start".to_owned()));
+        return Err(Failure::Usage(
+            "no such process runs this topology on this machine; rules are read at the next start".to_owned(),
+        ));
     };
     match ask_to_reload(&process.socket)? {
         Ok(done) => {

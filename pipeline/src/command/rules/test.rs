@@ -39,7 +39,11 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
             let began = Instant::now();
             let tried = testing::run(&rule, example, detectors::ALL).map_err(|e| Failure::Failed(e.to_string()))?;
             let took = began.elapsed();
-            if tried.wrong.is_none() { passed += 1 } else { failed += 1 }
+            if tried.wrong.is_none() {
+                passed += 1
+            } else {
+                failed += 1
+            }
             if args.json {
                 out.json(&json!({
                     "rule": rule.id, "tenant": rule.tenant, "test": example.name, "file": example.place.file,
