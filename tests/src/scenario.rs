@@ -364,16 +364,21 @@ pub fn without_raw(signals: &Signals) -> Signals {
 pub fn read_all(log: &Arc<dyn Log>, topic: &str) -> anyhow::Result<Vec<Record>> {
     let mut all = Vec::new();
     for partition in 0..log.partitions(topic)? {
-        let at = TopicPartition::new(topic, partition);
-        let range = log.offsets(&at)?;
-        let mut reader = log.reader(&at, range.start)?;
-        while reader.position() < range.end {
-            let records = reader.poll(PollLimit::default(), Duration::ZERO)?;
-            if records.is_empty() && reader.at_end() {
-                break;
-            }
-            all.extend(records);
+        all.extend(read_partition(log, &TopicPartition::new(topic, partition))?);
+    }
+    Ok(all)
+}
+
+/// Every record of a partition.
+pub fn read_partition(log: &Arc<dyn Log>, at: &TopicPartition) -> anyhow::Result<Vec<Record>> {
+    let range = log.offsets(at)?;
+    let (mut reader, mut all) = (log.reader(at, range.start)?, Vec::new());
+    while reader.position() < range.end {
+        let records = reader.poll(PollLimit::default(), Duration::ZERO)?;
+        if records.is_empty() && reader.at_end() {
+            break;
         }
+        all.extend(records);
     }
     Ok(all)
 }

@@ -33,6 +33,9 @@ const LAYOUT: Layout = Layout {
 /// Rounds in which part of the work is done, and snapshots are taken on the way.
 const ROUNDS: usize = 16;
 
+/// Seconds for which a store is away.
+const AWAY_S: i64 = 600;
+
 /// Seconds after which silence has closed everything.
 const NIGHT_S: i64 = 200;
 
@@ -289,6 +292,7 @@ fn a_store_that_is_away_costs_snapshots_and_nothing_else() {
     let mut live = bench.live();
     live.start_all().unwrap();
     live.settle().unwrap();
+    live.pass(AWAY_S).unwrap();
     assert!(degraded(&live));
     let status = task(&live, 0).snapshot.unwrap();
     assert!(status.failures > 1 && status.failed.is_some() && status.current.is_none(), "{status:?}");
@@ -313,7 +317,7 @@ fn a_store_that_is_away_at_a_restart_is_waited_for_and_holds_up_no_other_task() 
     let mut live = bench.live();
     live.start_all().unwrap();
     live.settle().unwrap();
-    live.pass(60).unwrap();
+    live.pass(AWAY_S).unwrap();
     assert!(degraded(&live) && matches!(task(&live, 0).phase, TaskPhase::Restoring { step: RestoreStep::Load, .. }));
     assert!(task(&live, 1).phase == TaskPhase::Live && bench.committed(1).0.offset > before);
     unblock(bench.dir.path(), "detect-0");

@@ -119,6 +119,7 @@ pub(super) fn translate(
         (Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition, About::Partition(at)) => {
             LogError::UnknownPartition { at: at.clone() }
         }
+        (Code::SaslAuthenticationFailed | Code::Authentication, _) => login(config, words, &plain(error)),
         _ if is_denied(code) => {
             LogError::Denied { what: format!("{call} on {about} as {}: {}", config.principal(), plain(error)) }
         }
@@ -129,15 +130,22 @@ pub(super) fn translate(
 
 /// No answer: with the client's last words where there are any.
 pub(super) fn unreachable(config: &KafkaConfig, words: &Words, otherwise: &str) -> LogError {
-    let words = words.last();
+    let last = words.last();
     // A refused login looks like a dead broker to every call; the client's log knows better.
-    if words.contains("uthentication fail") || words.contains("Invalid username or password") {
-        return LogError::Denied { what: format!("login at {} as {}: {words}", config.brokers, config.principal()) };
+    if last.contains("uthentication fail") || last.contains("Invalid username or password") {
+        return login(config, words, otherwise);
     }
     LogError::Unreachable {
         what: format!("Kafka at {}", config.brokers),
-        reason: if words.is_empty() { otherwise.to_owned() } else { words },
+        reason: if last.is_empty() { otherwise.to_owned() } else { last },
     }
+}
+
+/// The login was refused: every call fails alike then, whatever it was about.
+fn login(config: &KafkaConfig, words: &Words, otherwise: &str) -> LogError {
+    let words = words.last();
+    let why = if words.is_empty() { otherwise } else { &words };
+    LogError::Denied { what: format!("login at {} as {}: {why}", config.brokers, config.principal()) }
 }
 
 /// The code behind an error.

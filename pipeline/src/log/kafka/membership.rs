@@ -62,6 +62,17 @@ struct Held {
     lost: bool,
     /// When the group was last served.
     polled: Option<Instant>,
+    /// Longest time the group was not served since partitions were last given: what a frozen process shows.
+    unserved: Duration,
+}
+
+impl Held {
+    /// The group is served now.
+    fn serve(&mut self) {
+        let now = Instant::now();
+        let before = self.polled.replace(now);
+        self.unserved = self.unserved.max(before.map_or(Duration::ZERO, |before| now - before));
+    }
 }
 
 impl KafkaMembership {
@@ -92,7 +103,7 @@ impl Membership for KafkaMembership {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            self.group.callbacks.lock().polled = Some(Instant::now());
+            self.group.callbacks.lock().serve();
             match self.group.consumer()?.poll(left.min(POLL_STEP)) {
                 // A record fetched before its partition was paused: readers will read it.
                 None | Some(Ok(_)) => {}
@@ -206,9 +217,7 @@ impl Group {
         let config = &self.shared.config;
         let about = About::Group(&self.name);
         match (error, code_of(error)) {
-            (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId | Code::UnreleasedInstanceId), _) => {
-                Err(LogError::Replaced { group: self.name.clone(), member: self.member.clone() })
-            }
+            (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId | Code::UnreleasedInstanceId), _) => Err(self.fenced()),
             (KafkaError::MessageConsumptionFatal(_), _) => Err(translate("group membership", about, error, config, self.words())),
             (_, Some(code)) if is_denied(code) => Err(translate("group membership", about, error, config, self.words())),
             _ => {
@@ -216,6 +225,23 @@ impl Group {
                 Ok(())
             }
         }
+    }
+
+    /// The group knows this member's name under another identity. Either another process runs under it, which is for
+    /// somebody to decide; or the coordinator was away for longer than the session, the client asked for a new identity,
+    /// and an answer to one of its requests was lost: then it was this process itself, and joining again heals it.
+    ///
+    /// Invariant: it was this process itself only if it had lost its partitions by time *and* served the group all along.
+    /// One that stood still may have been replaced for good, and must not take the place back.
+    fn fenced(&self) -> LogError {
+        let held = self.callbacks.lock();
+        if held.lost && held.unserved < self.shared.config.times.session / 2 {
+            return LogError::Unreachable {
+                what: format!("coordinator of group {}", self.name),
+                reason: "it was away for longer than the session, and no longer knows this member; it joins again".into(),
+            };
+        }
+        LogError::Replaced { group: self.name.clone(), member: self.member.clone() }
     }
 }
 
@@ -269,6 +295,7 @@ impl ConsumerContext for Callbacks {
             let mut held = self.lock();
             held.partitions.extend(named(list));
             held.lost = false;
+            held.unserved = Duration::ZERO;
             held.changes += 1;
         }
     }
