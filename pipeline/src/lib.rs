@@ -19,6 +19,7 @@ pub mod run;
 pub mod snapshot;
 pub mod status;
 pub mod task;
+pub mod telemetry;
 pub mod time;
 pub mod topology;
 pub mod versions;

@@ -29,6 +29,7 @@ use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
 use crate::snapshot::{OUTPUT_VERSION, SnapshotStore};
 use crate::status::Board;
+use crate::telemetry::Telemetry;
 use crate::time::input::InputTime;
 use crate::topology::{self, Registry, Stage, Topology};
 use crate::worker::{Absent, Bound, Clock, Known, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError};
@@ -109,6 +110,8 @@ pub struct Run {
     pub trim: bool,
     /// Number of this process among its peers: part of its writers' ids.
     pub ordinal: u32,
+    /// Who hears of epochs; `None` = nobody.
+    pub telemetry: Option<Telemetry>,
     /// Version of this binary's outputs; another one only in tests.
     pub output_version: u32,
     /// Goes on from outputs of another version without comparing them, knowingly.
@@ -144,6 +147,7 @@ impl Run {
             poll: PollLimit::default(),
             trim: false,
             ordinal: 0,
+            telemetry: None,
             output_version: OUTPUT_VERSION,
             accept_new_outputs: false,
             alone: false,
@@ -237,6 +241,7 @@ impl Run {
             index,
             board: shared.board.clone(),
             metrics: shared.metrics.clone(),
+            telemetry: self.telemetry.clone(),
             output_version: self.output_version,
             accept_new_outputs: self.accept_new_outputs,
             alone: self.alone,

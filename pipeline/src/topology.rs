@@ -11,6 +11,7 @@ mod log;
 mod names;
 mod read;
 mod section;
+mod telemetry;
 
 pub use destination::{DESTINATIONS_MAX, Destination, DestinationKind, Secret, Server, StartFrom};
 pub use input::{INPUTS_MAX, Input, Lane, Registry, Tenancy, is_tenant};
@@ -21,6 +22,7 @@ pub use log::{
 pub use names::{Names, Stage};
 pub use read::ReadError;
 pub(crate) use read::text_of;
+pub use telemetry::{TELEMETRY_HEADER_DEFAULT, Telemetry};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -111,6 +113,8 @@ pub struct Topology {
     pub control: PathBuf,
     /// Where health and metrics are served (`http.listen`); `None` = nowhere.
     pub http: Option<SocketAddr>,
+    /// Who gets traces of the pipeline itself (`telemetry`); `None` = nobody.
+    pub telemetry: Option<Telemetry>,
     /// A process that was told to stop gives up what is not done after so long (`drain_within`), 1 s to 10 min.
     pub drain_within: Duration,
 }
@@ -211,6 +215,7 @@ impl Topology {
             destinations: Vec::new(),
             control: CONTROL_SOCKET_DEFAULT.into(),
             http: None,
+            telemetry: None,
             drain_within: DRAIN_WITHIN_DEFAULT,
         }
     }

@@ -12,4 +12,5 @@ pub mod proto;
 pub mod signal;
 pub mod time;
 pub mod topic;
+pub mod trace;
 pub mod wire;

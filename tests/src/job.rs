@@ -109,6 +109,17 @@ impl Job {
         Ok(std::fs::read_dir(format!("/proc/{}/task", process.id()))?.count())
     }
 
+    /// Id of the process.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("the job does not run")?.id())
+    }
+
+    /// A metric without labels, as `/metrics` says it now.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = get(self.http, "/metrics")?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
     /// Waits until `/readyz` refuses, and gives these words as a reason.
     pub fn until_not_ready(&mut self, words: &str) -> Result<String> {
         let http = self.http;
@@ -225,8 +236,12 @@ impl Job {
 
 /// Code and body of `/readyz`; `None` while nobody listens.
 fn ready(port: u16) -> Option<(u16, String)> {
+    get(port, "/readyz")
+}
+
+fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;

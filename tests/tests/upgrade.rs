@@ -1,4 +1,4 @@
-//! An upgrade: what a release left behind (topics, positions, snapshots), this binary goes on from. `golden/state/VERSION`
+//! An upgrade: what a release left behind (topics, positions, snapshots), this binary goes on from. `golden/state/VERSION.json.gz`
 //! holds one deployment of each release, stopped by a crash in mid-work, and the signals it came to in the end. With
 //! `UPDATE_GOLDEN=1` the directory of this version is written anew.
 //!
@@ -16,6 +16,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use tidewatch::log::{Append, Committed, Log, Member, TopicPartition, TopicSpec};
 use tidewatch::snapshot::{LAYOUT as SNAPSHOT_LAYOUT, OUTPUT_VERSION, SnapshotStore};
@@ -263,14 +266,16 @@ fn snapshots_of_another_layout_are_left_aside_and_state_comes_back_from_the_log(
 #[test]
 fn every_release_is_gone_on_from() {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        let path = golden().join(env!("CARGO_PKG_VERSION")).with_extension("json");
         fs::create_dir_all(golden()).unwrap();
-        fs::write(path, serde_json::to_string_pretty(&rest()).unwrap() + "\n").unwrap();
+        let file = fs::File::create(golden().join(concat!(env!("CARGO_PKG_VERSION"), ".json.gz"))).unwrap();
+        let mut file = GzEncoder::new(file, Compression::best());
+        serde_json::to_writer(&mut file, &rest()).unwrap();
+        file.finish().unwrap();
     }
     let mut releases = 0;
     for entry in fs::read_dir(golden()).unwrap() {
         let path = entry.unwrap().path();
-        let rest: Rest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let rest: Rest = serde_json::from_reader(GzDecoder::new(fs::File::open(&path).unwrap())).unwrap();
         let (loaded, signals) = gone_on(&rest);
         if rest.layout == SNAPSHOT_LAYOUT {
             assert!(loaded >= 3, "{}: {loaded} snapshots were taken up", path.display());

@@ -15,6 +15,7 @@ use crate::log::{Member, TopicPartition};
 use crate::run::{Run, RunError, Shared, fault};
 use crate::snapshot::SnapshotStore;
 use crate::status::ProcessState;
+use crate::telemetry::Telemetry;
 use crate::topology::{Stage, Topology};
 use crate::versions::{self, Proposed};
 use crate::worker::{Bound, system_clock};
@@ -132,6 +133,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         None => store,
     });
     let shared = run.shared();
+    run.telemetry = Telemetry::start(&run.topology, &stages, run.ordinal, shared.metrics.clone())
+        .map_err(|e| Failure::Usage(format!("telemetry: {e}")))?;
     let finished = Arc::new(AtomicBool::new(false));
     let flags = serving::Flags { stop: stop.clone(), finished: finished.clone() };
     let (reporter, serving) = serving::start(&run, &shared, &stages, args.http, &flags)?;
@@ -148,6 +151,9 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         delivery.stop();
     }
     finished.store(true, Ordering::Release);
+    if let Some(telemetry) = run.telemetry.take() {
+        telemetry.stop();
+    }
     drop(serving);
     result.map_err(failure)?;
     let total = shared.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).total();

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::blocking::Client;
+use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Url, redirect};
 
@@ -113,16 +113,27 @@ impl HttpClient {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
+        let (status, retry_after, body) = self.send(request, body)?;
+        Ok(Reply { status, retry_after, body: self.scrub(&String::from_utf8_lossy(&body)) })
+    }
+
+    /// Posts a body whose reply is no text: status, `Retry-After` and the reply's bytes, secrets and all.
+    pub(crate) fn post_bytes(&self, content_type: &str, body: Vec<u8>) -> Result<(u16, Option<Duration>, Vec<u8>), String> {
+        self.send(self.client.post(self.url.clone()).header(CONTENT_TYPE, content_type), body)
+    }
+
+    fn send(&self, request: RequestBuilder, body: Vec<u8>) -> Result<(u16, Option<Duration>, Vec<u8>), String> {
         let response = request.body(body).send().map_err(|e| self.scrub(&describe(&e.without_url())))?;
         let status = response.status().as_u16();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(parse_retry_after);
         let mut body = Vec::new();
         // A reply that breaks off still has its status.
         let _ = response.take(REPLY_BYTES_MAX).read_to_end(&mut body);
-        Ok(Reply { status, retry_after, body: self.scrub(&String::from_utf8_lossy(&body)) })
+        Ok((status, retry_after, body))
     }
 
-    fn scrub(&self, text: &str) -> String {
+    /// The text without secrets, should the server have sent one back.
+    pub(crate) fn scrub(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| secret.scrub(&text))
     }
 }

@@ -121,5 +121,9 @@ metrics! {
     HTTP_REQUESTS: Counter "tidewatch_http_requests_total" ["path", "code"] "requests" "Answers of the HTTP server";
     HTTP_REFUSED: Counter "tidewatch_http_refused_connections_total" [] "connections" "Connections closed because too many were open";
     CONTROL_CONNECTIONS: Counter "tidewatch_control_connections_total" ["outcome"] "connections" "Connections of the control socket: accepted, refused, dropped";
+    SPANS_SENT: Counter "tidewatch_spans_sent_total" [] "spans" "Spans that the OpenTelemetry collector has taken; 0 without the telemetry section";
+    SPANS_DROPPED: Counter "tidewatch_spans_dropped_total" [] "spans" "Spans dropped because the collector was away, slow or refused them";
+    TRACE_LINKS_LEFT_OUT: Counter "tidewatch_trace_links_left_out_total" [] "contexts" "Trace contexts of records not linked because a span has its 32; counted with the telemetry section alone";
+    TRACE_CONTEXTS_REFUSED: Counter "tidewatch_trace_contexts_refused_total" [] "headers" "traceparent headers of records that are no trace context; counted with the telemetry section alone";
     SERIES_DROPPED: Counter "tidewatch_metric_series_dropped_total" [] "series" "New series not kept because a metric has too many";
 }

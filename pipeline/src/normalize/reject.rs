@@ -4,6 +4,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use tidewatch_schemas::trace::{TRACEPARENT, TRACESTATE, TraceContext, tracestate};
 use tidewatch_schemas::wire::Fault;
 
 use super::tenancy::TenancyFault;
@@ -103,6 +104,13 @@ impl RejectedTopic {
         }
         if let Some(format) = format {
             headers.push((FORMAT.to_owned(), format.to_owned().into()));
+        }
+        // One record made this one: its trace goes on.
+        if let Some(parent) = record.header(TRACEPARENT).filter(|h| TraceContext::parse(h).is_some()) {
+            headers.push((TRACEPARENT.to_owned(), parent.clone()));
+            if let Some(state) = record.header(TRACESTATE).filter(|h| tracestate(h).is_some()) {
+                headers.push((TRACESTATE.to_owned(), state.clone()));
+            }
         }
         let key = record.key.clone().filter(|k| k.len() <= ROOM_BYTES / 2);
         let fits = value.len() + ROOM_BYTES <= self.record_bytes_max;

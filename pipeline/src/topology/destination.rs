@@ -167,7 +167,8 @@ fn one(map: Map<'_>, mistakes: &mut Mistakes) -> Option<Destination> {
     Some(Destination { name: name?.to_owned(), kind, from, tenants })
 }
 
-fn server(s: &mut Section<'_, '_>) -> Option<Server> {
+/// `url` and `ca_file`.
+pub(super) fn server(s: &mut Section<'_, '_>) -> Option<Server> {
     let ca_file = s.path("ca_file");
     let url = s.require("url")?;
     let secure = url.strip_prefix("https://");
@@ -180,7 +181,7 @@ fn server(s: &mut Section<'_, '_>) -> Option<Server> {
     } else if authority.contains('@') {
         s.mistake("url", "a URL holds no user or password; name a file or an environment variable that does".into());
     } else if secure.is_none() && !is_this_machine(authority) {
-        s.mistake("url", "an http:// URL sends signals readable, and is taken only towards this machine; use https://".into());
+        s.mistake("url", "an http:// URL can be read on its way, and is taken only towards this machine; use https://".into());
     }
     Some(Server { url: url.to_owned(), ca_file })
 }

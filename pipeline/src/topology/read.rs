@@ -31,6 +31,7 @@ const SECTIONS: &[&str] = &[
     "destinations",
     "control",
     "http",
+    "telemetry",
     "drain_within",
 ];
 
@@ -104,6 +105,7 @@ fn whole(map: &Map<'_>, formats: &[Format], mistakes: &mut Mistakes) -> Topology
         destinations: destination::read(map, mistakes),
         control: map.get("control").and_then(|n| n.str(mistakes)).map_or(default.control, PathBuf::from),
         http: http(map, mistakes),
+        telemetry: telemetry::read(map, mistakes),
         drain_within: drain_within(map, default.drain_within, mistakes),
         ..Topology::of(default.log, default.inputs)
     }

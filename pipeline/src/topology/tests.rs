@@ -210,7 +210,7 @@ fn destinations() {
         expect![[r#"
             t.yaml:4:5: path is missing
             t.yaml:4:29: unknown name url
-            t.yaml:5:35: an http:// URL sends signals readable, and is taken only towards this machine; use https://
+            t.yaml:5:35: an http:// URL can be read on its way, and is taken only towards this machine; use https://
             t.yaml:7:12: a destination's name is 1 to 63 of a-z, 0-9, - and _, got B!
             t.yaml:7:22: expected one of ndjson, webhook, splunk_hec, got splunk; did you mean "splunk_hec"?
             t.yaml:7:30: unknown name token; did you mean "token_env"?
@@ -219,6 +219,21 @@ fn destinations() {
             t.yaml:10:5: destination d stands twice
             t.yaml:10:57: tenants names 1 to 10000; leave it out for all"#]],
     );
+}
+
+#[test]
+fn telemetry() {
+    let full = "telemetry: {url: \"https://collector.example:4318\", ca_file: ca.pem, header: x-key, header_env: KEY, sample_percent: 5}\n";
+    let telemetry = parse(&format!("{SMALL}{full}")).unwrap().telemetry.unwrap();
+    assert_eq!(telemetry.header, Some(("x-key".to_owned(), Secret::Env("KEY".to_owned()))));
+    assert_eq!((telemetry.server.url.as_str(), telemetry.sample_percent), ("https://collector.example:4318", 5));
+    let least = parse(&format!("{SMALL}telemetry: {{url: \"http://127.0.0.1:4318\"}}\n")).unwrap().telemetry.unwrap();
+    assert_eq!((least.header, least.sample_percent), (None, 100));
+    let wrong = "telemetry: {url: \"http://collector:4318\", header: x, sample_percent: 0, token: abc}\n";
+    let mistakes = parse(&format!("{SMALL}{wrong}")).unwrap_err();
+    for words in ["only towards this machine", "header_file or header_env", "t.yaml:3:70: ", "unknown name token"] {
+        assert!(mistakes.contains(words), "{words}: {mistakes}");
+    }
 }
 
 proptest! {

@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::snapshot::SnapshotStore;
 use crate::status::{Board, TaskPhase};
 use crate::task::{Digest, Task};
+use crate::telemetry::Telemetry;
 
 pub use absent::Absent;
 pub use error::WorkerError;
@@ -133,6 +134,8 @@ pub struct WorkerConfig {
     pub board: Arc<Board>,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+    /// Who hears of its epochs; `None` = nobody.
+    pub telemetry: Option<Telemetry>,
     /// Version of the outputs of this binary's tasks.
     pub output_version: u32,
     /// Goes on from outputs of another version without comparing them, knowingly.
@@ -271,6 +274,7 @@ impl Worker {
     fn assign(&mut self, wait: Duration) -> Result<bool, WorkerError> {
         let wait = if self.assigned.is_some() { Duration::ZERO } else { wait };
         let Some(partitions) = self.config.membership.poll(wait)? else { return Ok(false) };
+        let began = self.config.telemetry.is_some().then(&*self.config.clock);
         self.slots.retain(|at, _| {
             let stays = partitions.contains(at);
             if !stays {
@@ -279,10 +283,10 @@ impl Worker {
             stays
         });
         self.stopped.retain(|at, _| partitions.contains(at));
-        self.tell_assigned(self.assigned.as_deref(), &partitions);
+        let change = self.tell_assigned(self.assigned.as_deref(), &partitions);
         self.assigned = Some(partitions);
         self.start_missing()?;
-        self.tell_begun();
+        self.tell_begun(began.zip(change));
         Ok(true)
     }
 
@@ -349,7 +353,7 @@ impl Worker {
                     full = true;
                     std::thread::sleep(FULL_PAUSE);
                 }
-                Err(e @ (CommitError::Aborted { .. } | CommitError::Fenced { .. })) => return self.restart(e),
+                Err(e @ (CommitError::Aborted { .. } | CommitError::Fenced { .. })) => return self.restart(e, closing),
                 Err(e) => return Err(e.into()),
             }
         }
@@ -363,6 +367,7 @@ impl Worker {
         for (at, _) in &offsets {
             if let Some(slot) = self.slots.get_mut(at) {
                 self.config.known.note(self.config.stage, at, slot.position());
+                slot.trace(&self.config, moments, None);
                 ledger.add(&slot.out.committed());
                 slot.committed(&self.config, now)?;
             }
@@ -380,7 +385,8 @@ impl Worker {
     }
 
     /// The epoch is lost: every task starts again from what is committed, behind a fresh writer.
-    fn restart(&mut self, reason: CommitError) -> Result<bool, WorkerError> {
+    fn restart(&mut self, reason: CommitError, closing: EventTime) -> Result<bool, WorkerError> {
+        self.trace_lost(&reason, closing);
         self.aborts += 1;
         if self.aborts > ABORTS_MAX {
             return Err(reason.into());

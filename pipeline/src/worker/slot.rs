@@ -1,6 +1,7 @@
 //! A task in its place: its reader, its outputs, its phase on the way from a restart to live, its snapshots.
 
 mod report;
+mod trace;
 
 use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
@@ -15,6 +16,7 @@ use crate::epoch::{OutputHash, Outputs};
 use crate::log::{Committed, LogError, Reader, Record, TopicPartition};
 use crate::status::{Cause, RestoreTimes, about};
 use crate::task::{Digest, Progress, Task};
+use crate::telemetry::Links;
 use crate::time::input::Peers;
 
 /// How far a restarted task is.
@@ -73,6 +75,8 @@ pub(super) struct Slot {
     /// When it was last read.
     looked: Option<EventTime>,
     pub(super) heard: Heard,
+    /// Trace contexts of what was read; `None` = nobody asks.
+    links: Option<Links>,
     /// Offset and moment at which the running step of a restart began.
     step_began: (i64, EventTime),
     watch: Option<Watch>,
@@ -106,6 +110,7 @@ impl Slot {
             away: false,
             looked: None,
             heard: Heard { restoring: Some((config.clock)()), ..Heard::default() },
+            links: config.telemetry.is_some().then(Links::default),
             finished: false,
         };
         let way = restore::way(config, at, committed.as_ref(), meta.as_ref(), (slot.keeps_note, slot.keep.is_some()))?;
@@ -360,6 +365,9 @@ impl Slot {
         }
         let any = !records.is_empty();
         self.heard.records += records.len() as u64;
+        if let (Phase::Live, Some(links)) = (self.phase, &mut self.links) {
+            records.iter().for_each(|record| links.see(record));
+        }
         self.heard.last = records.last().map(|r| r.timestamp).or(self.heard.last);
         for record in &records {
             if self.bound.and_then(|b| b.until).is_some_and(|until| record.offset >= until) {
@@ -454,6 +462,9 @@ impl Slot {
                 tracing::info!(stage = config.stage, task = %self.at, bytes = t.bytes, total_s = t.total_s, committed_s = t.committed_s,
                     load_s = t.load_s, read_s = t.read_s, verify_s = t.verify_s, decode_s = t.decode_s, open_s = t.open_s,
                     refill_s = t.refill_s, muted_s = t.muted_s, commit_s = t.commit_s, "restored: first epoch committed");
+                if let Some(telemetry) = &config.telemetry {
+                    telemetry.restored(config.stage, &self.at, now.0, &t);
+                }
             }
             self.restored = Some(t);
         }

@@ -7,6 +7,7 @@ use crate::epoch::Ledger;
 use crate::log::{Append, CommitError, Committed, LogError, TopicPartition};
 use crate::metrics::table;
 use crate::status::{Cause, EpochFacts};
+use crate::telemetry::Tasks;
 
 /// What a slot counts for its worker to tell.
 #[derive(Debug, Default)]
@@ -39,6 +40,14 @@ const CLASSES: [&str; 6] = ["aborted", "fenced", "full", "too_large", "unreachab
 
 /// Reasons for changes of tasks.
 const CHANGES: [&str; 5] = ["joined", "gained", "lost", "moved", "epoch_lost"];
+
+/// A change of the tasks given to a worker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    reason: &'static str,
+    gained: usize,
+    lost: usize,
+}
 
 /// Class of a failed commit, as the metrics name it.
 fn class(error: &CommitError) -> &'static str {
@@ -107,6 +116,17 @@ impl Worker {
         }
     }
 
+    /// An epoch is lost with all that its tasks wrote.
+    pub(super) fn trace_lost(&mut self, error: &CommitError, closing: EventTime) {
+        if self.config.telemetry.is_none() {
+            return;
+        }
+        let moments = Moments { began: self.epoch_began, closing, committed: (self.config.clock)() };
+        for slot in self.slots.values_mut().filter(|s| s.moved()) {
+            slot.trace(&self.config, moments, Some(class(error)));
+        }
+    }
+
     /// A full partition has room again.
     pub(super) fn tell_room(&self) {
         self.config.board.clear(Cause::LogFull, &self.about());
@@ -121,26 +141,32 @@ impl Worker {
         self.config.board.raise(Cause::Group, &self.about(), reason, (self.config.clock)());
     }
 
-    /// Every task that was given is on the board.
-    pub(super) fn tell_begun(&self) {
+    /// Every task that was given is on the board. `change`: what was given, and when, for whoever traces it.
+    pub(super) fn tell_begun(&self, change: Option<(EventTime, Change)>) {
         self.config.board.clear(Cause::Group, &self.about());
+        if let (Some(telemetry), Some((began, Change { reason, gained, lost }))) = (&self.config.telemetry, change) {
+            let (stage, group, worker) = (self.config.stage, self.config.group.as_str(), self.config.index);
+            let (began_ns, ended_ns) = (began.0, (self.config.clock)().0);
+            telemetry.tasks(Tasks { stage, group, worker, reason, gained, lost, began_ns, ended_ns });
+        }
     }
 
     /// The group has decided. What was gained stands on the board before it is begun: the process is not ready until then.
-    pub(super) fn tell_assigned(&self, before: Option<&[TopicPartition]>, after: &[TopicPartition]) {
+    pub(super) fn tell_assigned(&self, before: Option<&[TopicPartition]>, after: &[TopicPartition]) -> Option<Change> {
         let new: Vec<&TopicPartition> = after.iter().filter(|at| before.is_none_or(|b| !b.contains(at))).collect();
         new.iter().for_each(|at| self.config.board.task(self.config.stage, at, |_| {}));
         let gained = new.len();
         let lost = before.map_or(0, |b| b.iter().filter(|at| !after.contains(at)).count());
         let reason = match (before, gained, lost) {
             (None, ..) => "joined",
-            (_, 0, 0) => return,
+            (_, 0, 0) => return None,
             (_, _, 0) => "gained",
             (_, 0, _) => "lost",
             _ => "moved",
         };
         self.tell_rebalance(reason);
         tracing::info!(stage = self.config.stage, worker = self.config.index, reason, gained, lost, "tasks changed");
+        Some(Change { reason, gained, lost })
     }
 
     pub(super) fn tell_rebalance(&self, reason: &'static str) {

@@ -2,6 +2,7 @@
 //! everything they say is in the value too.
 
 use super::{Severity, Signal};
+use crate::trace::{TRACEPARENT, TraceContext};
 
 /// Which form the value has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,8 @@ impl Severity {
     }
 }
 
-/// The headers of one signal. `deployment` names who published it (`ce_source` is `/tidewatch/<deployment>`).
+/// The headers of one signal. `deployment` names who published it (`ce_source` is `/tidewatch/<deployment>`). The trace
+/// context is made of the id alone ([`TraceContext::of_id`]).
 pub fn headers(signal: &Signal, deployment: &str, content: ContentType) -> Vec<(String, Vec<u8>)> {
     let text = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     vec![
@@ -53,6 +55,7 @@ pub fn headers(signal: &Signal, deployment: &str, content: ContentType) -> Vec<(
         text("tw-detector", &signal.kind),
         text("tw-severity", signal.severity.name()),
         text("tw-rule-rev", &signal.rule.version.to_string()),
+        text(TRACEPARENT, &TraceContext::of_id(signal.id.as_bytes()).to_header()),
     ]
 }
 
@@ -81,6 +84,7 @@ mod tests {
             tw-detector: ndr.beaconing
             tw-severity: medium
             tw-rule-rev: 1
+            traceparent: 00-ff78ef1b23ba10de91604de07ee59a17-977563dacd6e5ad5-01
         "#]]
         .assert_eq(&lines.concat());
     }

@@ -6,10 +6,11 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tidewatch_schemas::time::EventTime;
-use tidewatch_tests::chaos::{self, Options, report::Report};
+use tidewatch_tests::chaos::{self, Options, kinds::Kind, report::Report};
 use tidewatch_tests::program::SELF_NAME;
 
 /// Kills workers and brokers of a real deployment while rows come, and compares what it published with an undisturbed run.
@@ -31,6 +32,12 @@ struct Args {
     /// Go on with the run in this directory
     #[arg(long, value_name = "DIR", conflicts_with_all = ["rotations", "seed", "dir"])]
     resume: Option<PathBuf>,
+    /// Only these kinds of rotation
+    #[arg(long, value_delimiter = ',', conflicts_with = "resume")]
+    only: Vec<Kind>,
+    /// After a rotation that went wrong leave everything running for so long, to look into
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    hold: u64,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +62,14 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     if args.resume.is_none() {
         chaos::clear(&dir)?;
     }
-    let options = Options { rotations: args.rotations, seed: args.seed, dir, resume: args.resume.is_some() };
+    let options = Options {
+        rotations: args.rotations,
+        seed: args.seed,
+        dir,
+        resume: args.resume.is_some(),
+        only: args.only.clone(),
+        hold: Duration::from_secs(args.hold),
+    };
     let report = match chaos::run(&options, &say) {
         Ok(report) => report,
         Err(error) => {

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// One kind of rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// kill -9 of a worker, started again at once as the same static member.
@@ -71,15 +71,15 @@ impl Kind {
 }
 
 /// The kinds of a run. Rounds of all of them, shuffled; in a last round that is not whole the most telling come first.
-/// Without `grows` no partition is added: rows that come before it is known are late or not by chance when little lateness
+/// Only those of `only`, if it names any. Without `grows` no partition is added: rows that come before it is known are late or not by chance when little lateness
 /// allows for that.
-pub fn schedule(seed: u64, rotations: u32, grows: bool) -> Vec<Kind> {
+pub fn schedule(seed: u64, rotations: u32, grows: bool, only: &[Kind]) -> Vec<Kind> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut all = Vec::new();
     let mut added = 0;
     while all.len() < rotations as usize {
         let left = rotations as usize - all.len();
-        let mut round: Vec<Kind> = Kind::ALL.into_iter().take(left).collect();
+        let mut round: Vec<Kind> = Kind::ALL.into_iter().filter(|k| only.is_empty() || only.contains(k)).take(left).collect();
         for kind in &mut round {
             if *kind == Kind::AddPartition {
                 added += 1;
@@ -109,16 +109,17 @@ mod tests {
 
     #[test]
     fn kinds_come_equally_often() {
-        let kinds = schedule(7, 200, true);
+        let kinds = schedule(7, 200, true, &[]);
         assert_eq!(kinds.len(), 200);
         let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
         kinds.iter().for_each(|k| *counts.entry(*k).or_default() += 1);
         assert_eq!(counts[&Kind::AddPartition], ADDED_MAX);
         assert!(counts.iter().all(|(k, n)| *k == Kind::AddPartition || *n >= 18), "{counts:?}");
-        assert_eq!(kinds, schedule(7, 200, true));
-        assert_ne!(kinds, schedule(8, 200, true));
-        let few: std::collections::BTreeSet<Kind> = schedule(1, 12, true).into_iter().collect();
+        assert_eq!(kinds, schedule(7, 200, true, &[]));
+        assert_ne!(kinds, schedule(8, 200, true, &[]));
+        assert_eq!(schedule(7, 3, true, &[Kind::Freeze]), [Kind::Freeze; 3]);
+        let few: std::collections::BTreeSet<Kind> = schedule(1, 12, true, &[]).into_iter().collect();
         assert_eq!(few.len(), Kind::ALL.len());
-        assert!(!schedule(1, 40, false).contains(&Kind::AddPartition));
+        assert!(!schedule(1, 40, false, &[]).contains(&Kind::AddPartition));
     }
 }

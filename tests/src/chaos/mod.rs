@@ -32,6 +32,7 @@ use crate::program::Process;
 use compare::{PerTenant, compare};
 use feed::{Feed, Partitions};
 use fleet::Fleet;
+use kinds::Kind;
 use report::{Report, SceneReport};
 use rotation::Stand;
 use scene::{MAIN, MARKS, Scene};
@@ -59,6 +60,10 @@ pub struct Options {
     pub dir: PathBuf,
     /// Go on with what lies there.
     pub resume: bool,
+    /// Only these kinds; all when empty.
+    pub only: Vec<Kind>,
+    /// A rotation that went wrong leaves everything running for so long, to look into.
+    pub hold: Duration,
 }
 
 /// Runs it, telling how it goes. The report is kept in the directory after each rotation.
@@ -89,7 +94,7 @@ pub fn run(options: &Options, say: &dyn Fn(&str)) -> Result<Report> {
     say(&format!("three brokers started in {:.1} s; everything lies in {}", cluster.start_time.as_secs_f64(), dir.display()));
     for (scene, rotations) in [(MAIN, report.rotations), (MARKS, (report.rotations / 20).max(2))] {
         let mut stage =
-            Performance { cluster: &mut cluster, scene, seed: report.seed, rotations, dir: dir.join(scene.name), say };
+            Performance { cluster: &mut cluster, scene, seed: report.seed, rotations, dir: dir.join(scene.name), options, say };
         let mut so_far = report.scenes.remove(scene.name).unwrap_or_default();
         if !so_far.done {
             stage.perform(&mut so_far, &mut |so_far| {
@@ -110,6 +115,7 @@ struct Performance<'a> {
     seed: u64,
     rotations: u32,
     dir: PathBuf,
+    options: &'a Options,
     say: &'a dyn Fn(&str),
 }
 
@@ -166,7 +172,7 @@ impl Performance<'_> {
         let mut stand = Stand { cluster: &mut *self.cluster, fleet, feed, watch, partitions: Arc::clone(partitions), scene };
         stand.wait_until_steady()?;
         (self.say)(&format!("{}: rows come, all stages commit after {:.1} s", scene.name, began.elapsed().as_secs_f64()));
-        let kinds = kinds::schedule(self.seed, self.rotations, scene.undisturbed.is_some());
+        let kinds = kinds::schedule(self.seed, self.rotations, scene.undisturbed.is_some(), &self.options.only);
         for (n, kind) in kinds.iter().enumerate().skip(so_far.rotations.len()) {
             let mut random = kinds::chance(self.seed, scene.name, n as u32);
             let number = format!("{} {}/{} {}", scene.name, n + 1, kinds.len(), kind.name());
@@ -175,6 +181,10 @@ impl Performance<'_> {
                 Err(error) => {
                     so_far.ended.extend(std::mem::take(&mut stand.fleet.ended));
                     save(so_far)?;
+                    if !self.options.hold.is_zero() {
+                        (self.say)(&format!("{number}: {error:#}; held as it is for {:?}", self.options.hold));
+                        std::thread::sleep(self.options.hold);
+                    }
                     return Err(error.context(number));
                 }
             };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use serde_json::json;
+use tidewatch_schemas::trace::{TRACEPARENT, TRACESTATE};
 
 use super::{REPLAYED_FROM, Rejected, shown};
 use crate::command::decode::from_hex;
@@ -19,7 +20,7 @@ const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Headers that a replayed record keeps: where it first came from.
-const KEPT: &[&str] = &[reject::TOPIC, reject::PARTITION, reject::OFFSET, reject::FORMAT];
+const KEPT: &[&str] = &[reject::TOPIC, reject::PARTITION, reject::OFFSET, reject::FORMAT, TRACEPARENT, TRACESTATE];
 
 /// Give rejected records to normalize again
 #[derive(Debug, clap::Args)]

@@ -18,6 +18,7 @@ use super::Shared;
 use super::client::{self, About, Words, code_of, hear, hear_error, is_denied, translate};
 use super::doubt::Doubts;
 use super::producer::KafkaClient;
+use super::pulse::Pulse;
 use crate::log::protocol::TransactionalWriter;
 use crate::log::{LogError, Member, Membership, TopicPartition, Writer};
 
@@ -46,10 +47,12 @@ pub(super) struct Group {
 }
 
 /// Callbacks: record, nothing else.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Callbacks {
     words: Words,
     held: Arc<Mutex<Held>>,
+    /// Pauses of this process since partitions were last given.
+    pulse: Pulse,
 }
 
 /// What the callbacks recorded.
@@ -62,17 +65,6 @@ struct Held {
     lost: bool,
     /// When the group was last served.
     polled: Option<Instant>,
-    /// Longest time the group was not served since partitions were last given: what a frozen process shows.
-    unserved: Duration,
-}
-
-impl Held {
-    /// The group is served now.
-    fn serve(&mut self) {
-        let now = Instant::now();
-        let before = self.polled.replace(now);
-        self.unserved = self.unserved.max(before.map_or(Duration::ZERO, |before| now - before));
-    }
 }
 
 impl KafkaMembership {
@@ -81,7 +73,7 @@ impl KafkaMembership {
         for topic in topics {
             shared.partitions(topic)?;
         }
-        let callbacks = Callbacks::default();
+        let callbacks = Callbacks { words: Words::default(), held: Arc::default(), pulse: Pulse::start() };
         let fail = |e: KafkaError| translate("join", About::Group(group), &e, &shared.config, &callbacks.words);
         let settings = shared.config.member(group, &member.id)?;
         let consumer: BaseConsumer<Callbacks> = settings.create_with_context(callbacks.clone()).map_err(fail)?;
@@ -103,7 +95,7 @@ impl Membership for KafkaMembership {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            self.group.callbacks.lock().serve();
+            self.group.callbacks.lock().polled = Some(Instant::now());
             match self.group.consumer()?.poll(left.min(POLL_STEP)) {
                 // A record fetched before its partition was paused: readers will read it.
                 None | Some(Ok(_)) => {}
@@ -231,11 +223,11 @@ impl Group {
     /// somebody to decide; or the coordinator was away for longer than the session, the client asked for a new identity,
     /// and an answer to one of its requests was lost: then it was this process itself, and joining again heals it.
     ///
-    /// Invariant: it was this process itself only if it had lost its partitions by time *and* served the group all along.
-    /// One that stood still may have been replaced for good, and must not take the place back.
+    /// Invariant: it was this process itself only if it had lost its partitions by time *and* never stood still.
+    /// One that did may have been replaced for good, and must not take the place back.
     fn fenced(&self) -> LogError {
-        let held = self.callbacks.lock();
-        if held.lost && held.unserved < self.shared.config.times.session / 2 {
+        let stood_still = self.callbacks.pulse.longest_pause() >= self.shared.config.times.session / 2;
+        if self.callbacks.lock().lost && !stood_still {
             return LogError::Unreachable {
                 what: format!("coordinator of group {}", self.name),
                 reason: "it was away for longer than the session, and no longer knows this member; it joins again".into(),
@@ -292,10 +284,10 @@ impl ConsumerContext for Callbacks {
             if let Err(error) = consumer.pause(list) {
                 tracing::warn!(%error, "pausing the partitions of a group member failed; records are read twice");
             }
+            self.pulse.reset();
             let mut held = self.lock();
             held.partitions.extend(named(list));
             held.lost = false;
-            held.unserved = Duration::ZERO;
             held.changes += 1;
         }
     }

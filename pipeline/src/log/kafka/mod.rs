@@ -33,6 +33,7 @@ mod doubt;
 pub mod inspect;
 mod membership;
 mod producer;
+mod pulse;
 mod reader;
 pub mod rights;
 mod tools;
