@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod cost;
+mod dns;
 mod generate;
 mod merge;
 mod rank;
@@ -29,6 +30,7 @@ enum Command {
     Merge(merge::Args),
     Rank(rank::Args),
     Cost(cost::Args),
+    Dns(dns::Args),
     Restart(restart::Args),
     TrainNames(train_names::Args),
 }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Merge(args) => merge::run(&args),
         Command::Rank(args) => rank::run(&args),
         Command::Cost(args) => cost::run(&args),
+        Command::Dns(args) => dns::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::TrainNames(args) => train_names::run(&args),
     };

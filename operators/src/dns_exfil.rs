@@ -33,7 +33,7 @@
 //! # Thresholds
 //! Each horizon has its own, and they grow with it: what a page with all its parts asks within seconds is not what a
 //! machine asks in a day. A sum fades with its horizon. At least `min_names` new names within about a day. Beside that
-//! probectl's rule: `min_queries` queries of `qname_bytes` within ten minutes, of which the share `unique_ratio` is new.
+//! probectl's rule: `min_queries` queries of `qname_bytes` within `window_s`, of which the share `unique_ratio` is new.
 //! Confidence is the base and: how much a name carries (up to 14), the share of wide types (6), how short the horizon is
 //! (10), how far above its threshold (8); probectl's rule gives 40 times the share. Below 85 a signal is high at most,
 //! below 70 medium. A domain that a tenth of the tenant's hosts put long names into, three at least, loses 35 and is low.
@@ -60,10 +60,10 @@ mod state;
 mod verdict;
 
 use tidewatch_schemas::observation::{DnsRow, Kind};
-use tidewatch_schemas::time::EventTime;
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use self::question::{Carrier, carrier};
-use self::state::Asked;
+use self::state::{Asked, PARTS};
 pub use self::state::{HostState, Watched};
 use crate::key::HostKey;
 use crate::operator::{Context, Detector, Draft, ListEntry, ListField, Observation, Operator, Seen, Threshold};
@@ -119,21 +119,28 @@ pub static DETECTOR: Detector = Detector {
             default: 30.0,
             min: 5.0,
             max: 1e6,
-            meaning: "queries within ten minutes before their share of new names counts; probectl's",
+            meaning: "queries within window_s before their share of new names counts; probectl's",
         },
         Threshold {
             name: "qname_bytes",
             default: 4096.0,
             min: 64.0,
             max: 1e9,
-            meaning: "octets of all names within ten minutes; probectl's",
+            meaning: "octets of all names within window_s; probectl's",
         },
         Threshold {
             name: "unique_ratio",
             default: 0.9,
             min: 0.1,
             max: 1.0,
-            meaning: "share of the queries within ten minutes that ask for new names; probectl's",
+            meaning: "share of the queries within window_s that ask for new names; probectl's",
+        },
+        Threshold {
+            name: "window_s",
+            default: 600.0,
+            min: 10.0,
+            max: 86_400.0,
+            meaning: "length of the window of queries, which slides by a tenth; information has horizons of its own",
         },
     ],
     lists: &[ListField {
@@ -174,6 +181,8 @@ pub struct DnsExfil {
     min_queries: u32,
     qname_bytes: f64,
     unique_ratio: f64,
+    /// Length of a part of the window.
+    part_ns: i64,
     base_confidence: f64,
     /// Sorted.
     services: Vec<String>,
@@ -191,6 +200,7 @@ impl DnsExfil {
             min_queries: rule.threshold("min_queries") as u32,
             qname_bytes: rule.threshold("qname_bytes"),
             unique_ratio: rule.threshold("unique_ratio"),
+            part_ns: (rule.threshold("window_s") * SECOND_NS as f64) as i64 / PARTS as i64,
             base_confidence: f64::from(rule.base_confidence),
             services,
         }
@@ -233,6 +243,7 @@ impl Operator for DnsExfil {
                 name_bytes: row.query.len() as u32,
                 name: row.query,
                 query_type: row.query_type,
+                part_ns: self.part_ns,
                 at: seen.at,
                 position: seen.position,
             };

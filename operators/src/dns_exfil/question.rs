@@ -7,7 +7,7 @@ use tidewatch_schemas::observation::DnsRow;
 
 use super::information::{TEXT_BYTES_MAX, bits};
 use crate::names::domain::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
-use crate::names::{Unregistered, registered};
+use crate::names::{Unregistered, registered, score_label};
 
 /// A look-up that may carry something under a domain.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -181,10 +181,14 @@ fn is_listed(answers: &str) -> bool {
 /// Labels of a front that may hold a name; data cut into short labels has more.
 const NAME_LABELS_MAX: usize = 6;
 
+/// Score from which a registered label looks made up: then it is payload with a label like `eu` behind it.
+const NAME_SCORE_MAX: f32 = 0.5;
+
 /// A whole name stands in front, perhaps with the label of a list behind it.
 fn holds_a_name(front: &str) -> bool {
+    let is_name = |text: &str| registered(text).is_ok_and(|of| score_label(of.label) < NAME_SCORE_MAX);
     front.split('.').count() <= NAME_LABELS_MAX
-        && (registered(front).is_ok() || front.rsplit_once('.').is_some_and(|(name, _)| registered(name).is_ok()))
+        && (is_name(front) || front.rsplit_once('.').is_some_and(|(name, _)| is_name(name)))
 }
 
 fn begins_with_digest(front: &str) -> bool {

@@ -44,9 +44,8 @@ pub(super) const HORIZONS_S: [i64; 4] = [10, 600, 3600, 86_400];
 /// Not asked for so long, a domain is forgotten.
 pub(super) const LIFETIME_NS: i64 = 86_400 * SECOND_NS;
 
-/// Length of a part of the window, and parts.
-const PART_NS: i64 = 60 * SECOND_NS;
-const PARTS: usize = 10;
+/// Parts of the window of queries: it slides by a tenth.
+pub(super) const PARTS: usize = 10;
 
 /// Below so many bytes over the longest horizon an episode is over.
 const QUIET_BYTES: f64 = 16.0;
@@ -130,6 +129,8 @@ pub(super) struct Asked<'a> {
     pub name_bytes: u32,
     pub name: &'a str,
     pub query_type: u16,
+    /// Length of a part of the window.
+    pub part_ns: i64,
     pub at: EventTime,
     pub position: Position,
 }
@@ -221,8 +222,8 @@ impl Watched {
         let faded = |horizon_s: i64| bytes * fade(age, horizon_s);
         let names = before.names.count_ones();
         let mut parts = [Part::default(); PARTS];
-        if age < PARTS as i64 * PART_NS {
-            let index = asked.at.0.div_euclid(PART_NS);
+        if age < PARTS as i64 * asked.part_ns {
+            let index = asked.at.0.div_euclid(asked.part_ns);
             let (queries, distinct, bytes) = (u32::from(before.queries), names, before.name_bytes);
             parts[index.rem_euclid(PARTS as i64) as usize] = Part { index, queries, distinct, bytes };
         }
@@ -262,7 +263,7 @@ impl Watched {
         if self.sums[3] < QUIET_BYTES && gap > HORIZONS_S[2] * SECOND_NS {
             self.quiet(asked.at);
         }
-        let index = asked.at.0.div_euclid(PART_NS);
+        let index = asked.at.0.div_euclid(asked.part_ns);
         let slot = index.rem_euclid(PARTS as i64) as usize;
         if self.parts[slot].index != index {
             self.parts[slot] = Part { index, ..Part::default() };
@@ -348,9 +349,9 @@ impl Watched {
         self.lately
     }
 
-    /// Counts over the last ten minutes.
-    pub(super) fn window(&self) -> Window {
-        let oldest = self.last.0.div_euclid(PART_NS) - PARTS as i64;
+    /// Counts over the window.
+    pub(super) fn window(&self, part_ns: i64) -> Window {
+        let oldest = self.last.0.div_euclid(part_ns) - PARTS as i64;
         let mut window = Window::default();
         for part in self.parts.iter().filter(|p| p.index > oldest) {
             window.queries += part.queries;

@@ -146,8 +146,9 @@ fn every_layout_and_encoding_at_ten_bytes_a_second_is_told_within_minutes() {
 fn payload_behind_a_constant_label_counts_as_much() {
     let front: Vec<String> = tunnel(HEX, 60, 60, "evil.example", 60);
     let behind: Vec<String> = front.iter().map(|n| format!("www.cdn.{n}")).collect();
-    let [a, b] = [&front, &behind].map(|n| seconds(&names(n, 3.0)[0]));
-    assert!((a - b).abs() <= 3, "{a} s and {b} s");
+    let between: Vec<String> = front.iter().map(|n| format!("img.{}", n.replace(".evil", ".eu.evil"))).collect();
+    let [a, b, c] = [&front, &behind, &between].map(|n| seconds(&names(n, 3.0)[0]));
+    assert!((a - b).abs() <= 3 && (a - c).abs() <= 3, "{a} s, {b} s, {c} s");
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl DnsExfil {
             }
         }
         let by_information = strength >= 1.0 && watched.lately() >= self.min_names;
-        let window = watched.window();
+        let window = watched.window(self.part_ns);
         let unique = f64::from(window.distinct) / f64::from(window.queries.max(1));
         let by_window = window.queries >= self.min_queries
             && f64::from(window.bytes) >= self.qname_bytes
