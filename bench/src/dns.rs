@@ -175,7 +175,8 @@ impl Recall {
 }
 
 /// Rates that tunnels are slowed down to: name, octets a second, how long they last at most and may take.
-const RATES: [(&str, f64, f64); 3] = [("10 B/s", 10.0, 600.0), ("0.7 B/s", 0.7, 3_600.0), ("1 kB/h", 1_000.0 / 3_600.0, 86_400.0)];
+const RATES: [(&str, f64, f64); 3] =
+    [("10 B/s", 10.0, 600.0), ("0.7 B/s", 0.7, 3_600.0), ("1 kB/h", 1_000.0 / 3_600.0, 86_400.0)];
 
 /// Runs the command.
 ///
@@ -210,7 +211,12 @@ fn captures(rules: &[Rule], data: &Path) -> Result<()> {
         let looks = capture::read(&data.join("dns-tunnel-pcap").join(file))?;
         let domain = looks.first().and_then(|l| tidewatch_operators::names::registered(&l.name).ok()).map_or("", |of| of.domain);
         let outcome = detect(rules, &looks);
-        println!("capture of {tool} ({half}), {} queries, {} bytes of state, {:.0} ns a query", looks.len(), outcome.bytes, outcome.ns);
+        println!(
+            "capture of {tool} ({half}), {} queries, {} bytes of state, {:.0} ns a query",
+            looks.len(),
+            outcome.bytes,
+            outcome.ns
+        );
         let mut native = Recall::default();
         native.add(rules, &looks, domain, 1e9);
         native.tell("native rate");
@@ -238,7 +244,9 @@ fn tools(rules: &[Rule], data: &Path) -> Result<()> {
     let path = data.join("dns-tunnel-names/dev.csv.gz");
     let mut text = String::new();
     let file = std::fs::File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+    flate2::read::MultiGzDecoder::new(file)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     let mut by: BTreeMap<&str, Vec<Look>> = BTreeMap::new();
     for line in text.lines().skip(1) {
         let mut fields = line.rsplitn(3, ',');

@@ -169,8 +169,9 @@ pub(crate) fn findings_of(rules: &[Rule], rows: &[Row<'_>]) -> Vec<Finding> {
 static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| (0..50_000).map(generated_name).collect());
 
 /// Names that carry something.
-static TUNNEL: LazyLock<Vec<String>> =
-    LazyLock::new(|| (0..80).map(|i| generated_name(i) + &generated_name(i + 100).replace("example", "tunnel.example")).collect());
+static TUNNEL: LazyLock<Vec<String>> = LazyLock::new(|| {
+    (0..80).map(|i| generated_name(i) + &generated_name(i + 100).replace("example", "tunnel.example")).collect()
+});
 
 /// Rows in which every detector finds something: a beacon, a spike, a sweep, a search for a server, a tunnel, each from its
 /// own host, and a fourth host that does all of it.

@@ -5,13 +5,8 @@ use crate::operator::Detector;
 use crate::{beaconing, dns_dga, dns_exfil, egress_volume, lateral};
 
 /// All detectors.
-pub static ALL: &[&Detector] = &[
-    &beaconing::DETECTOR,
-    &dns_dga::DETECTOR,
-    &dns_exfil::DETECTOR,
-    &egress_volume::DETECTOR,
-    &lateral::DETECTOR,
-];
+pub static ALL: &[&Detector] =
+    &[&beaconing::DETECTOR, &dns_dga::DETECTOR, &dns_exfil::DETECTOR, &egress_volume::DETECTOR, &lateral::DETECTOR];
 
 /// The detector of a rule kind.
 pub fn by_rule_kind(kind: &str) -> Option<&'static Detector> {

@@ -34,8 +34,7 @@ pub(crate) enum Service {
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Monitor, Self::Upstream, Self::Web, Self::Backup, Self::Administrator, Self::Letters];
+    pub const ALL: [Self; 6] = [Self::Monitor, Self::Upstream, Self::Web, Self::Backup, Self::Administrator, Self::Letters];
 
     /// First wake, seconds after the start.
     pub fn first_s(self, start_ns: i64, draw: f64) -> f64 {

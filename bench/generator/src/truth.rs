@@ -106,7 +106,9 @@ fn note(attack: &Attack) -> String {
             format!("{} bytes in {} s over {} flows to {} addresses", it.bytes, it.duration_s, it.flows, it.destinations)
         }
         Attack::Names(it) => format!("{} generated names ({:?}), mean gap {} s", it.names, it.family, it.gap_s),
-        Attack::Tunnel(it) => format!("{} queries with names of their own ({:?}), mean gap {} s", it.queries, it.layout, it.gap_s),
+        Attack::Tunnel(it) => {
+            format!("{} queries with names of their own ({:?}), mean gap {} s", it.queries, it.layout, it.gap_s)
+        }
     }
 }
 

@@ -69,7 +69,8 @@ fn pcap(bytes: &[u8]) -> Result<Vec<Packet<'_>>> {
     };
     let link = u32_at(bytes, 20, big).context("no header")?;
     let (mut at, mut out) = (24, Vec::new());
-    while let (Some(s), Some(part), Some(len)) = (u32_at(bytes, at, big), u32_at(bytes, at + 4, big), u32_at(bytes, at + 8, big)) {
+    while let (Some(s), Some(part), Some(len)) = (u32_at(bytes, at, big), u32_at(bytes, at + 4, big), u32_at(bytes, at + 8, big))
+    {
         let Some(packet) = bytes.get(at + 16..at + 16 + len as usize) else { break };
         out.push((i64::from(s) * 1_000_000_000 + i64::from(part) * if nanos { 1 } else { 1_000 }, link, packet));
         at += 16 + len as usize;

@@ -27,8 +27,12 @@ pub fn captured(rules: &[Rule], data: &Path) -> Result<()> {
         }
         tell(rules, &format!("ordinary captures ({half})"), &looks);
     }
-    for log in ["proxy/dns.log.gz", "proxy_rolling/dns.15-00-00-16-00-00.log.gz", "proxy_rolling/dns.16-00-00-17-00-00.log.gz", "open_conns/open/dns.log"]
-    {
+    for log in [
+        "proxy/dns.log.gz",
+        "proxy_rolling/dns.15-00-00-16-00-00.log.gz",
+        "proxy_rolling/dns.16-00-00-17-00-00.log.gz",
+        "open_conns/open/dns.log",
+    ] {
         tell(rules, log, &zeek(&data.join("flows-rita-scenarios").join(log))?);
     }
     Ok(())

@@ -41,8 +41,7 @@ pub struct Layout {
 }
 
 /// The middle of all axes.
-pub const PLAIN: Layout =
-    Layout { encoding: 0, letters: 96, label: 48, behind: "", before: "", timing: 0, kind: 1, code: 0 };
+pub const PLAIN: Layout = Layout { encoding: 0, letters: 96, label: 48, behind: "", before: "", timing: 0, kind: 1, code: 0 };
 
 /// The axes, one changed at a time: (axis, value, layout).
 pub fn axes() -> Vec<(&'static str, &'static str, Layout)> {
@@ -51,14 +50,21 @@ pub fn axes() -> Vec<(&'static str, &'static str, Layout)> {
         out.push(("encoding", *name, Layout { encoding: n, ..PLAIN }));
     }
     out.push(("encoding", "words", Layout { encoding: ENCODINGS.len(), letters: 6, label: 3, ..PLAIN }));
-    for (name, letters, label) in
-        [("one label of 60", 60, 60), ("one of 32", 32, 32), ("one of 16", 16, 16), ("labels of 8", 96, 8), ("of 4", 60, 4), ("of 1", 40, 1)]
-    {
+    for (name, letters, label) in [
+        ("one label of 60", 60, 60),
+        ("one of 32", 32, 32),
+        ("one of 16", 16, 16),
+        ("labels of 8", 96, 8),
+        ("of 4", 60, 4),
+        ("of 1", 40, 1),
+    ] {
         out.push(("chunks", name, Layout { letters, label, ..PLAIN }));
     }
     out.push(("chunks", "hex, one of 32", Layout { encoding: 1, letters: 32, label: 32, ..PLAIN }));
     out.push(("chunks", "hex, one of 32, no such name", Layout { encoding: 1, letters: 32, label: 32, code: 3, ..PLAIN }));
-    for (name, before, behind) in [("behind a label", "www.", ""), ("in front of labels", "", ".cdn.static-content"), ("between", "img.", ".eu")] {
+    for (name, before, behind) in
+        [("behind a label", "www.", ""), ("in front of labels", "", ".cdn.static-content"), ("between", "img.", ".eu")]
+    {
         out.push(("position", name, Layout { before, behind, ..PLAIN }));
     }
     for (n, name) in ["memoryless", "bursts of 20"].into_iter().enumerate() {

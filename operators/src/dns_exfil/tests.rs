@@ -204,12 +204,7 @@ fn what_machines_ask_in_their_work_is_silent() {
         ("a known service", with(2000, &mut |b, _| format!("{}.avqs.mcafee.com", b.text(BASE32, 40))), 1.0, FOUND),
         ("content network", with(400, &mut |b, _| format!("d{}.cloudfront.net", b.text(HEX, 13))), 5.0, FOUND),
         ("shards", with(300, &mut |b, _| format!("img{}.cdn.example", b.below(64))), 5.0, FOUND),
-        (
-            "block lists",
-            with(2000, &mut |b, i| format!("{}.{}.51.198.zen.list.example", b.below(256), i % 256)),
-            2.0,
-            NO_NAME,
-        ),
+        ("block lists", with(2000, &mut |b, i| format!("{}.{}.51.198.zen.list.example", b.below(256), i % 256)), 2.0, NO_NAME),
         (
             "block lists of domains",
             with(600, &mut |b, _| format!("{}shop.com.multi.list.example", b.text("aeioulnrst", 6))),
@@ -232,7 +227,12 @@ fn what_machines_ask_in_their_work_is_silent() {
             NO_NAME,
         ),
         ("local zones", with(400, &mut |b, _| format!("desktop-{}.corp.lan", b.text(BASE32, 7))), 1.0, FOUND),
-        ("browser probes", with(30, &mut |b, _| format!("{}.corp.example.com", b.text("abcdefghijklmnopqrst", 11))), 600.0, NO_NAME),
+        (
+            "browser probes",
+            with(30, &mut |b, _| format!("{}.corp.example.com", b.text("abcdefghijklmnopqrst", 11))),
+            600.0,
+            NO_NAME,
+        ),
         (
             "subscribers' names",
             with(100, &mut |b, _| format!("host-{}-{}.dsl.provider.example", b.below(256), b.below(256))),

@@ -15,10 +15,30 @@ const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 
 /// Hosts of advertisements that a filter answers with nothing, by the number of their company.
 const ADS: [&str; 24] = [
-    "pagead.clickhub", "ib.adnex", "static.critero", "cdn.tabloola", "widgets.outbrand", "fastlane.rubikon", "sb.scorecards",
-    "match.adsrver", "pixel.quantserv", "ads.pubmatter", "tlx.threelift", "dpm.demdax", "cm.everesttec", "sync.mathtags",
-    "x.bidswitcher", "idsync.rlcd", "tags.bluekey", "ssum.casalemedias", "rtb.openxs", "sync.crwdcntr", "s.innovidd",
-    "stats.dblclick", "c.adsystems", "trc.tabloola",
+    "pagead.clickhub",
+    "ib.adnex",
+    "static.critero",
+    "cdn.tabloola",
+    "widgets.outbrand",
+    "fastlane.rubikon",
+    "sb.scorecards",
+    "match.adsrver",
+    "pixel.quantserv",
+    "ads.pubmatter",
+    "tlx.threelift",
+    "dpm.demdax",
+    "cm.everesttec",
+    "sync.mathtags",
+    "x.bidswitcher",
+    "idsync.rlcd",
+    "tags.bluekey",
+    "ssum.casalemedias",
+    "rtb.openxs",
+    "sync.crwdcntr",
+    "s.innovidd",
+    "stats.dblclick",
+    "c.adsystems",
+    "trc.tabloola",
 ];
 
 /// One occasion of a client host. Seconds until the next.
