@@ -91,6 +91,8 @@ enum Preset {
     Demo,
     /// Two tenants, three hours, five attacks.
     Small,
+    /// One tenant, three days, scans of every form and pace, and hosts that look alike.
+    Scans,
 }
 
 /// Runs the command.
@@ -130,6 +132,7 @@ fn plan_of(args: &Args) -> anyhow::Result<Plan> {
     let mut plan = match args.preset {
         Some(Preset::Demo) => Plan::demo(args.seed),
         Some(Preset::Small) => Plan::small(args.seed),
+        Some(Preset::Scans) => Plan::scans(args.seed),
         None => {
             let duration_s = ((args.days * 86_400.0) as u32).max(1);
             Plan::office(args.seed, args.tenants, args.hosts, args.start.unwrap_or(PRESET_START), duration_s)

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod cost;
 mod dns;
 mod generate;
+mod judge;
 mod merge;
 mod rank;
 mod restart;
@@ -29,6 +30,7 @@ enum Command {
     Generate(generate::Args),
     Merge(merge::Args),
     Rank(rank::Args),
+    Judge(judge::Args),
     Cost(cost::Args),
     Dns(dns::Args),
     Restart(restart::Args),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Rank(args) => rank::run(&args),
+        Command::Judge(args) => judge::run(&args),
         Command::Cost(args) => cost::run(&args),
         Command::Dns(args) => dns::run(&args),
         Command::Restart(args) => restart::run(&args),

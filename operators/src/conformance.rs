@@ -114,6 +114,7 @@ impl Drive {
                     row.destination_address.filter(|_| internal(row.destination_class)),
                 ],
                 Row::Dns(row) => [row.client_address, None],
+                Row::Edge(row) => [Address::parse(row.source_name.as_bytes()), None],
                 _ => [None, None],
             };
             let mut primary = true;
@@ -173,8 +174,8 @@ static TUNNEL: LazyLock<Vec<String>> = LazyLock::new(|| {
     (0..80).map(|i| generated_name(i) + &generated_name(i + 100).replace("example", "tunnel.example")).collect()
 });
 
-/// Rows in which every detector finds something: a beacon, a spike, a sweep, a search for a server, a tunnel, each from its
-/// own host, and a fourth host that does all of it.
+/// Rows in which every detector finds something: a beacon, a spike, a sweep, a search for a server, a scan, a connection
+/// that lasts and a tunnel, each from its own host, and a fourth host that does all of it.
 fn scenario() -> Vec<Row<'static>> {
     let at = |s: i64| (MIDNIGHT_S + 36_000 + s) as f64;
     let outside = Address::v4([198, 51, 100, 20]);
@@ -192,8 +193,19 @@ fn scenario() -> Vec<Row<'static>> {
     for i in [3, 4] {
         rows.extend((1..=60).map(|k| flow(at(1000 + k * 2), host(0, i), host(1, k as u8), 445, 400, 400)));
     }
+    for (i, n) in [(6_u8, 3_i64), (4, 9)] {
+        // Open for three days; a source that tells of connections at their end.
+        let open = flow(at(1500 + n), host(0, i), Address::v4([203, 0, 113, 40]), 8022, 400_000, 900_000);
+        rows.push(FlowRow { start_time: Some(open.event_time.minus(259_200_000_000_000)), ..open });
+        // Tries fail, or nobody is there.
+        let failed = |k: i64| FlowRow {
+            connection_state: Some(if k % 2 == 0 { "REJ" } else { "S0" }),
+            ..flow(at(1600 + n + k / 2), host(0, i), host(2, k as u8), 8080, 0, 0)
+        };
+        rows.extend((1..=60).map(failed));
+    }
     let mut rows: Vec<Row<'static>> = rows.into_iter().map(Row::Flow).collect();
-    for (i, n) in [(6_u8, 1_i64), (4, 9)] {
+    for (i, n) in [(7_u8, 1_i64), (4, 9)] {
         let ask = |k: usize| {
             let row = lookup(at(1500 + n + 2 * k as i64), host(0, i), &TUNNEL[k], Some(0));
             DnsRow { query_type: 16, answers: Some("c2VjcmV0cyBvZiBhIGhvc3Q"), ..row }

@@ -83,6 +83,8 @@ pub struct RuleStats {
     pub kind: String,
     /// States.
     pub states: StateStats,
+    /// Findings that an exception kept back.
+    pub allowed: u64,
 }
 
 /// Name under which the door's states travel in snapshots; no rule id may be equal (ids hold no space).
@@ -111,20 +113,28 @@ impl Detection {
         detection
     }
 
-    /// Takes up another version of the rules: rules that stay keep their states, new ones start empty, others go.
+    /// Takes up another version of the rules: rules that stay keep their states, new ones start empty, others go. Rules
+    /// of one id and kind, everybody's and single tenants', are one instance.
     pub fn set_rules(&mut self, rules: &[Rule]) {
         let mut old = std::mem::take(&mut self.instances);
-        for rule in rules.iter().filter(|r| r.enabled) {
-            let Some(detector) = detectors::of_rule_kind(self.detectors, &rule.kind) else { continue };
-            let kept = old.iter().position(|i| i.rule().id == rule.id && i.rule().kind == rule.kind);
-            self.instances.push(match kept {
-                Some(at) => {
-                    let mut instance = old.swap_remove(at);
-                    instance.set_rule(rule);
-                    instance
-                }
-                None => (detector.build)(rule),
-            });
+        let mut groups: Vec<(&Rule, Vec<&Rule>)> = Vec::new();
+        for rule in rules.iter().filter(|r| r.enabled || r.tenant.is_some()) {
+            match groups.iter_mut().find(|(first, _)| first.id == rule.id && first.kind == rule.kind) {
+                Some((_, group)) => group.push(rule),
+                None => groups.push((rule, vec![rule])),
+            }
+        }
+        for (first, group) in groups {
+            let Some(detector) = detectors::of_rule_kind(self.detectors, &first.kind) else { continue };
+            let kept = old.iter().position(|i| i.rule().id == first.id && i.rule().kind == first.kind);
+            let mut instance = match kept {
+                Some(at) => old.swap_remove(at),
+                None => (detector.build)(first),
+            };
+            let common = group.iter().copied().find(|r| r.tenant.is_none());
+            let own: Vec<&Rule> = group.into_iter().filter(|r| r.tenant.is_some()).collect();
+            instance.set_rules(common, &own);
+            self.instances.push(instance);
         }
         self.share_limit();
     }
@@ -240,7 +250,12 @@ impl Detection {
 
     /// Figures.
     pub fn stats(&self) -> (DoorStats, Vec<RuleStats>) {
-        let of = |i: &dyn Instance| RuleStats { rule: i.rule().id.clone(), kind: i.rule().kind.clone(), states: i.stats() };
+        let of = |i: &dyn Instance| RuleStats {
+            rule: i.rule().id.clone(),
+            kind: i.rule().kind.clone(),
+            states: i.stats(),
+            allowed: i.allowed(),
+        };
         let rules = self.instances.iter().map(|i| of(i.as_ref())).collect();
         (self.door.stats().0, rules)
     }

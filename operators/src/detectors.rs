@@ -2,11 +2,18 @@
 //! its scenarios in `tests/`.
 
 use crate::operator::Detector;
-use crate::{beaconing, dns_dga, dns_exfil, egress_volume, lateral};
+use crate::{beaconing, dns_dga, dns_exfil, egress_volume, lateral, long_connection, scan};
 
 /// All detectors.
-pub static ALL: &[&Detector] =
-    &[&beaconing::DETECTOR, &dns_dga::DETECTOR, &dns_exfil::DETECTOR, &egress_volume::DETECTOR, &lateral::DETECTOR];
+pub static ALL: &[&Detector] = &[
+    &beaconing::DETECTOR,
+    &dns_dga::DETECTOR,
+    &dns_exfil::DETECTOR,
+    &egress_volume::DETECTOR,
+    &lateral::DETECTOR,
+    &scan::DETECTOR,
+    &long_connection::DETECTOR,
+];
 
 /// The detector of a rule kind.
 pub fn by_rule_kind(kind: &str) -> Option<&'static Detector> {

@@ -2,7 +2,8 @@
 //!
 //! # What it finds
 //! One internal host that opens connections to `fanout` or more other internal hosts within `window_s`, on ports by which
-//! a machine is administered. Whether they are answered does not matter: a sweep over known open ports fails nowhere.
+//! a machine is administered; or, slowly, to `fanout_day` or more within a day that it had never called. Whether they are
+//! answered does not matter: a sweep over known open ports fails nowhere, nor does who logs on with a stolen password.
 //!
 //! # Why it matters
 //! Somebody who holds one machine needs a second one. Looking for it (T1046) and logging on to it (T1021) both leave the
@@ -11,29 +12,43 @@
 //! # Rows and key
 //! Flows that open a connection, begun by the host, both ends internal and different, the peer's port in `ports`. Answers
 //! of a server never count. Destinations that the host has known for 12 hours or more through a connection that did
-//! not fail are neighbours and left out; nothing that happens inside the window can make one. The window slides over
-//! event time. A candidate comes when the count reaches `fanout`, at each doubling, and again after a whole window, at
-//! most one per slice; a slice that crosses several doublings tells of the highest.
+//! not fail are neighbours and left out, as are those that the service map (edges) has known for as long; nothing that
+//! happens inside the window can make one, and what was told of becomes one only after 72 hours. It is no news for 20 hours
+//! after, and no more at all when it was called six times since: a poller is told of once. In the count over a day
+//! nothing is left out but what was known before that day, so a few a day cannot be made neighbours first. The window slides
+//! over event time. A candidate comes when a count reaches its threshold, at each doubling, and again after a whole window
+//! (the day's: after a day, and not when the window's was told), at most one per slice; a slice that crosses several
+//! doublings tells of the highest.
 //!
 //! # State
-//! Per host at most 1,024 destinations, 72 bytes each, and as many entries of the window, 24 bytes each: 88 KB for
-//! a scanner, 1 KB for a host with seven, nothing for a host that opens none of the ports. At the limit a quarter of the
+//! Per host at most 1,024 destinations, 72 bytes each, as many entries of the window, 24 bytes each, and 64 of the day:
+//! 89 KB for a scanner, 1 KB for a host with seven, nothing for a host that opens none of the ports. At the limit a quarter of the
 //! destinations goes at once, strangers before neighbours, least recently touched first; the count then stops at 1,024 and
 //! says so (`at_least`). A destination not touched for eight days is forgotten.
 //!
 //! # Thresholds
 //! `fanout` 10 destinations in `window_s` 300: probectl's rule, between Slips (more than 5 failed in an hour) and Elastic
 //! (100 addresses). `ports`: SSH, telnet, RPC, NetBIOS, SMB, RDP, VNC, WinRM. Confidence is the base, 10 per doubling of
-//! the count up to 20, up to 15 for failed connections, up to 10 for destinations never seen before, 3 for several ports.
+//! the count up to 20, up to 15 for failed connections, up to 10 for destinations never seen before, 3 for several ports;
+//! the day's count begins 10 lower. `fanout_day` 12 new destinations in a day, twice that on a host's first day, when all
+//! are new: people and clients meet one or two a day.
+//!
+//! Severity, at most the rule's:
+//!
+//! | what | severity |
+//! | --- | --- |
+//! | within the window, confidence 60 and more: nearly all new, or many failed, or twice as many | critical |
+//! | within the window, confidence 50 and more; over a day, 60 and more | high |
+//! | the rest | medium |
 //!
 //! # False positives
 //! Vulnerability scanners, monitoring and management stations: list them in `scanners` (addresses, networks or names);
-//! a station that goes about the same hosts every day falls silent by itself, for they are its neighbours. A service that
+//! a station that goes about the same hosts every day falls silent by itself on the fourth, for they are its neighbours. A service that
 //! goes down is many hosts to one, not one to many, and raises nothing.
 //!
 //! # Blind spots
-//! Fewer than `fanout` hosts per window, however long it lasts; movement over ports not listed; many ports of one host;
-//! movement along connections the host has had for long; pairs that no sensor between the two hosts sees.
+//! Fewer than `fanout` hosts per window and `fanout_day` per day; movement over ports not listed; many ports of one host
+//! (see scan); movement along connections the host has had for long; pairs that no sensor between the two hosts sees.
 //!
 //! # ATT&CK
 //! T1046 Network Service Discovery, T1021 Remote Services.
@@ -43,18 +58,17 @@
 
 mod state;
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 use libm::{log2, round};
-use tidewatch_schemas::observation::Kind;
-use tidewatch_schemas::signal::{Endpoint, Evidence, Value};
-use tidewatch_schemas::time::SECOND_NS;
+use tidewatch_schemas::address::Address;
+use tidewatch_schemas::observation::{EdgeRow, Kind};
+use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 pub use self::state::HostState;
 use self::state::{Reach, Touch};
 use crate::ends::{host_class, peer_class, peer_hash};
 use crate::key::{Host, HostKey};
+use crate::listed::Listed;
 use crate::operator::{Context, Detector, Draft, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Threshold};
 use crate::rule::Rule;
 use crate::runtime::Store;
@@ -65,7 +79,7 @@ pub static DETECTOR: Detector = Detector {
     rule_kind: "lateral",
     title: "Lateral movement fan-out",
     page: include_str!("lateral.rs"),
-    reads: &[Kind::Flow],
+    reads: &[Kind::Flow, Kind::Edge],
     attack: &["T1046", "T1021"],
     thresholds: &[
         Threshold {
@@ -81,6 +95,13 @@ pub static DETECTOR: Detector = Detector {
             min: 1.0,
             max: 21_600.0,
             meaning: "length of the sliding window; half the age at which a destination becomes a neighbour is the most",
+        },
+        Threshold {
+            name: "fanout_day",
+            default: 12.0,
+            min: 2.0,
+            max: 32.0,
+            meaning: "destinations never called before within a day, twice that on a host's first day",
         },
     ],
     lists: &[
@@ -105,11 +126,11 @@ pub static DETECTOR: Detector = Detector {
 #[derive(Clone, Debug)]
 pub struct Lateral {
     fanout: usize,
+    fanout_day: usize,
     window_ns: i64,
     base_confidence: f64,
     ports: Vec<u16>,
-    networks: Vec<IpNet>,
-    names: Vec<String>,
+    scanners: Listed,
 }
 
 impl Lateral {
@@ -117,25 +138,13 @@ impl Lateral {
     pub fn new(rule: &Rule) -> Self {
         let mut ports: Vec<u16> = rule.list("ports").iter().filter_map(|p| p.parse().ok()).collect();
         ports.sort_unstable();
-        let network = |text: &str| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        let scanners = rule.list("scanners");
         Self {
             fanout: (rule.threshold("fanout") as usize).max(1),
+            fanout_day: (rule.threshold("fanout_day") as usize).max(1),
             window_ns: (rule.threshold("window_s") * SECOND_NS as f64) as i64,
             base_confidence: f64::from(rule.base_confidence),
             ports,
-            networks: scanners.iter().filter_map(|s| network(s)).collect(),
-            names: scanners.iter().filter(|s| network(s).is_none()).cloned().collect(),
-        }
-    }
-
-    fn may(&self, key: &HostKey) -> bool {
-        match &key.host {
-            Host::Address(address) => {
-                let ip = address.to_ip();
-                self.networks.iter().any(|n| n.contains(&ip))
-            }
-            Host::Name(name) => self.names.iter().any(|n| **n == **name),
+            scanners: Listed::of(rule.list("scanners")),
         }
     }
 
@@ -155,28 +164,45 @@ impl Lateral {
         Some((peer_hash(flow)?, port))
     }
 
+    /// An edge that the service map has from this host to an administration port: to whom, since when.
+    fn edge(&self, edge: &EdgeRow<'_>) -> Option<(u64, EventTime)> {
+        let counts = edge.connections > 0 && self.ports.binary_search(&edge.destination_port?).is_ok();
+        let name = edge.destination_name.as_bytes();
+        let bytes = Address::parse(name);
+        let hash = xxhash_rust::xxh3::xxh3_64(bytes.as_ref().map_or(name, |address| &address.0));
+        counts.then_some((hash, edge.first_seen?))
+    }
+
     /// 0 to 100.
-    fn confidence(&self, reach: &Reach) -> f64 {
+    fn confidence(&self, reach: &Reach, day: bool) -> f64 {
         let count = reach.fanout as f64;
-        let wide = (10.0 * log2(count / self.fanout as f64)).clamp(0.0, 20.0);
+        let (bar, less) = if day { (self.fanout_day, 10.0) } else { (self.fanout, 0.0) };
+        let wide = (10.0 * log2(count / bar as f64)).clamp(0.0, 20.0) - less;
         let failed = 15.0 * reach.failed as f64 / count;
         let strange = 10.0 * reach.fresh as f64 / count;
         let several = if reach.ports.len() > 1 { 3.0 } else { 0.0 };
         (self.base_confidence + wide + failed + strange + several).clamp(1.0, 99.0)
     }
 
-    fn draft(&self, reach: &Reach, peer: Endpoint, ctx: &Context<'_>) -> Draft {
+    fn draft(&self, reach: &Reach, day: bool, peer: Endpoint, ctx: &Context<'_>) -> Draft {
+        let confidence = self.confidence(reach, day) as u8;
+        let severity = match (day, confidence) {
+            (false, 60..) => Severity::Critical,
+            (false, 50..) | (true, 60..) => Severity::High,
+            _ => Severity::Medium,
+        };
         let ratio = round(reach.failed as f64 / reach.fanout as f64 * 1000.0) / 1000.0;
         let ports: Vec<String> = reach.ports.iter().map(u16::to_string).collect();
         let span_s = round(reach.last.since(reach.first) as f64 / 1e9);
         let failed = if reach.failed > 0 { format!(", {} failed", reach.failed) } else { String::new() };
         let known = if reach.excluded > 0 { format!("; {} known neighbours left out", reach.excluded) } else { String::new() };
         let why = format!(
-            "{} opened {} {} on {} internal hosts within {span_s} s{failed}{known}",
+            "{} opened {} {} on {} internal hosts{} within {span_s} s{failed}{known}",
             ctx.key.host,
             if ports.len() == 1 { "port" } else { "ports" },
             ports.join(", "),
             reach.fanout,
+            if day { " that it had never called" } else { "" },
         );
         let mut evidence = Evidence::new();
         let mut put = |name: &str, value: Value| evidence.insert(name.to_owned(), value);
@@ -187,10 +213,11 @@ impl Lateral {
         put("first_seen", Value::Long(reach.fresh as i64));
         put("excluded", Value::Long(reach.excluded as i64));
         put("targets", Value::List(reach.targets.iter().map(|t| Value::Text(t.clone())).collect()));
-        put("window_s", Value::Double(self.window_ns as f64 / 1e9));
+        put("window_s", Value::Double(if day { 86_400.0 } else { self.window_ns as f64 / 1e9 }));
         Draft {
             why,
-            confidence: self.confidence(reach) as u8,
+            confidence,
+            severity: Some(severity),
             subject: "lateral".to_owned(),
             destination: Some(peer),
             first_seen: reach.first,
@@ -216,26 +243,47 @@ impl Operator for Lateral {
     type State = HostState;
 
     fn concerns(&self, key: &HostKey, rows: &[Seen<'_>]) -> bool {
-        let reaches = |seen: &Seen<'_>| matches!(&seen.what, Observation::Flow(flow) if self.reach(key, flow).is_some());
-        rows.iter().any(reaches) && !self.may(key)
+        let reaches = |seen: &Seen<'_>| match &seen.what {
+            Observation::Flow(flow) => self.reach(key, flow).is_some(),
+            Observation::Edge(edge) => self.edge(edge).is_some(),
+            _ => false,
+        };
+        rows.iter().any(reaches) && !self.scanners.holds(key)
     }
 
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let mut found: Option<Draft> = None;
-        if !self.may(ctx.key) {
-            for seen in rows {
-                let Observation::Flow(flow) = &seen.what else { continue };
-                let Some((peer, port)) = self.reach(ctx.key, flow) else { continue };
-                let touch = Touch { peer, port, failed: flow.failed, at: seen.at, position: seen.position };
-                let count = state.touch(&touch, self.window_ns, || match flow.peer.address {
-                    Some(address) => address.to_string(),
-                    None => flow.peer.name.unwrap_or("").to_owned(),
-                });
-                if state.says(count, self.fanout, seen.at, self.window_ns) {
-                    let reach = state.reach(seen.at, self.window_ns);
-                    found = Some(self.draft(&reach, endpoint(flow), ctx));
+        let rows = if self.scanners.holds(ctx.key) { &[] } else { rows };
+        for seen in rows {
+            let flow = match &seen.what {
+                Observation::Flow(flow) => flow,
+                Observation::Edge(edge) => {
+                    if let Some((peer, first)) = self.edge(edge) {
+                        state.known(peer, first.min(seen.at), seen.at);
+                    }
+                    continue;
                 }
-            }
+                _ => continue,
+            };
+            let Some((peer, port)) = self.reach(ctx.key, flow) else { continue };
+            // A workload that the service map knows by its name.
+            let alias = flow.peer.name.filter(|_| flow.peer.address.is_some());
+            let alias = alias.map(|name| xxhash_rust::xxh3::xxh3_64(name.as_bytes()));
+            let touch = Touch { peer, alias, port, failed: flow.failed, at: seen.at, position: seen.position };
+            let count = state.touch(&touch, self.window_ns, || match flow.peer.address {
+                Some(address) => address.to_string(),
+                None => flow.peer.name.unwrap_or("").to_owned(),
+            });
+            let day = if state.says(count, self.fanout, seen.at, self.window_ns) {
+                false
+            } else if state.says_fresh(self.fanout_day, seen.at) {
+                true
+            } else {
+                continue;
+            };
+            let reach = if day { state.reach_fresh(seen.at) } else { state.reach(seen.at, self.window_ns) };
+            state.mark_told(day);
+            found = Some(self.draft(&reach, day, endpoint(flow), ctx));
         }
         if let Some(draft) = found {
             ctx.emit(draft);

@@ -4,6 +4,7 @@
 //! duplicates, contacts), the detectors of [`detectors::ALL`] behind the contract [`operator`], kept by [`runtime`] and
 //! [`states`]; then, in the tenant's view, [`correlate`].
 
+pub mod attack;
 pub mod beaconing;
 #[cfg(test)]
 mod conformance;
@@ -19,6 +20,8 @@ mod ends;
 pub mod fuzz;
 pub mod key;
 pub mod lateral;
+mod listed;
+pub mod long_connection;
 pub mod names;
 pub mod operator;
 #[doc(hidden)]
@@ -26,5 +29,6 @@ pub mod planted;
 mod raw;
 pub mod rule;
 pub mod runtime;
+pub mod scan;
 pub mod states;
 mod table;

@@ -1,13 +1,21 @@
 //! Typed rules: what an analyst may change, after parsing. A `Rule` cannot be wrong: unknown names, values out of range
 //! and unknown kinds died on the way here. Knows no files: texts come in, rules or mistakes go out.
 
+mod allow;
 mod defaults;
+pub mod example;
+mod lint;
 mod parse;
 mod set;
 
+pub use allow::{Allow, AllowTable};
 pub use defaults::{DEFAULTS, DefaultRules};
-pub use parse::{FIELDS, KINDS_OF_SEVERITY, RULE_ID_BYTES_MAX, RULES_MAX, SUPPRESS_MAX, TEXT_BYTES_MAX, parse};
-pub use set::{RuleSet, Source};
+pub use lint::lint;
+pub use parse::{
+    ALLOW_ENTRIES_MAX, ALLOW_FIELDS, FIELDS, KINDS_OF_SEVERITY, Parsed, RULE_ID_BYTES_MAX, RULES_MAX, SUPPRESS_MAX,
+    TEXT_BYTES_MAX, parse,
+};
+pub use set::{Layers, Notes, Place, RuleKey, RuleSet, Source, TENANTS_MAX};
 
 use std::collections::BTreeMap;
 
@@ -39,6 +47,33 @@ pub struct Rule {
     pub thresholds: BTreeMap<String, f64>,
     /// Lists, the detector's defaults filled in.
     pub lists: BTreeMap<String, Vec<String>>,
+    /// Whose it is; `None` = everybody's but those tenants' that have one of the same id.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// What it says nothing about.
+    #[serde(default)]
+    pub allow: Vec<Allow>,
+}
+
+/// For tests that build one by hand: version 1, on, info, silent about nothing.
+impl Default for Rule {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            version: 1,
+            kind: String::new(),
+            name: String::new(),
+            description: String::new(),
+            severity: Severity::Info,
+            base_confidence: 0,
+            suppress_ns: 0,
+            enabled: true,
+            thresholds: BTreeMap::new(),
+            lists: BTreeMap::new(),
+            tenant: None,
+            allow: Vec::new(),
+        }
+    }
 }
 
 impl Rule {

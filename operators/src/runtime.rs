@@ -1,13 +1,17 @@
 //! The runtime of operators: one [`Instance`] per rule, each with its own states, so that two rules of one kind can
-//! neither share nor corrupt what they know.
+//! neither share nor corrupt what they know. A tenant that has a rule of its own under the same id is judged by that one;
+//! its states are its own anyway.
 
+use std::collections::BTreeMap;
+
+use tidewatch_schemas::address::Address;
 use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::observation::Kind;
 use tidewatch_schemas::time::EventTime;
 
 use crate::key::HostKey;
-use crate::operator::{Context, Detector, Observation, Operator, Seen, Slice};
-use crate::rule::Rule;
+use crate::operator::{Context, Detector, Initiator, Observation, Operator, Seen, Slice};
+use crate::rule::{AllowTable, Rule};
 pub use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
 
 /// What an instance may use while it works on a slice.
@@ -22,10 +26,12 @@ pub struct Env<'a> {
 
 /// A rule at work: an operator and the states of its keys, behind one object-safe face.
 pub trait Instance: Send {
-    /// The rule.
+    /// The rule; where it is not everybody's, that of its first tenant.
     fn rule(&self) -> &Rule;
-    /// Takes up another version of the same rule; states stay.
-    fn set_rule(&mut self, rule: &Rule);
+    /// Takes up other rules of the same id and kind: everybody's, and those of single tenants; states stay.
+    fn set_rules(&mut self, common: Option<&Rule>, own: &[&Rule]);
+    /// Findings that an exception of the rule kept back so far.
+    fn allowed(&self) -> u64;
     /// The detector.
     fn detector(&self) -> &'static Detector;
     /// One key's rows of a slice. Rows of kinds it does not read are skipped; without any, nothing happens.
@@ -57,20 +63,77 @@ pub struct Store<O: Operator> {
     detector: &'static Detector,
     rule: Rule,
     make: fn(&Rule) -> O,
-    operator: O,
+    common: Option<Work<O>>,
+    own: BTreeMap<String, Option<Work<O>>>,
     states: KeyedStates<O::State>,
+    allowed: u64,
+}
+
+/// A rule that acts.
+struct Work<O> {
+    rule: Rule,
+    operator: O,
+    allow: AllowTable,
+}
+
+impl<O: Operator> Work<O> {
+    /// `None` = it is switched off.
+    fn of(rule: &Rule, make: fn(&Rule) -> O) -> Option<Self> {
+        rule.enabled.then(|| Self { rule: rule.clone(), operator: make(rule), allow: AllowTable::new(&rule.allow) })
+    }
+
+    /// Takes out, of the findings from `first` on, what an exception covers; how many that were.
+    fn without_allowed(&self, findings: &mut Vec<Finding>, first: usize, rows: &[Seen<'_>]) -> u64 {
+        if self.allow.is_empty() || findings.len() == first {
+            return 0;
+        }
+        let before = findings.len();
+        let new = findings.split_off(first);
+        let covered = |finding: &Finding| {
+            let asn = if self.allow.asks_for_asn() { asn_of(finding, rows) } else { None };
+            self.allow.covers(finding, asn).is_some()
+        };
+        findings.extend(new.into_iter().filter(|finding| !covered(finding)));
+        (before - findings.len()) as u64
+    }
+}
+
+/// AS number of a finding's destination, as the rows that decided it tell.
+fn asn_of(finding: &Finding, rows: &[Seen<'_>]) -> Option<u32> {
+    let to = finding.destination.as_ref()?;
+    rows.iter().rev().find_map(|seen| match &seen.what {
+        Observation::Flow(flow) if flow.initiator == Initiator::Host => {
+            let is =
+                flow.peer.address.is_some_and(|a| to.ip.as_deref().is_some_and(|ip| Address::parse(ip.as_bytes()) == Some(a)));
+            flow.row.destination_asn.filter(|_| is)
+        }
+        _ => None,
+    })
 }
 
 impl<O: Operator> Store<O> {
     /// An instance of a rule; `make` types the rule's config once.
     pub fn new(detector: &'static Detector, rule: &Rule, make: fn(&Rule) -> O) -> Self {
-        Self { detector, rule: rule.clone(), make, operator: make(rule), states: KeyedStates::new(StateLimits::default()) }
+        Self {
+            detector,
+            rule: rule.clone(),
+            make,
+            common: Work::of(rule, make),
+            own: BTreeMap::new(),
+            states: KeyedStates::new(StateLimits::default()),
+            allowed: 0,
+        }
     }
 
     /// For `Detector::build`.
     pub fn boxed(detector: &'static Detector, rule: &Rule, make: fn(&Rule) -> O) -> Box<dyn Instance> {
         Box::new(Self::new(detector, rule, make))
     }
+}
+
+/// The rule that acts for a tenant.
+fn work_of<'w, O>(common: &'w Option<Work<O>>, own: &'w BTreeMap<String, Option<Work<O>>>, tenant: &str) -> Option<&'w Work<O>> {
+    own.get(tenant).unwrap_or(common).as_ref()
 }
 
 fn kind_of(what: &Observation<'_>) -> Kind {
@@ -89,9 +152,17 @@ impl<O: Operator> Instance for Store<O> {
         &self.rule
     }
 
-    fn set_rule(&mut self, rule: &Rule) {
-        self.rule = rule.clone();
-        self.operator = (self.make)(rule);
+    fn set_rules(&mut self, common: Option<&Rule>, own: &[&Rule]) {
+        if let Some(rule) = common.or(own.first().copied()) {
+            self.rule = rule.clone();
+        }
+        self.common = common.and_then(|rule| Work::of(rule, self.make));
+        let of_tenant = |rule: &&Rule| Some((rule.tenant.clone()?, Work::of(rule, self.make)));
+        self.own = own.iter().filter_map(of_tenant).collect();
+    }
+
+    fn allowed(&self) -> u64 {
+        self.allowed
     }
 
     fn detector(&self) -> &'static Detector {
@@ -102,14 +173,18 @@ impl<O: Operator> Instance for Store<O> {
         if !rows.iter().any(|s| self.detector.reads.contains(&kind_of(&s.what))) {
             return;
         }
-        let Self { detector, rule, operator, states, .. } = self;
+        let Self { detector, common, own, states, allowed, .. } = self;
+        let Some(work) = work_of(common, own, &key.tenant) else { return };
+        let Work { rule, operator, .. } = work;
         let slice = env.slice;
         let (inputs, findings) = (env.inputs, &mut *env.findings);
+        let first = findings.len();
         let concerned = || operator.concerns(key, rows);
         states.touch_where(key, route, slice.start, concerned, |state, wake, forget| {
             let mut ctx = Context { key, slice, rule, detector, inputs, findings, wake, forget };
             operator.rows(rows, state, &mut ctx);
         });
+        *allowed += work.without_allowed(env.findings, first, rows);
     }
 
     fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime> {
@@ -121,14 +196,18 @@ impl<O: Operator> Instance for Store<O> {
             if !self.states.contains(&key) {
                 continue;
             }
-            let Self { detector, rule, operator, states, .. } = self;
+            let Self { detector, common, own, states, allowed, .. } = self;
+            let Some(work) = work_of(common, own, &key.tenant) else { continue };
+            let Work { rule, operator, .. } = work;
             let slice = env.slice;
             let (inputs, findings) = (env.inputs, &mut *env.findings);
+            let first = findings.len();
             states.touch(&key, key.route(), slice.start, |state, wake, forget| {
                 let mut ctx = Context { key: &key, slice, rule, detector, inputs, findings, wake, forget };
                 operator.wake(at, state, &mut ctx);
                 // A wish inside this slice would be served in the next one at the earliest.
             });
+            *allowed += work.without_allowed(env.findings, first, &[]);
         }
     }
 

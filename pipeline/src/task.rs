@@ -136,6 +136,9 @@ pub struct RuleFigures {
     pub bytes: u64,
     /// Keys evicted at a limit.
     pub evicted: u64,
+    /// Findings that an exception kept back, since the task began.
+    #[serde(default)]
+    pub allowed: u64,
 }
 
 /// What came of one rule's candidates in one task.

@@ -66,6 +66,11 @@ pub fn rules_of(version: &Version) -> Result<Vec<Rule>, VersionError> {
         .map_err(|e| VersionError::Content { hash: version.hash.clone(), reason: e.to_string() })
 }
 
+/// The rules of a set as a version carries them.
+pub fn content_of(set: &RuleSet) -> String {
+    serde_json::to_string(&set.rules).expect("rules are plain data")
+}
+
 /// Rule versions recorded in the control topic, in order; none when the topic does not exist.
 pub fn recorded(log: &dyn Log, control: &str) -> Result<Vec<Version>, LogError> {
     let at = TopicPartition::new(control, 0);
@@ -146,7 +151,7 @@ fn propose_once(log: &dyn Log, topology: &Topology, rules: &RuleSet, now: EventT
         id: RULES.to_owned(),
         hash: rules.version_hash.clone(),
         from,
-        content: serde_json::to_string(&rules.rules).expect("rules are plain data"),
+        content: content_of(rules),
     };
     let value = bytes::Bytes::from(version.encode()?);
     let append = |topic: &str, partition| Append {

@@ -43,6 +43,11 @@ impl<'a> Node<'a> {
         matches!(self.kind(), Kind::Map(_))
     }
 
+    /// A list (so that a reader may take one value for a list of one).
+    pub fn is_list(&self) -> bool {
+        matches!(self.kind(), Kind::List(_))
+    }
+
     /// Text exactly as written. Numbers and truth values count as text here (`id: 22` is "22"); nothing and empty text
     /// do not.
     pub fn str(&self, mistakes: &mut Mistakes) -> Option<&'a str> {

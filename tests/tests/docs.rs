@@ -11,7 +11,12 @@ use tidewatch::metrics::table as metric;
 use tidewatch::metrics::{OTHERS, SERIES_MAX, TENANTS_SHOWN_MAX};
 use tidewatch_operators::detectors;
 use tidewatch_operators::operator::{Detector, ListEntry};
-use tidewatch_operators::rule::{DEFAULTS, FIELDS, RULE_ID_BYTES_MAX, RULES_MAX, TEXT_BYTES_MAX};
+use tidewatch_operators::rule::example::{
+    EXAMPLE_FIELDS, EXAMPLE_ROWS_MAX, EXAMPLES_MAX, EXPECT_FIELDS, PATTERN_FIELDS, ROW_FIELDS,
+};
+use tidewatch_operators::rule::{
+    ALLOW_ENTRIES_MAX, ALLOW_FIELDS, DEFAULTS, FIELDS, RULE_ID_BYTES_MAX, RULES_MAX, TEXT_BYTES_MAX,
+};
 use tidewatch_schemas::observation::Kind;
 use tidewatch_schemas::wire::FORMATS;
 use tidewatch_tests::project::{files, root};
@@ -165,22 +170,63 @@ fn rules_md() {
         "A rule says with which thresholds a detector speaks, how severe that is, and for how long it is then silent. The default \
          rules are built in; `rules: DIR` in a topology, or `--rules DIR` on the command line, lays your own over them: a rule with \
          the id of a default replaces it, a new id adds one. Several rules of one kind stand side by side without touching each \
-         other. All mistakes of all files are told at once, with file, line and column; unknown names are mistakes. `tidewatch \
-         validate TOPOLOGY` checks without starting anything.\n\n## Fields of a rule\n\n",
+         other. `DIR/tenants/TENANT/` holds, for one tenant alone, rules that replace those of everybody by id, or add to them; \
+         `enabled: false` there switches a rule off for that tenant.\n\nAll mistakes of all files are told at once, with file, line \
+         and column; unknown names are mistakes, and stop a start. Warnings stop nothing: `tidewatch rules lint` tells both. \
+         `tidewatch rules new KIND` prints a commented skeleton, `rules list` what would act, `rules explain ID` one rule with its \
+         values, exceptions and the detector's page.\n\n## Fields of a rule\n\n",
     );
-    table(
-        &mut out,
-        &["field", "", "meaning"],
-        FIELDS.iter().map(|(name, must, meaning)| {
-            vec![format!("`{name}`"), if *must { "required" } else { "optional" }.to_owned(), (*meaning).to_owned()]
-        }),
-    );
+    let must = |must: bool| if must { "required" } else { "optional" }.to_owned();
+    let fields = |out: &mut String, fields: &[(&str, bool, &str)]| {
+        table(out, &["field", "", "meaning"], fields.iter().map(|(n, m, t)| vec![format!("`{n}`"), must(*m), (*t).to_owned()]));
+    };
+    fields(&mut out, FIELDS);
     write!(
         out,
         "\nAt most {RULES_MAX} rules, {RULE_ID_BYTES_MAX} bytes of id, {TEXT_BYTES_MAX} bytes of any other text. Thresholds and lists of \
-         each kind: [detectors.md](detectors.md).\n\n## The default rules\n"
+         each kind: [detectors.md](detectors.md).\n\n## Exceptions\n\n\
+         An exception under `allow` keeps findings back that meet every field it has, by one of the field's values. It belongs to \
+         its rule; under `allow:` beside `rules:` it is for several rules at once, those of the kinds and ids that it names or all, and \
+         in a tenant's directory for that tenant's findings alone. It acts from the event time of the version that brought it, ends at \
+         `expires` in event time, live as in a backtest, and never hides that it acts: `tidewatch_findings_allowed_total` counts by \
+         rule what was kept back. A finding is compared, not rows: what a detector learns, it learns as before. Of a finding with many \
+         destinations the one that it names is compared. `asn` is known where a flow of the slice that decided tells it.\n\n"
     )
     .unwrap();
+    fields(&mut out, ALLOW_FIELDS);
+    write!(
+        out,
+        "\n```yaml\nallow:\n  - {{kinds: [lateral], source: 10.0.3.7, owner: network team, reason: scanner, expires: 2027-06-30}}\n  \
+         - {{domain: updates.example, port: 443, owner: it, reason: own update server, expires: never}}\n```\n\nAt most \
+         {ALLOW_ENTRIES_MAX} exceptions a rule, and as many in all as fit the record in which a set travels (1 MB): say networks, not \
+         addresses.\n\n## Tests\n\n`tidewatch rules test` runs the tests of every rule, each judged by its rule alone, over the way \
+         that all rows take from normalize on, and prints a table. A test has these fields; at most {EXAMPLES_MAX}, of \
+         {EXAMPLE_ROWS_MAX} rows each:\n\n"
+    )
+    .unwrap();
+    fields(&mut out, EXAMPLE_FIELDS);
+    out.push_str("\nA pattern of rows says when rows come, and has one kind of row with its fields:\n\n");
+    let two = |out: &mut String, head: &str, all: &[(&str, &str)]| {
+        table(out, &[head, "meaning"], all.iter().map(|(n, t)| vec![format!("`{n}`"), (*t).to_owned()]));
+    };
+    two(&mut out, "field", PATTERN_FIELDS);
+    for (kind, of_kind) in ROW_FIELDS {
+        write!(out, "\n`{kind}`:\n\n").unwrap();
+        fields(&mut out, of_kind);
+    }
+    out.push_str(
+        "\nText may vary from row to row: `<n>` is the row's number from 1, `<letters 14>` or `<letters 8-20>` and `<hex 32>` are drawn, \
+         `<number 1-200>` is a whole number, `<one|of|these>` a choice. Numbers may be ranges. What is drawn follows from `seed` alone. \
+         `expect` is `none`, or:\n\n",
+    );
+    two(&mut out, "field", EXPECT_FIELDS);
+    out.push_str(
+        "\n## Changes at run time\n\nSIGHUP, or `tidewatch rules reload TOPOLOGY`, lets a running process read its directory again. A \
+         sound set is recorded as a version in every partition of `obs` and `findings` and holds from one event time on, for every task \
+         of every process; that time lies a slice and `max_future` ahead, so that nobody has closed what it begins with. A set with a \
+         mistake changes nothing: every mistake is logged, and told by the command. Keep the directory the same for all processes: \
+         whoever starts proposes what it has.\n\n## The default rules\n",
+    );
     for default in DEFAULTS {
         write!(out, "\n`{}`\n\n```yaml\n{}```\n", default.file, default.text).unwrap();
     }

@@ -49,6 +49,20 @@ fn v7_gaps_without_a_rhythm() {
     assert_eq!(outcome.ledger.total().normalized, 13);
 }
 
+/// Twenty internal destinations on a web port and twenty external ones on the file sharing port: no lateral movement.
+#[test]
+fn v14_what_is_no_lateral_movement() {
+    let inside: Vec<String> = (1..=20).map(|n| format!("10.0.1.{n}")).collect();
+    let outside: Vec<String> = (1..=20).map(|n| format!("198.51.100.{n}")).collect();
+    let to = |at_s: f64, to, port| Contact { tenant: "t1", at_s, from: "10.0.0.66", to, port, bytes: 512 };
+    let mut contacts: Vec<_> = (0_i32..).zip(&inside).map(|(n, a)| to(f64::from(n), a, 80)).collect();
+    contacts.extend((30_i32..).zip(&outside).map(|(n, a)| to(f64::from(n), a, 445)));
+    let outcome = scenario(&contacts).run(&Layout::default()).unwrap();
+    assert!(outcome.of_kind("ndr.lateral").is_empty());
+    let scans = outcome.of_kind("ndr.scan");
+    assert!(scans.iter().all(|s| s.evidence.get("side") == Some(&tidewatch_schemas::signal::Value::Text("external".to_owned()))));
+}
+
 /// A batch of one record of a tenant and agent, and of another when there is one.
 fn claim(n: u32, claims: &[(&str, &str)]) -> Message {
     let flows = claims.iter().map(|(tenant, agent)| {

@@ -199,6 +199,7 @@ fn rule(kind: &str) -> Rule {
         enabled: true,
         thresholds: BTreeMap::new(),
         lists: BTreeMap::new(),
+        ..Rule::default()
     }
 }
 

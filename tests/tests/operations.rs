@@ -471,3 +471,30 @@ fn nothing_is_held_in_a_quiet_run() {
     until("nothing is held", WAIT, || place.command(&["explain-stall", "t.yaml"]).code == 0).unwrap();
     process.stop(WAIT).unwrap();
 }
+
+/// SIGHUP and `rules reload` read the rules again: a bad set leaves the old one and says so, a good one is recorded for all.
+#[test]
+fn rules_are_read_again_by_signal_and_by_command() {
+    let place = Place::new("rules: my-rules\n");
+    std::fs::create_dir(place.path("my-rules")).unwrap();
+    let process = place.run("run", &[]);
+    let at = place.address("run");
+    until("ready", WAIT, || get(at, "/readyz").0 == 200).unwrap();
+    let count = |outcome: &str| {
+        let line = format!("tidewatch_rule_reloads_total{{outcome=\"{outcome}\"}} ");
+        let text = get(at, "/metrics").1;
+        text.lines().find_map(|l| l.strip_prefix(&line)?.parse::<u64>().ok()).unwrap()
+    };
+    place.write("my-rules/a.yaml", "rules: [{id: x, kind: beacon}]\n");
+    process.signal("HUP").unwrap();
+    until("the signal is heard", WAIT, || count("refused") == 1).unwrap();
+    let refused = place.command(&["rules", "reload", "t.yaml"]);
+    assert!(refused.code == 2 && refused.err.contains("a.yaml:1:23: expected one of beaconing"), "{}", refused.err);
+    assert_eq!(place.said("run").iter().filter(|l| l["level"] == "ERROR").count(), 2, "told once a try");
+    let rule = "{id: x, version: 1, kind: beaconing, severity: low, base_confidence: 1, suppress: 1h}";
+    place.write("my-rules/a.yaml", &format!("rules: [{rule}]\n"));
+    let done = place.good(&["rules", "reload", "t.yaml", "--json"]).json();
+    assert!(done["reloaded"]["outcome"] == "recorded" && done["reloaded"]["from"].is_string(), "{done}");
+    place.good(&["rules", "reload", "t.yaml"]);
+    assert_eq!((count("recorded"), count("unchanged"), count("refused")), (1, 1, 2));
+}

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::dns::{Family, Layout};
 use crate::world::{self, Server};
 
+mod stay;
 mod steps;
+
+pub use stay::Stay;
 
 /// One injected attack. Hosts are client indexes within the tenant, starts are seconds after the plan's start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +25,8 @@ pub enum Attack {
     Names(Names),
     /// Carries data out in DNS names.
     Tunnel(Tunnel),
+    /// Keeps one connection open.
+    Stay(Stay),
 }
 
 /// How the sleep between two contacts varies; shares of the period.
@@ -103,6 +108,9 @@ impl Beacon {
     }
 }
 
+/// Ports by which machines are administered.
+const ADMINISTRATION: [u16; 7] = [22, 23, 135, 139, 445, 3389, 5985];
+
 /// What a scan tries.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +132,13 @@ pub enum Targets {
         /// Port tried.
         port: u16,
         /// Addresses tried.
+        hosts: u32,
+    },
+    /// Each of some ports, from 8,000 on, of each of some internal hosts, host by host.
+    Block {
+        /// Ports tried.
+        ports: u16,
+        /// Hosts tried.
         hosts: u32,
     },
 }
@@ -232,7 +247,7 @@ macro_rules! into_attack {
         fn from(it: $kind) -> Self { Self::$kind(it) }
     })* };
 }
-into_attack!(Beacon, Scan, Egress, Names, Tunnel);
+into_attack!(Beacon, Scan, Egress, Names, Tunnel, Stay);
 
 impl Attack {
     /// (tenant index, host index, start in seconds).
@@ -243,18 +258,29 @@ impl Attack {
             Self::Egress(it) => (it.tenant, it.host, it.start_s),
             Self::Names(it) => (it.tenant, it.host, it.start_s),
             Self::Tunnel(it) => (it.tenant, it.host, it.start_s),
+            Self::Stay(it) => (it.tenant, it.host, it.start_s),
         }
     }
 
-    /// The signal kind that would be right. An outbound scan has none among probectl's six and is `ndr.scan`.
+    /// The signal kind that would be right: `ndr.lateral` for many internal hosts' administration ports, `ndr.scan` for any
+    /// other scan.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Beacon(_) => "ndr.beaconing",
-            Self::Scan(Scan { targets: Targets::Outbound { .. }, .. }) => "ndr.scan",
-            Self::Scan(_) => "ndr.lateral",
+            Self::Scan(Scan { targets: Targets::Horizontal { port, .. }, .. }) if ADMINISTRATION.contains(port) => "ndr.lateral",
+            Self::Scan(_) => "ndr.scan",
             Self::Egress(_) => "ndr.egress_volume",
             Self::Names(_) => "ndr.dns_dga",
             Self::Tunnel(_) => "ndr.dns_exfil",
+            Self::Stay(_) => "ndr.long_connection",
+        }
+    }
+
+    /// Kinds that would be right besides: who sweeps hosts for an administration port scans them, too.
+    pub fn also(&self) -> &'static [&'static str] {
+        match self {
+            Self::Scan(_) => &["ndr.scan", "ndr.lateral"],
+            _ => &[],
         }
     }
 
@@ -272,7 +298,8 @@ impl Attack {
             }
             Self::Egress(Egress { destinations: 0 | 1, .. }) => (Some(home.address(0).to_string()), Some(443)),
             Self::Egress(_) => (None, Some(443)),
-            Self::Names(_) => (None, None),
+            Self::Names(_) | Self::Scan(Scan { targets: Targets::Block { .. }, .. }) => (None, None),
+            Self::Stay(it) => (Some(home.address(0).to_string()), Some(it.port)),
             Self::Tunnel(_) => (Some(home.name), None),
         }
     }

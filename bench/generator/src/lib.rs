@@ -16,11 +16,13 @@ mod queue;
 pub mod dns;
 
 mod browse;
+pub mod bystander;
 mod habit;
 mod office;
 
 pub mod attack;
 pub mod plan;
+mod scans;
 pub mod traffic;
 pub mod truth;
 

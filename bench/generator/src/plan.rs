@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::EventTime;
 
 use crate::attack::{Attack, Beacon, Egress, Jitter, Names, Peer, Scan, Targets, Tunnel};
+use crate::bystander::Bystander;
 use crate::dns::{Family, Layout};
 use crate::random::mix;
 use crate::synthetic::Synthetic;
@@ -39,6 +40,9 @@ pub struct Plan {
     pub lookups: bool,
     /// What is injected.
     pub attacks: Vec<Attack>,
+    /// What looks like an attack and is none.
+    #[serde(default)]
+    pub bystanders: Vec<Bystander>,
 }
 
 impl Plan {
@@ -55,6 +59,7 @@ impl Plan {
             flows_max: None,
             lookups: false,
             attacks: Vec::new(),
+            bystanders: Vec::new(),
         };
         for tenant in 0..plan.tenants.len() as u16 {
             plan.attacks.extend(every_attack(&plan, tenant));

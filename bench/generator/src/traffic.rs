@@ -43,6 +43,8 @@ enum Source {
     Office(u16, u8),
     /// Index in the plan.
     Attack(u16),
+    /// Index in the plan.
+    Bystander(u16),
 }
 
 impl<'p> Traffic<'p> {
@@ -68,6 +70,11 @@ impl<'p> Traffic<'p> {
                     let draw = share(&[plan.seed, 72, u64::from(tenant), u64::from(office), n as u64]);
                     traffic.begin(tenant, Source::Office(office, n as u8), service.first_s(plan.start.0, draw));
                 }
+            }
+        }
+        for (n, bystander) in plan.bystanders.iter().take(usize::from(u16::MAX)).enumerate() {
+            if usize::from(bystander.tenant) < plan.tenants.len() {
+                traffic.begin(bystander.tenant, Source::Bystander(n as u16), f64::from(bystander.start_s));
             }
         }
         traffic
@@ -113,11 +120,13 @@ impl<'p> Traffic<'p> {
             Source::Client(host, habit) => (u64::from(habit), u64::from(host)),
             Source::Office(office, service) => (64 + u64::from(service), u64::from(office)),
             Source::Attack(n) => (128, u64::from(n)),
+            Source::Bystander(n) => (129, u64::from(n)),
         };
         let (office, attack) = match wake.source {
             Source::Client(host, _) => (world::office(host), None),
             Source::Office(office, _) => (office, None),
             Source::Attack(n) => (plan.attacks.get(usize::from(n)).map_or(0, |a| world::office(a.place().1)), Some(n)),
+            Source::Bystander(n) => (plan.bystanders.get(usize::from(n)).map_or(0, |b| world::office(b.host)), None),
         };
         let mut out = Out {
             seed: plan.seed,
@@ -144,6 +153,7 @@ impl<'p> Traffic<'p> {
             }
             Source::Office(_, service) => Some(Service::ALL[usize::from(service)].step(&mut out, wake.at_ns)),
             Source::Attack(n) => plan.attacks.get(usize::from(n)).and_then(|a| a.step(n, &mut out, wake.at_ns, wake.count)),
+            Source::Bystander(n) => plan.bystanders.get(usize::from(n)).map(|b| b.step(&mut out, wake.at_ns, wake.count)),
         };
         // Sources that wake more than 4 billion times end; at one wake a millisecond that is 49 days.
         if let (Some(at_ns), Some(count)) = (next, wake.count.checked_add(1))

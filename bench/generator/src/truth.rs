@@ -19,8 +19,11 @@ pub struct Truth {
     /// Tenant id.
     pub tenant: String,
     /// Signal kind that would be right: `ndr.beaconing`, `ndr.lateral`, `ndr.scan`, `ndr.egress_volume`, `ndr.dns_dga`,
-    /// `ndr.dns_exfil`.
+    /// `ndr.dns_exfil`, `ndr.long_connection`.
     pub kind: String,
+    /// Kinds that would be right besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// Address of the host that does it.
     pub host: String,
     /// Address or name it goes to, when that is one.
@@ -82,7 +85,8 @@ pub fn truths_until(plan: &Plan, until: EventTime) -> Vec<Truth> {
         let (destination, port) = attack.destination(plan.seed, n as u16);
         let (tenant, host) = (plan.tenant(tenant).to_owned(), world::host(host).to_string());
         let (kind, note) = (attack.kind().to_owned(), note(attack));
-        Some(Truth { tenant, kind, host, destination, port, first, last, contacts, needs: needs(attack), note })
+        let also = attack.also().iter().filter(|also| **also != kind).map(|also| (*also).to_owned()).collect();
+        Some(Truth { tenant, kind, also, host, destination, port, first, last, contacts, needs: needs(attack), note })
     };
     plan.attacks.iter().enumerate().filter_map(label).collect()
 }
@@ -106,6 +110,7 @@ fn note(attack: &Attack) -> String {
             format!("{} bytes in {} s over {} flows to {} addresses", it.bytes, it.duration_s, it.flows, it.destinations)
         }
         Attack::Names(it) => format!("{} generated names ({:?}), mean gap {} s", it.names, it.family, it.gap_s),
+        Attack::Stay(it) => format!("open for {} s, port {}", it.duration_s, it.port),
         Attack::Tunnel(it) => {
             format!("{} queries with names of their own ({:?}), mean gap {} s", it.queries, it.layout, it.gap_s)
         }

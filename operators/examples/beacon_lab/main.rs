@@ -56,6 +56,7 @@ fn rule() -> Rule {
             .filter(|l| l.name != "quiet_names" || std::env::var("LAB_NO_LIST").is_err())
             .map(|l| (l.name.to_owned(), l.default.iter().map(|s| (*s).to_owned()).collect()))
             .collect(),
+        ..Rule::default()
     }
 }
 

@@ -29,6 +29,7 @@ fn rule(base_confidence: u8, thresholds: &[(&str, f64)]) -> Rule {
         enabled: true,
         thresholds: DETECTOR.thresholds.iter().map(|t| (t.name.to_owned(), t.default)).collect(),
         lists: DETECTOR.lists.iter().map(|l| (l.name.to_owned(), l.default.iter().map(|s| (*s).to_owned()).collect())).collect(),
+        ..Rule::default()
     };
     rule.thresholds.extend(thresholds.iter().map(|(n, v)| ((*n).to_owned(), *v)));
     rule

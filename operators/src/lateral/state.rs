@@ -27,6 +27,20 @@ const PORTS_MAX: usize = 4;
 /// and long enough that an intruder would have to wait for half a day between looking and coming.
 pub(super) const NEIGHBOUR_AGE_NS: i64 = 12 * 3600 * SECOND_NS;
 
+/// The age from which a destination that was told of is one: three nights in which somebody could have looked.
+pub(super) const TOLD_AGE_NS: i64 = 72 * 3600 * SECOND_NS;
+
+/// What was told of is no news for so long.
+const OLD_NEWS_NS: i64 = 20 * 3600 * SECOND_NS;
+
+/// So many calls that did not fail after a destination was told of make whoever calls a poller.
+const POLLS: u8 = 6;
+
+/// Destinations first met within a day, of which the times are kept; beyond it the count is a lower bound.
+pub(super) const FRESH_MAX: usize = 64;
+
+const DAY_NS: i64 = 86_400 * SECOND_NS;
+
 /// A destination not touched for so long is forgotten: a week and a day, so that weekly work stays known.
 const LIFETIME_NS: i64 = 8 * 86_400 * SECOND_NS;
 
@@ -39,13 +53,24 @@ struct Peer {
     met: EventTime,
     /// The latest connection failed.
     failed: bool,
+    /// It was among those that a finding told of.
+    told: bool,
+    /// Calls since that did not fail, a minute or more apart.
+    again: u8,
     /// Ports reached for since it last came into the window, 0 = none.
     ports: [u16; PORTS_MAX],
 }
 
 impl Peer {
+    /// Told of half a window ago or earlier, so that whoever calls again has left the count when the window ends: for most of a
+    /// day, and for good where it is called on and on, as pollers do.
+    fn is_old_news(&self, at: EventTime, told_at: EventTime, window_ns: i64) -> bool {
+        let since = at.since(told_at);
+        self.told && since >= window_ns / 2 && (since < OLD_NEWS_NS || self.again >= POLLS)
+    }
+
     fn is_neighbour(&self, at: EventTime) -> bool {
-        self.met != EventTime::MAX && at.since(self.met) >= NEIGHBOUR_AGE_NS
+        self.met != EventTime::MAX && at.since(self.met) >= if self.told { TOLD_AGE_NS } else { NEIGHBOUR_AGE_NS }
     }
 }
 
@@ -65,11 +90,20 @@ pub struct HostState {
     /// Count last told, and when.
     told: u64,
     told_at: EventTime,
+    /// Destinations first met within a day, oldest first.
+    fresh: Vec<(EventTime, u64)>,
+    /// Count of those last told, and when.
+    told_fresh: u64,
+    told_fresh_at: EventTime,
+    /// First contact of all.
+    born: Option<EventTime>,
 }
 
 /// One connection that counts.
 pub(super) struct Touch {
     pub peer: u64,
+    /// The same destination by its name, where it has both.
+    pub alias: Option<u64>,
     pub port: u16,
     pub failed: bool,
     pub at: EventTime,
@@ -102,17 +136,26 @@ impl HostState {
     pub(super) fn touch(&mut self, touch: &Touch, window_ns: i64, name: impl FnOnce() -> String) -> usize {
         let at = touch.at;
         self.leave(at.minus(window_ns));
+        self.born = Some(self.born.unwrap_or(at));
+        let by_alias = touch.alias.and_then(|alias| self.peers.get(&alias)).is_some_and(|p| p.is_neighbour(at));
+        let new = !by_alias && self.peers.get(&touch.peer).is_none_or(|p| at.since(p.last) > LIFETIME_NS);
         let peer = self.peers.entry(touch.peer).or_insert(Peer {
             first: at,
             last: EventTime::MIN,
             met: EventTime::MAX,
             failed: false,
+            told: false,
+            again: 0,
             ports: [0; PORTS_MAX],
         });
         if at.since(peer.last) > LIFETIME_NS && peer.last != EventTime::MIN {
             (peer.first, peer.met) = (at, EventTime::MAX);
         }
-        let neighbour = peer.is_neighbour(at);
+        if peer.told && !touch.failed && at.since(peer.last) >= 60 * SECOND_NS {
+            peer.again = peer.again.saturating_add(1);
+        }
+        let told_at = self.told_at.max(self.told_fresh_at);
+        let neighbour = by_alias || peer.is_neighbour(at) || peer.is_old_news(at, told_at, window_ns);
         let within = self.recent.remove(&(peer.last, touch.peer)) | self.near.remove(&(peer.last, touch.peer));
         if !within {
             peer.ports = [0; PORTS_MAX];
@@ -131,6 +174,13 @@ impl HostState {
         if list.len() > RECENT_MAX {
             list.pop_first();
             self.overflowed |= !neighbour;
+        }
+        if new {
+            self.fresh.retain(|(first, _)| at.since(*first) < DAY_NS);
+            if self.fresh.len() >= FRESH_MAX {
+                self.fresh.remove(0);
+            }
+            self.fresh.push((at, touch.peer));
         }
         if !neighbour {
             if !within && self.targets.len() < TARGETS_MAX {
@@ -157,9 +207,80 @@ impl HostState {
         true
     }
 
-    /// What the window holds. Walks the window: for what is told, not for every row.
-    pub(super) fn reach(&self, at: EventTime, window_ns: i64) -> Reach {
-        let mut reach = Reach {
+    /// Destinations met within the day before `at`, when that many are to be told: `bar`, more on a host's first day, and at
+    /// each doubling; never within a day after the window was told of.
+    pub(super) fn says_fresh(&mut self, bar: usize, at: EventTime) -> bool {
+        // Only a new one makes news.
+        if self.fresh.last().is_none_or(|(first, _)| *first != at) {
+            return false;
+        }
+        if self.fresh.len() < bar || (self.told > 0 && at.since(self.told_at) < DAY_NS) {
+            return false;
+        }
+        let count = self.fresh.iter().filter(|(first, _)| at.since(*first) < DAY_NS).count() as u64;
+        let young = self.born.is_none_or(|born| at.since(born) < DAY_NS);
+        let bar = if young { 2 * bar as u64 } else { bar as u64 };
+        let told_lately = self.told_fresh > 0 && at.since(self.told_fresh_at) < DAY_NS;
+        if count < if told_lately { bar.max(2 * self.told_fresh) } else { bar } {
+            return false;
+        }
+        (self.told_fresh, self.told_fresh_at) = (count, at);
+        true
+    }
+
+    /// A destination that the service map knows since `first`.
+    pub(super) fn known(&mut self, peer: u64, first: EventTime, at: EventTime) {
+        self.born = Some(self.born.map_or(first, |born| born.min(first)));
+        let peer = self.peers.entry(peer).or_insert(Peer {
+            first,
+            last: first,
+            met: first,
+            failed: false,
+            told: false,
+            again: 0,
+            ports: [0; PORTS_MAX],
+        });
+        peer.met = peer.met.min(first);
+        // Within the window its place is by its latest contact; else the map keeps it alive.
+        if at.since(peer.last) > DAY_NS {
+            peer.last = at.minus(DAY_NS);
+        }
+        if self.peers.len() > PEERS_MAX {
+            self.evict(at);
+        }
+    }
+
+    /// What the last day brought.
+    pub(super) fn reach_fresh(&self, at: EventTime) -> Reach {
+        let mut reach = self.nothing(at);
+        (reach.fanout, reach.at_least) = (0, self.fresh.len() >= FRESH_MAX);
+        reach.excluded = self.peers.values().filter(|p| p.is_neighbour(at) && at.since(p.last) < DAY_NS).count();
+        for (first, key) in self.fresh.iter().filter(|(first, _)| at.since(*first) < DAY_NS) {
+            reach.fanout += 1;
+            reach.fresh += 1;
+            reach.first = reach.first.min(*first);
+            let Some(peer) = self.peers.get(key) else { continue };
+            reach.failed += usize::from(peer.failed);
+            reach.ports.extend(peer.ports.iter().filter(|p| **p != 0));
+        }
+        reach
+    }
+
+    /// What was told of is not learnt as fast as the rest.
+    pub(super) fn mark_told(&mut self, day: bool) {
+        let keys: Vec<u64> = match day {
+            true => self.fresh.iter().map(|(_, key)| *key).collect(),
+            false => self.recent.iter().map(|(_, key)| *key).collect(),
+        };
+        for key in keys {
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.told = true;
+            }
+        }
+    }
+
+    fn nothing(&self, at: EventTime) -> Reach {
+        Reach {
             fanout: self.recent.len(),
             at_least: self.overflowed,
             ports: BTreeSet::new(),
@@ -170,7 +291,12 @@ impl HostState {
             first: at,
             last: at,
             raw: self.raw.clone(),
-        };
+        }
+    }
+
+    /// What the window holds. Walks the window: for what is told, not for every row.
+    pub(super) fn reach(&self, at: EventTime, window_ns: i64) -> Reach {
+        let mut reach = self.nothing(at);
         for (last, key) in &self.recent {
             reach.first = reach.first.min(*last);
             // An evicted destination is a stranger whose rest is forgotten.
@@ -224,6 +350,7 @@ impl Footprint for HostState {
         entries(self.peers.len(), size_of::<(u64, Peer)>())
             + entries(self.recent.len() + self.near.len(), size_of::<(EventTime, u64)>())
             + crate::operator::vec_bytes::<[u8; 64]>(self.targets.len())
+            + crate::operator::vec_bytes::<(EventTime, u64)>(self.fresh.len())
             + self.raw.heap_bytes()
     }
 }

@@ -22,4 +22,10 @@ pub static DEFAULTS: &[DefaultRules] = &[
         text: include_str!("../../../rules/egress_volume.yaml"),
     },
     DefaultRules { rule_kind: "lateral", file: "rules/lateral.yaml", text: include_str!("../../../rules/lateral.yaml") },
+    DefaultRules { rule_kind: "scan", file: "rules/scan.yaml", text: include_str!("../../../rules/scan.yaml") },
+    DefaultRules {
+        rule_kind: "long_connection",
+        file: "rules/long_connection.yaml",
+        text: include_str!("../../../rules/long_connection.yaml"),
+    },
 ];

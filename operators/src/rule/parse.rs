@@ -1,12 +1,17 @@
 //! Rule documents to typed rules, checked against what the detectors declare.
 
+mod allow;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidewatch_schemas::document::{Document, Map, Mistakes, Node, did_you_mean, shown};
 use tidewatch_schemas::signal::Severity;
 
-use super::Rule;
+pub use self::allow::{ALLOW_ENTRIES_MAX, ALLOW_FIELDS};
+use super::allow::Allow;
+use super::set::{Notes, Place};
+use super::{Rule, example};
 use crate::operator::{Detector, ListEntry};
 
 /// Rules of one set, at most.
@@ -47,13 +52,42 @@ pub const FIELDS: &[(&str, bool, &str)] = &[
     ("enabled", false, "`false` switches it off; `true` when left out"),
     ("thresholds", false, "numbers by name; the detector's defaults when left out"),
     ("lists", false, "lists by name; the detector's defaults when left out"),
+    ("allow", false, "what it says nothing about, see below"),
+    ("tests", false, "rows in, signals out; `tidewatch rules test` runs them"),
+    ("false_positives", false, "what else looks like this, in words"),
+    ("references", false, "where it is described, in words or addresses"),
 ];
 
-/// Reads the rules of one layer (the defaults, or an overlay), in the order of the documents. A rule with a mistake is
-/// left out; an id that stands twice, in one document or in two, is a mistake.
-pub fn parse(documents: &[Document], detectors: &[&Detector]) -> (Vec<Rule>, Mistakes) {
+/// Words or addresses of one list of notes, at most.
+const NOTES_MAX: usize = 100;
+
+/// What the documents of one layer say.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// Rules, in the order of the documents.
+    pub rules: Vec<(Rule, Notes)>,
+    /// Exceptions that documents make for several rules.
+    pub allow: Vec<Shared>,
+}
+
+/// An exception of several rules: those of the kinds and ids given, or all.
+#[derive(Debug)]
+pub struct Shared {
+    /// Rule kinds; empty = every kind.
+    pub kinds: Vec<String>,
+    /// Rule ids with their places; empty = every rule.
+    pub ids: Vec<(String, Place)>,
+    /// The exception.
+    pub allow: Allow,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// Reads the rules of one layer (the defaults, an overlay, one tenant's overlay), in the order of the documents. A rule with
+/// a mistake is left out; an id that stands twice, in one document or in two, is a mistake.
+pub fn parse(documents: &[Document], tenant: Option<&str>, detectors: &[&Detector]) -> (Parsed, Mistakes) {
     let mut mistakes = Mistakes::default();
-    let mut rules = Vec::new();
+    let mut parsed = Parsed::default();
     let mut places: BTreeMap<String, String> = BTreeMap::new();
     for document in documents {
         let root = document.root(&mut mistakes);
@@ -61,19 +95,22 @@ pub fn parse(documents: &[Document], detectors: &[&Detector]) -> (Vec<Rule>, Mis
             continue;
         }
         let Some(map) = root.map(&mut mistakes) else { continue };
-        map.expect_keys(&["rules"], &mut mistakes);
+        map.expect_keys(&["rules", "allow"], &mut mistakes);
+        if let Some(node) = map.get("allow") {
+            parsed.allow.extend(allow::shared(node, detectors, &mut mistakes));
+        }
         let list = map.get("rules").and_then(|n| n.list(&mut mistakes)).unwrap_or_default();
         for node in list {
-            if rules.len() >= RULES_MAX {
+            if parsed.rules.len() >= RULES_MAX {
                 mistakes.push(node.mistake(format!("more than {RULES_MAX} rules")));
-                return (rules, mistakes);
+                return (parsed, mistakes);
             }
             let Some(map) = node.map(&mut mistakes) else { continue };
             check_id_is_new(&map, &mut places, &mut mistakes);
-            rules.extend(rule(&map, detectors, &mut mistakes));
+            parsed.rules.extend(rule(&map, tenant, detectors, &mut mistakes));
         }
     }
-    (rules, mistakes)
+    (parsed, mistakes)
 }
 
 fn check_id_is_new(map: &Map<'_>, places: &mut BTreeMap<String, String>, mistakes: &mut Mistakes) {
@@ -90,10 +127,10 @@ fn check_id_is_new(map: &Map<'_>, places: &mut BTreeMap<String, String>, mistake
     }
 }
 
-fn rule(map: &Map<'_>, detectors: &[&Detector], mistakes: &mut Mistakes) -> Option<Rule> {
+fn rule(map: &Map<'_>, tenant: Option<&str>, detectors: &[&Detector], mistakes: &mut Mistakes) -> Option<(Rule, Notes)> {
     let names: Vec<&str> = FIELDS.iter().map(|(name, ..)| *name).collect();
     map.expect_keys(&names, mistakes);
-    let id = map.require("id", mistakes).and_then(|n| text(n, RULE_ID_BYTES_MAX, mistakes));
+    let id = map.require("id", mistakes).and_then(|n| id(n, mistakes));
     let version = map.require("version", mistakes).and_then(|n| n.u32_in(1, u32::MAX, mistakes));
     let detector = map.require("kind", mistakes).and_then(|n| kind(n, detectors, mistakes));
     let name = optional_text(map, "name", mistakes);
@@ -102,11 +139,16 @@ fn rule(map: &Map<'_>, detectors: &[&Detector], mistakes: &mut Mistakes) -> Opti
     let base_confidence = map.require("base_confidence", mistakes).and_then(|n| n.u32_in(0, 100, mistakes));
     let suppress = map.require("suppress", mistakes).and_then(|n| suppress(n, mistakes));
     let enabled = map.get("enabled").map_or(Some(true), |n| n.bool(mistakes));
+    let allow = map.get("allow").map_or(Some(Vec::new()), |n| allow::list(n, mistakes));
+    let examples = map.get("tests").map_or(Some(Vec::new()), |n| example::parse(n, mistakes));
+    let false_positives = texts(map, "false_positives", mistakes);
+    let references = texts(map, "references", mistakes);
     // Without a kind there is nothing to check thresholds and lists against; the kind is the mistake to mend first.
     let detector = detector?;
     let thresholds = thresholds(map, detector, mistakes);
     let lists = lists(map, detector, mistakes);
-    Some(Rule {
+    let (allow, allow_places): (Vec<Allow>, Vec<Place>) = allow?.into_iter().unzip();
+    let rule = Rule {
         id: id?.to_owned(),
         version: version?,
         kind: detector.rule_kind.to_owned(),
@@ -120,7 +162,41 @@ fn rule(map: &Map<'_>, detectors: &[&Detector], mistakes: &mut Mistakes) -> Opti
         enabled: enabled?,
         thresholds: thresholds?,
         lists: lists?,
-    })
+        tenant: tenant.map(str::to_owned),
+        allow,
+    };
+    let place = map.get("id").map_or_else(|| Place::of(map.node()), Place::of);
+    let notes = Notes {
+        place,
+        allow_places,
+        examples: examples?,
+        false_positives: false_positives?,
+        references: references?,
+        replaces: None,
+    };
+    Some((rule, notes))
+}
+
+fn id<'a>(node: Node<'a>, mistakes: &mut Mistakes) -> Option<&'a str> {
+    let id = text(node, RULE_ID_BYTES_MAX, mistakes)?;
+    if id.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        mistakes.push(node.mistake("an id has no blanks; join its words with - or _"));
+        return None;
+    }
+    Some(id)
+}
+
+/// Texts of a list, or one text. `None` = a mistake.
+fn texts(map: &Map<'_>, name: &str, mistakes: &mut Mistakes) -> Option<Vec<String>> {
+    let Some(node) = map.get(name) else { return Some(Vec::new()) };
+    let nodes = if node.is_list() { node.list(mistakes)? } else { vec![node] };
+    if nodes.len() > NOTES_MAX {
+        mistakes.push(node.mistake(format!("{} entries; at most {NOTES_MAX}", nodes.len())));
+        return None;
+    }
+    let expected = nodes.len();
+    let read: Vec<String> = nodes.into_iter().filter_map(|n| text(n, TEXT_BYTES_MAX, mistakes).map(str::to_owned)).collect();
+    (read.len() == expected).then_some(read)
 }
 
 fn text<'a>(node: Node<'a>, bytes_max: usize, mistakes: &mut Mistakes) -> Option<&'a str> {
@@ -178,7 +254,25 @@ fn thresholds(rule: &Map<'_>, detector: &Detector, mistakes: &mut Mistakes) -> O
             None => good = false,
         }
     }
+    if good {
+        good = in_order(&values, &node, mistakes);
+    }
     good.then_some(values)
+}
+
+/// A `min_x` above its `max_x` would never let the rule speak.
+fn in_order(values: &BTreeMap<String, f64>, node: &Node<'_>, mistakes: &mut Mistakes) -> bool {
+    let mut good = true;
+    for (name, min) in values {
+        let Some(max_name) = name.strip_prefix("min_").map(|rest| format!("max_{rest}")) else { continue };
+        if let Some(max) = values.get(&max_name)
+            && min > max
+        {
+            good = false;
+            mistakes.push(node.mistake(format!("{name} {min} is above {max_name} {max}: the rule could never speak")));
+        }
+    }
+    good
 }
 
 /// The rule's lists over the detector's defaults. `None` = a mistake.

@@ -135,7 +135,8 @@ fn the_hash_names_the_content_not_its_writing() {
     let plain = load(&[DEFAULT], &[OVERLAY]).unwrap();
     let other_order = OVERLAY.replace("    version: 2\n", "").replace("    kind:", "    version: 2\n    kind:");
     let spelled_out = other_order.replace("4h", "240m").replace("warning", "medium");
-    assert_eq!(plain, load(&[], &[&spelled_out]).unwrap());
+    let spelled_out = load(&[], &[&spelled_out]).unwrap();
+    assert_eq!((&plain.rules, &plain.version_hash), (&spelled_out.rules, &spelled_out.version_hash));
     for (from, to) in [("0.08", "0.09"), ("version: 2", "version: 3"), ("4h", "5h"), ("45", "46"), ("warning", "high")] {
         assert_ne!(plain.version_hash, load(&[], &[&OVERLAY.replace(from, to)]).unwrap().version_hash, "{from}");
     }

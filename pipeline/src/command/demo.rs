@@ -227,7 +227,7 @@ impl Score {
                 if signal.tenant == truth.tenant && signal.entity.id == truth.host {
                     let right = signal.kind == truth.kind && goes_to(signal, truth);
                     found[i] |= right;
-                    explained |= right;
+                    explained |= right || truth.also.contains(&signal.kind);
                 }
             }
             if !explained && signal.severity >= Severity::Medium {

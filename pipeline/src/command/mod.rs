@@ -25,6 +25,7 @@ mod gather;
 mod graph;
 mod lag;
 mod produce;
+mod rules;
 mod run;
 mod score;
 mod tap;
@@ -111,6 +112,7 @@ enum Command {
     Backtest(backtest::Args),
     Produce(produce::Args),
     Validate(validate::Args),
+    Rules(rules::Args),
     Graph(graph::Args),
     Tap(tap::Args),
     Decode(decode::Args),
@@ -132,6 +134,7 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Backtest(args) => backtest::run(args, out),
         Command::Produce(args) => produce::run(args, out),
         Command::Validate(args) => validate::run(args, out),
+        Command::Rules(args) => rules::run(args, out),
         Command::Graph(args) => graph::run(args, out),
         Command::Tap(args) => tap::run(args, out),
         Command::Decode(args) => decode::run(args, out),

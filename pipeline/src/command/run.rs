@@ -8,13 +8,15 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde_json::json;
 use tidewatch_operators::detectors;
+use tidewatch_operators::rule::lint;
 
 use super::{Exit, Failure, Output, serving};
 use crate::deliver::{Deliver, DeliverHandle};
 use crate::log::{Member, TopicPartition};
+use crate::rules::reload::Reload;
 use crate::run::{Run, RunError, Shared, fault};
 use crate::snapshot::SnapshotStore;
-use crate::status::ProcessState;
+use crate::status::{ProcessState, Reporter};
 use crate::telemetry::Telemetry;
 use crate::topology::{Stage, Topology};
 use crate::versions::{self, Proposed};
@@ -38,6 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
     after_help = "Examples:\n  tidewatch run topologies/quickstart.yaml\n  tidewatch run topologies/kafka.yaml --stage detect --ordinal 1\n\n\
                         SIGTERM, Ctrl-C or `tidewatch drain` ends the running epoch, takes a last snapshot and stops, within\n\
                         `drain_within` of the topology; what is committed is never done again.\n\n\
+SIGHUP or `tidewatch rules reload` reads the rules again.\n\n\
                         What is not there at the start (brokers, topics, rights) is said, with exit code 2, unless --wait is given. \
                         What goes away later is waited for: see docs/kafka.md."
 )]
@@ -102,6 +105,10 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let topology = Topology::read(&args.topology)?;
     let rules_dir = args.rules.clone().or_else(|| topology.rules.clone());
     let rules = crate::rules::load(rules_dir.as_deref(), detectors::ALL).map_err(Failure::Config)?;
+    let hang_up = hang_up_flag()?;
+    for warning in lint(&rules, system_clock()()) {
+        tracing::warn!("{warning}");
+    }
     let stages: Vec<Stage> = match args.stages.as_slice() {
         [] => Stage::ALL.to_vec(),
         some => some.iter().map(|s| Stage::from(*s)).collect(),
@@ -138,11 +145,13 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     let finished = Arc::new(AtomicBool::new(false));
     let flags = serving::Flags { stop: stop.clone(), finished: finished.clone() };
     let (reporter, serving) = serving::start(&run, &shared, &stages, args.http, &flags)?;
+    reporter.reloads(Reload { dir: rules_dir, detectors: detectors::ALL, log: log.clone(), topology: run.topology.clone() });
     let delivery = deliver(&run, &stages)?;
     reporter.delivers(delivery.as_ref().map(DeliverHandle::watch).unwrap_or_default());
     run.expect_workers(&stages, &shared);
     shared.board.set_state(ProcessState::Running);
     tracing::info!(stages = ?stages, ordinal = args.ordinal, "running");
+    reload_on(hang_up, reporter.clone(), finished.clone());
     let result = work(&run, &stages, &shared, &stop, args.for_good, &delivery);
     if let Some(delivery) = delivery {
         if args.until_end && result.is_ok() {
@@ -197,6 +206,27 @@ fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
         registered.map_err(|e| Failure::Failed(format!("cannot listen for signals: {e}")))?;
     }
     Ok(stop)
+}
+
+/// A flag that SIGHUP raises.
+fn hang_up_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone())
+        .map_err(|e| Failure::Failed(format!("cannot listen for signals: {e}")))?;
+    Ok(flag)
+}
+
+/// Reads the rules again at every SIGHUP, on a thread that nobody waits for: brokers that are away make it slow.
+fn reload_on(hang_up: Arc<AtomicBool>, reporter: Arc<Reporter>, finished: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        while !finished.load(Ordering::Acquire) {
+            if hang_up.swap(false, Ordering::AcqRel) {
+                // What came of it is logged there.
+                let _ = reporter.reload();
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    });
 }
 
 /// Every input ends where it ends now.

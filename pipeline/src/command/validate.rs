@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tidewatch_operators::detectors;
-use tidewatch_operators::rule::RuleSet;
+use tidewatch_operators::rule::{RuleSet, lint};
 use tidewatch_schemas::document::{Mistake, Mistakes, show_duration};
 
 use self::judge::{Finding, Level};
 use super::{Exit, Failure, Output};
 use crate::rules;
 use crate::topology::{ReadError, Tenancy, Topology};
+use crate::worker::system_clock;
 
 /// Check a topology and its rules, and report every mistake at once
 #[derive(Debug, clap::Args)]
@@ -47,6 +48,11 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     }
     let (topology, rules) = checked?;
     tell(&args.topology, &topology, &rules, out)?;
+    let warnings = lint(&rules, system_clock()());
+    if !warnings.is_empty() {
+        out.line("")?;
+        warnings.iter().try_for_each(|warning| out.line(format_args!("warning: {warning}")))?;
+    }
     if let Some(found) = found {
         tell_found(&found, problems, out)?;
     }

@@ -400,8 +400,8 @@ impl Task for DetectTask {
 }
 
 fn figures(rule: RuleStats) -> RuleFigures {
-    let RuleStats { rule, kind, states } = rule;
-    RuleFigures { rule, detector: kind, keys: states.keys, bytes: states.bytes, evicted: states.evicted }
+    let RuleStats { rule, kind, states, allowed } = rule;
+    RuleFigures { rule, detector: kind, keys: states.keys, bytes: states.bytes, evicted: states.evicted, allowed }
 }
 
 /// Gives the operators the rules that hold at a moment, if they have others.

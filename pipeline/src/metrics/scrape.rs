@@ -19,6 +19,7 @@ const COUNTED_ELSEWHERE: &[&Metric] = &[
     &SPILLED_ROWS,
     &EVICTED_KEYS,
     &RULE_EVICTED,
+    &FINDINGS_ALLOWED,
     &CANDIDATES,
     &CONTACTS_WITHHELD,
     &CONNECTIONS_EVICTED,
@@ -42,13 +43,13 @@ impl Metrics {
             kept.clear();
         }
         self.process(status);
-        let mut rules: BTreeMap<(&str, &str), (u64, u64, u64)> = BTreeMap::new();
+        let mut rules: BTreeMap<(&str, &str), (u64, u64, u64, u64)> = BTreeMap::new();
         let mut verdicts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for task in &status.tasks {
             self.task(task, status.now);
             for rule in &task.progress.rules {
                 let sum = rules.entry((&rule.detector, &rule.rule)).or_default();
-                *sum = (sum.0 + rule.keys, sum.1 + rule.bytes, sum.2 + rule.evicted);
+                *sum = (sum.0 + rule.keys, sum.1 + rule.bytes, sum.2 + rule.evicted, sum.3 + rule.allowed);
             }
             for judged in &task.progress.judged {
                 for (verdict, n) in
@@ -58,10 +59,11 @@ impl Metrics {
                 }
             }
         }
-        for ((detector, rule), (keys, bytes, evicted)) in rules {
+        for ((detector, rule), (keys, bytes, evicted, allowed)) in rules {
             self.set(&RULE_KEYS, &[detector, rule], keys as f64);
             self.set(&RULE_BYTES, &[detector, rule], bytes as f64);
             self.counted(&RULE_EVICTED, &[detector, rule], evicted);
+            self.counted(&FINDINGS_ALLOWED, &[detector, rule], allowed);
         }
         for ((rule, verdict), n) in verdicts {
             self.counted(&CANDIDATES, &[rule, verdict], n);

@@ -99,6 +99,8 @@ metrics! {
     RULE_KEYS: Gauge "tidewatch_rule_state_keys" ["detector", "rule"] "keys" "Keys with state of one rule, all tasks of this process together";
     RULE_BYTES: Gauge "tidewatch_rule_state_bytes" ["detector", "rule"] "bytes" "State of one rule, all tasks of this process together";
     RULE_EVICTED: Counter "tidewatch_rule_evicted_keys_total" ["detector", "rule"] "keys" "Keys of one rule dropped at a limit";
+    FINDINGS_ALLOWED: Counter "tidewatch_findings_allowed_total" ["detector", "rule"] "findings" "Findings that an exception (allow) of the rule kept back; re-processing included";
+    RULE_RELOADS: Counter "tidewatch_rule_reloads_total" ["outcome"] "reloads" "Times that the rules were read again at run time, by outcome: recorded, unchanged, refused";
     CANDIDATES: Counter "tidewatch_candidates_total" ["rule", "verdict"] "candidates" "Candidates judged: signal, suppressed, dismissed; re-processing included";
     CONTACTS_WITHHELD: Counter "tidewatch_contacts_withheld_total" ["stage", "topic", "partition"] "contacts" "New pairs not reported one by one because a host reached its limit";
     CONNECTIONS_EVICTED: Counter "tidewatch_connections_evicted_total" ["stage", "topic", "partition"] "connections" "Open connections forgotten at the limit per host";

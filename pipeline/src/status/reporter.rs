@@ -10,7 +10,8 @@ use super::{Board, DestinationStatus, ProcessState, ProcessStatus};
 use crate::deliver::{DestinationStats, Status, Watch};
 use crate::log::Log;
 use crate::log::socket::{SocketWatch, Voice};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, table};
+use crate::rules::reload::Reload;
 use crate::topology::Stage;
 use crate::worker::Clock;
 
@@ -37,6 +38,7 @@ pub struct Reporter {
     drain_within: Duration,
     delivery: Mutex<Watch>,
     socket: Mutex<Option<SocketWatch>>,
+    reload: Mutex<Option<Reload>>,
     stop: Arc<AtomicBool>,
     for_good: Arc<AtomicBool>,
 }
@@ -57,6 +59,9 @@ impl Reporter {
         (stop, for_good): (Arc<AtomicBool>, Arc<AtomicBool>),
     ) -> Self {
         let started = clock();
+        for outcome in ["recorded", "unchanged", "refused"] {
+            metrics.add(&table::RULE_RELOADS, &[outcome], 0);
+        }
         let stages = stages.iter().map(|s| s.name().to_owned()).collect();
         Self {
             board,
@@ -69,6 +74,7 @@ impl Reporter {
             drain_within,
             delivery: Mutex::default(),
             socket: Mutex::default(),
+            reload: Mutex::default(),
             stop,
             for_good,
         }
@@ -82,6 +88,33 @@ impl Reporter {
     /// The control socket is open.
     pub fn listens(&self, watch: SocketWatch) {
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+    }
+
+    /// Rules can be read again from here on.
+    pub fn reloads(&self, reload: Reload) {
+        *self.reload.lock().unwrap_or_else(PoisonError::into_inner) = Some(reload);
+    }
+
+    /// Reads the rules again and proposes them. What came of it as JSON, or why they stay as they are; both are logged. One
+    /// at a time.
+    pub fn reload(&self) -> Result<String, String> {
+        let reload = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = match reload.as_ref() {
+            Some(reload) => reload.now((self.clock)()).map_err(|e| e.to_string()),
+            None => Err("this process has not started yet".to_owned()),
+        };
+        match &outcome {
+            Ok(done) => {
+                self.metrics.add(&table::RULE_RELOADS, &[done.outcome], 1);
+                tracing::info!(outcome = done.outcome, rule_set = done.rule_set, from = done.from, "rules read again");
+                done.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            }
+            Err(reason) => {
+                self.metrics.add(&table::RULE_RELOADS, &["refused"], 1);
+                tracing::error!(reason, "the rules cannot be taken up: those that are recorded go on");
+            }
+        }
+        outcome.map(|done| serde_json::to_string(&done).expect("plain data with text keys"))
     }
 
     /// How everything is.
@@ -134,6 +167,10 @@ impl Voice for Reporter {
 
     fn drain(&self, for_good: bool) -> bool {
         Self::drain(self, for_good) == DrainAsked::Begun
+    }
+
+    fn reload(&self) -> Result<String, String> {
+        Self::reload(self)
     }
 }
 

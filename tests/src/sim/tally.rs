@@ -64,6 +64,7 @@ pub fn rule() -> Rule {
         enabled: true,
         thresholds: BTreeMap::new(),
         lists: BTreeMap::new(),
+        ..Rule::default()
     }
 }
 

@@ -21,6 +21,7 @@ impl Attack {
             Self::Egress(it) => it.step(&home, from, out, at_ns, count),
             Self::Names(it) => it.step(from, out, at_ns, count),
             Self::Tunnel(it) => it.step(&home, from, out, at_ns, count),
+            Self::Stay(it) => it.step(&home, from, out, at_ns),
         }
     }
 }
@@ -97,6 +98,10 @@ impl Scan {
             Targets::Vertical { ports } => (world::server(out.office, Server::Files), count as u16 + 1, u32::from(ports)),
             Targets::Outbound { port, hosts } => {
                 (world::public(home.seed, home.word.wrapping_add(u64::from(count))), port, hosts)
+            }
+            Targets::Block { ports, hosts } => {
+                let (n, port) = (count / u32::from(ports.max(1)), count % u32::from(ports.max(1)));
+                (world::host(n + u32::from(n >= self.host)), 8_000 + port as u16, hosts * u32::from(ports))
             }
         };
         let answers = out.random.chance(self.answering);

@@ -26,6 +26,7 @@ use client::{About, Quiet, code_of, retry, serve, translate, unreachable};
 use tools::Tools;
 
 mod admin;
+mod apart;
 mod client;
 pub mod config;
 mod deliveries;

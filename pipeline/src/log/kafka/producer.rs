@@ -15,6 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::Offset;
 
 use super::Shared;
+use super::apart;
 use super::client::{About, Words, code_of, is_denied, is_unreachable, plain, translate, unreachable};
 use super::config::BATCH_BYTES_MAX;
 use super::deliveries::{Deliveries, Epoch};
@@ -36,7 +37,7 @@ pub(super) struct KafkaClient {
     id: String,
     group: Option<GroupRef>,
     /// `None` between a dropped producer and its successor.
-    producer: Option<BaseProducer<Deliveries>>,
+    producer: Option<Arc<BaseProducer<Deliveries>>>,
     /// The producer was initialised.
     open: bool,
     /// A right that the running epoch was refused, in the broker's words: what follows it only says that the epoch failed.
@@ -64,7 +65,32 @@ impl KafkaClient {
     }
 
     fn producer(&self) -> Result<&BaseProducer<Deliveries>, Failure> {
-        self.producer.as_ref().ok_or_else(|| Failure::new(Kind::Fatal, "no producer"))
+        self.producer.as_deref().ok_or_else(|| Failure::new(Kind::Fatal, "no producer"))
+    }
+
+    /// A transactional call that may block, apart: the client has been seen not to come back from one, whatever time-out it
+    /// was given (librdkafka 2.12.1, `send_offsets_to_transaction` while a broker died). Such a producer is given up.
+    ///
+    /// Invariant: what was asked of a producer that is given up is settled by its successor, as after any fatal error.
+    fn apart(
+        &mut self,
+        call: &'static str,
+        wait: Duration,
+        work: impl FnOnce(&BaseProducer<Deliveries>) -> Result<(), KafkaError> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let Some(producer) = &self.producer else { return Err(Failure::new(Kind::Fatal, "no producer")) };
+        match apart::run(producer, wait, work) {
+            Some(result) => result.map_err(|e| self.failure(&e)),
+            None => {
+                tracing::warn!(
+                    writer = self.id,
+                    call,
+                    "the kafka client does not come back from a call: its producer is given up"
+                );
+                self.close();
+                Err(Failure::new(Kind::Fatal, format!("{call}: the client does not come back")))
+            }
+        }
     }
 
     /// What an error of a transactional call means.
@@ -147,7 +173,7 @@ impl Client for KafkaClient {
             .producer(&self.id)?
             .create_with_context(deliveries.clone())
             .map_err(|e| translate("open writer", About::Writer(&self.id), &e, config, &deliveries.words))?;
-        self.producer = Some(producer);
+        self.producer = Some(Arc::new(producer));
         Ok(())
     }
 
@@ -156,7 +182,11 @@ impl Client for KafkaClient {
         let Some(producer) = &self.producer else {
             return Err(LogError::Client { call: "open writer", reason: "no producer".into() });
         };
-        let outcome = producer.init_transactions(wait);
+        let Some(outcome) = apart::run(producer, wait, move |p| p.init_transactions(wait)) else {
+            let hung = unreachable(config, &producer.context().words, "the client does not come back from opening a writer");
+            self.renew(Why::Start)?;
+            return Ok(Init::NotYet(hung));
+        };
         let Err(error) = outcome else {
             self.open = true;
             return Ok(Init::Done);
@@ -215,15 +245,15 @@ impl Client for KafkaClient {
         // Invariant: fresh group metadata for every call; a stale generation is refused by the broker.
         let metadata = self.member().and_then(|group| group.consumer().ok().and_then(Consumer::group_metadata));
         let Some(metadata) = metadata else { return Err(Failure::new(Kind::Expelled, "its member has left the group")) };
-        self.producer()?.send_offsets_to_transaction(&list, &metadata, wait).map_err(|e| self.failure(&e))
+        self.apart("commit offsets", wait, move |p| p.send_offsets_to_transaction(&list, &metadata, wait))
     }
 
     fn commit(&mut self, wait: Duration) -> Result<(), Failure> {
-        self.producer()?.commit_transaction(wait).map_err(|e| self.failure(&e))
+        self.apart("commit", wait, move |p| p.commit_transaction(wait))
     }
 
     fn abort(&mut self, wait: Duration) -> Result<(), Failure> {
-        self.producer()?.abort_transaction(wait).map_err(|e| self.failure(&e))
+        self.apart("abort", wait, move |p| p.abort_transaction(wait))
     }
 
     fn stored(&self) -> Vec<(TopicPartition, i64)> {

@@ -55,6 +55,16 @@ pub fn ask_to_drain(path: &Path, for_good: bool) -> Result<bool, LogError> {
     }
 }
 
+/// Tells the process behind a socket to read its rules again: what came of it as JSON, or why they stay as they are.
+pub fn ask_to_reload(path: &Path) -> Result<Result<String, String>, LogError> {
+    // Recording takes a commit, and others may be at it.
+    let line = Line { timeout: ANSWER_TIMEOUT, ..Line::to_process(path) };
+    match line.ask(&Request::Reload)? {
+        Answer::Reloaded(outcome) => Ok(outcome),
+        other => Err(unexpected(other)),
+    }
+}
+
 impl SocketLog {
     /// Connects to the process that serves `path`. [`LogError::Unreachable`] when there is none.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, LogError> {

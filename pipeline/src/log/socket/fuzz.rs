@@ -58,6 +58,7 @@ pub(crate) fn request_seeds(_: &str) -> Vec<Vec<u8>> {
         Request::Append(vec![append_out(&append), append_out(&append)]),
         Request::Status,
         Request::Drain { for_good: true },
+        Request::Reload,
     ];
     framed(&requests, REQUEST_BYTES_MAX)
 }
@@ -77,6 +78,7 @@ pub(crate) fn answer_seeds(_: &str) -> Vec<Vec<u8>> {
         Answer::Committed(vec![None, Some((8, "{\"v\":1}".into()))]),
         Answer::Status("{}".into()),
         Answer::Draining(true),
+        Answer::Reloaded(Err("a.yaml:1:1: not YAML".into())),
     ];
     framed(&answers, ANSWER_BYTES_MAX)
 }

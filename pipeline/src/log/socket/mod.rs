@@ -1,4 +1,4 @@
-//! The way into a running process from another one of the same machine and user: `lag`, `top`, `drain` ask how it is and tell
+//! The way into a running process from another one of the same machine and user: `lag`, `top`, `drain`, `rules reload` ask how it is and tell
 //! it to stop; `tap`, `lag`, `dlq` and `produce` reach an embedded log through the process that owns the directory.
 //!
 //! Not a broker: it reads, and it appends for tools; groups stay inside the owner ([`LogError::Unsupported`]). What always
@@ -15,7 +15,7 @@ mod path;
 mod server;
 mod wire;
 
-pub use client::{SocketLog, ask_status, ask_to_drain};
+pub use client::{SocketLog, ask_status, ask_to_drain, ask_to_reload};
 pub use server::{Handle, Service, SocketStats, SocketWatch, Voice, serve, serve_process};
 
 /// Name of the socket in the log's directory.

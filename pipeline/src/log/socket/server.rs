@@ -47,6 +47,9 @@ pub trait Voice: Send + Sync {
 
     /// Stops as SIGTERM does. False when it was stopping already.
     fn drain(&self, for_good: bool) -> bool;
+
+    /// Reads its rules again and proposes them, as SIGHUP does: what came of it as JSON, or why they stay as they are.
+    fn reload(&self) -> Result<String, String>;
 }
 
 /// Serves a process on a socket at `path` until the handle is dropped. What lies there already is replaced.
@@ -268,7 +271,8 @@ fn answer(service: &Service, writer: &mut Option<Box<dyn Writer>>, request: Requ
         }
         (Request::Status, Some(voice), _) => Ok(Answer::Status(voice.status())),
         (Request::Drain { for_good }, Some(voice), _) => Ok(Answer::Draining(voice.drain(for_good))),
-        (Request::Status | Request::Drain { .. }, None, _) => Err(LogError::Unsupported { what: "status" }),
+        (Request::Reload, Some(voice), _) => Ok(Answer::Reloaded(voice.reload())),
+        (Request::Status | Request::Drain { .. } | Request::Reload, None, _) => Err(LogError::Unsupported { what: "status" }),
         (request, _, Some(log)) => of_log(log.as_ref(), writer, request),
         (_, _, None) => Err(LogError::Unsupported { what: "reading through the process's socket (the brokers are for that)" }),
     }
@@ -276,7 +280,7 @@ fn answer(service: &Service, writer: &mut Option<Box<dyn Writer>>, request: Requ
 
 fn of_log(log: &dyn Log, writer: &mut Option<Box<dyn Writer>>, request: Request) -> Result<Answer, LogError> {
     Ok(match request {
-        Request::Hello { .. } | Request::Status | Request::Drain { .. } => Answer::Done,
+        Request::Hello { .. } | Request::Status | Request::Drain { .. } | Request::Reload => Answer::Done,
         Request::CreateTopic(spec) => {
             log.create_topic(&spec.into())?;
             Answer::Done

@@ -13,7 +13,7 @@ use tidewatch_schemas::time::EventTime;
 use crate::log::{Append, CommitError, Committed, LogError, OffsetRange, Record, TopicPartition, TopicSpec};
 
 /// Changes with every change of the types below.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// A partition.
 pub(super) type At = (String, u32);
@@ -38,6 +38,7 @@ pub(super) enum Request {
     Append(Vec<WireAppend>),
     Status,
     Drain { for_good: bool },
+    Reload,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +60,8 @@ pub(super) enum Answer {
     Status(String),
     /// Whether it was the first to ask.
     Draining(bool),
+    /// JSON of what came of it, or why the rules stay as they are.
+    Reloaded(Result<String, String>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

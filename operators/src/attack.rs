@@ -1,0 +1,70 @@
+//! MITRE ATT&CK techniques that signals may carry, by id, pinned to one version: an id that is not here is a slip of the pen.
+
+/// Version of the list.
+pub const VERSION: &str = "v19.1";
+
+/// Techniques, sorted by id.
+pub static TECHNIQUES: &[(&str, &str)] = &[
+    ("T1018", "Remote System Discovery"),
+    ("T1021", "Remote Services"),
+    ("T1021.001", "Remote Desktop Protocol"),
+    ("T1021.002", "SMB/Windows Admin Shares"),
+    ("T1021.004", "SSH"),
+    ("T1021.006", "Windows Remote Management"),
+    ("T1030", "Data Transfer Size Limits"),
+    ("T1041", "Exfiltration Over C2 Channel"),
+    ("T1046", "Network Service Discovery"),
+    ("T1048", "Exfiltration Over Alternative Protocol"),
+    ("T1048.001", "Exfiltration Over Symmetric Encrypted Non-C2 Protocol"),
+    ("T1048.002", "Exfiltration Over Asymmetric Encrypted Non-C2 Protocol"),
+    ("T1048.003", "Exfiltration Over Unencrypted Non-C2 Protocol"),
+    ("T1071", "Application Layer Protocol"),
+    ("T1071.001", "Web Protocols"),
+    ("T1071.004", "DNS"),
+    ("T1090.003", "Multi-hop Proxy"),
+    ("T1095", "Non-Application Layer Protocol"),
+    ("T1102.002", "Bidirectional Communication"),
+    ("T1133", "External Remote Services"),
+    ("T1210", "Exploitation of Remote Services"),
+    ("T1219", "Remote Access Tools"),
+    ("T1498", "Network Denial of Service"),
+    ("T1499", "Endpoint Denial of Service"),
+    ("T1552.005", "Cloud Instance Metadata API"),
+    ("T1557", "Adversary-in-the-Middle"),
+    ("T1565.002", "Transmitted Data Manipulation"),
+    ("T1567", "Exfiltration Over Web Service"),
+    ("T1568", "Dynamic Resolution"),
+    ("T1568.001", "Fast Flux DNS"),
+    ("T1568.002", "Domain Generation Algorithms"),
+    ("T1570", "Lateral Tool Transfer"),
+    ("T1571", "Non-Standard Port"),
+    ("T1572", "Protocol Tunneling"),
+    ("T1573", "Encrypted Channel"),
+    ("T1573.001", "Symmetric Cryptography"),
+    ("T1573.002", "Asymmetric Cryptography"),
+    ("T1584.002", "DNS Server"),
+    ("T1587.003", "Digital Certificates"),
+    ("T1588.004", "Digital Certificates"),
+    ("T1595.001", "Scanning IP Blocks"),
+];
+
+/// Name of a technique.
+pub fn name(id: &str) -> Option<&'static str> {
+    TECHNIQUES.binary_search_by_key(&id, |(known, _)| known).ok().map(|at| TECHNIQUES[at].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detectors;
+
+    #[test]
+    fn the_list_is_sorted_and_knows_every_id_of_the_detectors() {
+        assert!(TECHNIQUES.is_sorted());
+        for detector in detectors::ALL {
+            for id in detector.attack {
+                assert!(name(id).is_some(), "{}: {id}", detector.kind);
+            }
+        }
+    }
+}

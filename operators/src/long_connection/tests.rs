@@ -1,0 +1,104 @@
+//! Scenarios of connections that last.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use tidewatch_schemas::address::Address;
+use tidewatch_schemas::finding::Finding;
+use tidewatch_schemas::observation::FlowRow;
+use tidewatch_schemas::signal::{Severity, Value};
+
+use crate::conformance::{MIDNIGHT_S, default_rule, findings, flow, host};
+use crate::operator::TenantFacts;
+
+const DAY_S: f64 = 86_400.0;
+const START_S: f64 = MIDNIGHT_S as f64;
+
+fn outside() -> Address {
+    Address::v4([203, 0, 113, 40])
+}
+
+fn told(rows: &[FlowRow<'_>]) -> Vec<Finding> {
+    findings(&[default_rule("long_connection")], rows)
+}
+
+/// A whole connection that ends `age_s` after it began.
+fn whole(age_s: f64, out: u64, back: u64) -> FlowRow<'static> {
+    let row = flow(START_S + age_s, host(0, 5), outside(), 8022, out, back);
+    FlowRow { start_time: Some(row.event_time.minus((age_s * 1e9) as i64)), source_port: Some(40_000), ..row }
+}
+
+/// Three days of one connection as a router exports it: a part a minute in each direction while somebody types, silence at
+/// night.
+fn parts(days: i64) -> Vec<FlowRow<'static>> {
+    let mut rows = Vec::new();
+    for minute in 0..days * 1440 {
+        if (minute / 60) % 24 >= 20 {
+            continue;
+        }
+        let mut row = flow(START_S + (minute * 60 + 60) as f64, host(0, 5), outside(), 8022, 400, 0);
+        row.start_time = Some(row.event_time.minus(60_000_000_000));
+        (row.direction_known, row.connection_state, row.bytes_reverse) = (false, None, None);
+        (row.source_port, row.tcp_flags) = (Some(40_000), Some(if minute == 0 { 0x1a } else { 0x18 }));
+        let mut answer = FlowRow { bytes_forward: Some(900), ..row };
+        std::mem::swap(&mut answer.source_address, &mut answer.destination_address);
+        std::mem::swap(&mut answer.source_port, &mut answer.destination_port);
+        std::mem::swap(&mut answer.source_class, &mut answer.destination_class);
+        rows.extend([row, answer]);
+    }
+    rows
+}
+
+#[test]
+fn three_days_are_told_once() {
+    let found = told(&[whole(3.0 * DAY_S, 400_000, 900_000)]);
+    let [f] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((f.severity, &f.evidence["open_s"]), (Severity::Medium, &Value::Long(259_200)));
+    assert_eq!(f.destination.as_ref().unwrap().port, Some(8022));
+}
+
+#[test]
+fn parts_of_one_connection_are_one_however_often_it_is_told_of() {
+    let found = told(&parts(4));
+    let [f] = found.as_slice() else { panic!("{found:?}") };
+    // The first part after the night.
+    assert_eq!(f.evidence["open_s"], Value::Long(172_860));
+}
+
+#[test]
+fn states_of_an_open_connection_are_counted_once() {
+    let rows: Vec<FlowRow<'_>> = (1..=96).map(|h| whole(f64::from(h) * 3600.0, 5_000, 9_000)).collect();
+    let found = told(&rows);
+    let [f] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((&f.evidence["bytes_out"], &f.evidence["open_s"]), (&Value::Long(5_000), &Value::Long(172_800)));
+}
+
+#[test]
+fn a_day_one_sided_traffic_and_services_that_last_are_silent() {
+    assert!(told(&[whole(1.9 * DAY_S, 400_000, 900_000)]).is_empty());
+    assert!(told(&[whole(3.0 * DAY_S, 400, 900)]).is_empty());
+    assert!(told(&[whole(3.0 * DAY_S, 2_000, 900_000_000)]).is_empty());
+    for port in [5228, 8883, 1194] {
+        assert!(told(&[FlowRow { destination_port: Some(port), ..whole(3.0 * DAY_S, 400_000, 900_000) }]).is_empty(), "{port}");
+    }
+    let inside = host(1, 1);
+    let inside = FlowRow { destination_address: Some(inside), destination_class: 1, ..whole(3.0 * DAY_S, 400_000, 900_000) };
+    assert!(told(&[inside]).is_empty());
+}
+
+#[test]
+fn from_outside_only_a_shell_or_desktop_counts() {
+    let inward = |port: u16| {
+        let mut row = whole(3.0 * DAY_S, 400_000, 900_000);
+        std::mem::swap(&mut row.source_address, &mut row.destination_address);
+        std::mem::swap(&mut row.source_class, &mut row.destination_class);
+        row.destination_port = Some(port);
+        told(&[row]).len()
+    };
+    assert_eq!((inward(3389), inward(443)), (1, 0));
+}
+
+#[test]
+fn everybodys_destination_is_no_alert() {
+    let finding = told(&[whole(3.0 * DAY_S, 400_000, 900_000)]).remove(0);
+    let facts = TenantFacts { hosts: 50, knowing: 30, known_since: None };
+    assert_eq!(super::judge(finding, &facts).unwrap().severity, Severity::Low);
+}
