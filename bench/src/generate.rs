@@ -53,6 +53,9 @@ pub struct Args {
     /// End after this many connections (or parts of long ones).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     flows: Option<u64>,
+    /// All the look-ups that ordinary machines make, and every family of generated names and layout of a tunnel.
+    #[arg(long)]
+    dns: bool,
     /// Wire form.
     #[arg(long, value_enum, default_value_t = Format::Probectl)]
     format: Format,
@@ -136,7 +139,7 @@ fn plan_of(args: &Args) -> anyhow::Result<Plan> {
         }
     };
     plan.flows_max = args.flows;
-    Ok(plan)
+    Ok(if args.dns { plan.with_dns() } else { plan })
 }
 
 /// The directory to work in, made anew.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod cost;
+mod dns;
 mod generate;
 mod judge;
 mod merge;
@@ -31,6 +32,7 @@ enum Command {
     Rank(rank::Args),
     Judge(judge::Args),
     Cost(cost::Args),
+    Dns(dns::Args),
     Restart(restart::Args),
     TrainNames(train_names::Args),
 }
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Rank(args) => rank::run(&args),
         Command::Judge(args) => judge::run(&args),
         Command::Cost(args) => cost::run(&args),
+        Command::Dns(args) => dns::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::TrainNames(args) => train_names::run(&args),
     };

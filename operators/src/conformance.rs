@@ -169,8 +169,13 @@ pub(crate) fn findings_of(rules: &[Rule], rows: &[Row<'_>]) -> Vec<Finding> {
 /// Names of [`scenario`] and [`scan`].
 static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| (0..50_000).map(generated_name).collect());
 
-/// Rows in which every detector finds something: a beacon, a spike, a sweep, a search for a server, a scan and a connection
-/// that lasts, each from its own host, and a fourth host that does all of it.
+/// Names that carry something.
+static TUNNEL: LazyLock<Vec<String>> = LazyLock::new(|| {
+    (0..80).map(|i| generated_name(i) + &generated_name(i + 100).replace("example", "tunnel.example")).collect()
+});
+
+/// Rows in which every detector finds something: a beacon, a spike, a sweep, a search for a server, a scan, a connection
+/// that lasts and a tunnel, each from its own host, and a fourth host that does all of it.
 fn scenario() -> Vec<Row<'static>> {
     let at = |s: i64| (MIDNIGHT_S + 36_000 + s) as f64;
     let outside = Address::v4([198, 51, 100, 20]);
@@ -200,6 +205,13 @@ fn scenario() -> Vec<Row<'static>> {
         rows.extend((1..=60).map(failed));
     }
     let mut rows: Vec<Row<'static>> = rows.into_iter().map(Row::Flow).collect();
+    for (i, n) in [(7_u8, 1_i64), (4, 9)] {
+        let ask = |k: usize| {
+            let row = lookup(at(1500 + n + 2 * k as i64), host(0, i), &TUNNEL[k], Some(0));
+            DnsRow { query_type: 16, answers: Some("c2VjcmV0cyBvZiBhIGhvc3Q"), ..row }
+        };
+        rows.extend((0..80).map(|k| Row::Dns(ask(k))));
+    }
     for (i, n) in [(5_u8, 3_i64), (4, 0)] {
         let ask = |k: usize| lookup(at(1200 + n + 3 * k as i64), host(0, i), &NAMES[k + usize::from(i)], Some(3));
         rows.extend((0..40).map(|k| Row::Dns(ask(k))));

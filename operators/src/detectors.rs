@@ -2,12 +2,13 @@
 //! its scenarios in `tests/`.
 
 use crate::operator::Detector;
-use crate::{beaconing, dns_dga, egress_volume, lateral, long_connection, scan};
+use crate::{beaconing, dns_dga, dns_exfil, egress_volume, lateral, long_connection, scan};
 
 /// All detectors.
 pub static ALL: &[&Detector] = &[
     &beaconing::DETECTOR,
     &dns_dga::DETECTOR,
+    &dns_exfil::DETECTOR,
     &egress_volume::DETECTOR,
     &lateral::DETECTOR,
     &scan::DETECTOR,

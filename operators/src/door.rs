@@ -145,7 +145,15 @@ impl Door {
                         }
                         Observation::Http(http)
                     }
-                    Row::Dns(dns) => Observation::Dns(dns),
+                    Row::Dns(dns) => {
+                        // How many hosts put long names under a domain tells a service from a tunnel.
+                        if let Some(domain) = crate::names::domain_with_long_front(dns.query)
+                            && admit(state, xxhash_rust::xxh3::xxh3_64_with_seed(domain.as_bytes(), 1), &mut budget, stats)
+                        {
+                            contacts.push(&key.tenant, &key.host, &dns_contact(domain), row.at);
+                        }
+                        Observation::Dns(dns)
+                    }
                     Row::Edge(edge) => Observation::Edge(edge),
                     Row::Result(result) => Observation::Result(result),
                 };
@@ -195,6 +203,11 @@ impl Door {
     pub fn stats(&self) -> (DoorStats, StateStats) {
         (self.stats, self.states.stats())
     }
+}
+
+/// How a domain that is only asked for is named among the destinations of a tenant.
+pub(crate) fn dns_contact(domain: &str) -> String {
+    format!("dns:{domain}")
 }
 
 fn meet_peer(

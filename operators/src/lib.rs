@@ -12,6 +12,7 @@ pub mod correlate;
 pub mod detection;
 pub mod detectors;
 pub mod dns_dga;
+pub mod dns_exfil;
 pub mod door;
 pub mod egress_volume;
 mod ends;

@@ -32,5 +32,13 @@ pub fn score(name: &str) -> Result<f32, Unregistered> {
     }
 }
 
+/// Letters in front of a registered domain from which on a name is long: a service that is asked about digests or ids.
+const LONG_FRONT_BYTES: usize = 20;
+
+/// The registered domain of a name with much in front of it, unless a provider hands such names out.
+pub(crate) fn domain_with_long_front(name: &str) -> Option<&str> {
+    registered(name).ok().filter(|of| !of.provided && of.front.len() >= LONG_FRONT_BYTES).map(|of| of.domain)
+}
+
 #[cfg(test)]
 mod tests;

@@ -125,6 +125,18 @@ const OVERLAYS: &[(&str, &str)] = &[
 ",
     ),
     (
+        "dns_exfil",
+        "rules:
+  - id: ndr-dns-exfil-default
+    version: 2
+    kind: dns_exfil
+    severity: critical
+    base_confidence: 55
+    suppress: 1h
+    thresholds: {min_queries: 30, qname_bytes: 4096, unique_ratio: 0.9, window_s: 600}
+",
+    ),
+    (
         "egress_volume",
         "rules:
   - id: ndr-egress-volume-default

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dns::{Family, Layout};
 use crate::world::{self, Server};
 
 mod stay;
@@ -206,11 +207,14 @@ pub struct Names {
     pub names: u32,
     /// Mean gap (exponential), seconds.
     pub gap_s: f64,
+    /// How they are made.
+    #[serde(default)]
+    pub family: Family,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { tenant: 0, host: 0, start_s: 0, names: 150, gap_s: 1.5 }
+        Self { tenant: 0, host: 0, start_s: 0, names: 150, gap_s: 1.5, family: Family::default() }
     }
 }
 
@@ -227,11 +231,14 @@ pub struct Tunnel {
     pub queries: u32,
     /// Mean gap (exponential), seconds.
     pub gap_s: f64,
+    /// What the names look like.
+    #[serde(default)]
+    pub layout: Layout,
 }
 
 impl Default for Tunnel {
     fn default() -> Self {
-        Self { tenant: 0, host: 0, start_s: 0, queries: 600, gap_s: 0.5 }
+        Self { tenant: 0, host: 0, start_s: 0, queries: 600, gap_s: 0.5, layout: Layout::default() }
     }
 }
 

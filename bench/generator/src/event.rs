@@ -136,6 +136,12 @@ pub enum QueryKind {
     Txt,
     /// Service location.
     Srv,
+    /// Name of an address.
+    Ptr,
+    /// Another name.
+    Cname,
+    /// Anything.
+    Null,
 }
 
 impl QueryKind {
@@ -146,6 +152,9 @@ impl QueryKind {
             Self::Aaaa => (28, "AAAA"),
             Self::Txt => (16, "TXT"),
             Self::Srv => (33, "SRV"),
+            Self::Ptr => (12, "PTR"),
+            Self::Cname => (5, "CNAME"),
+            Self::Null => (10, "NULL"),
         }
     }
 }

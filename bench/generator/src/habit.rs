@@ -6,6 +6,7 @@ use tidewatch_schemas::time::SECOND_NS;
 
 use crate::browse;
 use crate::calendar::WorkingDay;
+use crate::dns::ordinary;
 use crate::event::{Answer, Outcome, QueryKind, Transport};
 use crate::queue::{Call, Out};
 use crate::random::share;
@@ -52,11 +53,13 @@ pub(crate) enum Habit {
     Renew = 11,
     /// Video calls.
     Video = 12,
+    /// Names that are asked for beside all that; only where the plan wants them.
+    Lookups = 13,
 }
 
 impl Habit {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Browse,
         Self::Mail,
         Self::Telemetry,
@@ -70,6 +73,7 @@ impl Habit {
         Self::Chat,
         Self::Renew,
         Self::Video,
+        Self::Lookups,
     ];
 
     /// Whether this host has it.
@@ -86,7 +90,7 @@ impl Habit {
     pub fn period_s(self) -> f64 {
         match self {
             Self::Push => 240.0,
-            Self::Mail => 300.0,
+            Self::Mail | Self::Lookups => 300.0,
             Self::Browse | Self::Telemetry | Self::Files => 600.0,
             Self::Guard => 900.0,
             Self::Time => 1_024.0,
@@ -130,6 +134,7 @@ impl Habit {
             Self::Chat => chat(client, out, at_ns),
             Self::Renew => renew(client, out, at_ns),
             Self::Video => video(client, out, at_ns),
+            Self::Lookups => ordinary::occasion(client.address, client.index, out, at_ns),
         };
         at_ns + (gap_s.max(0.05) * SECOND_NS as f64) as i64
     }

@@ -5,13 +5,15 @@
 //! [`truth`] its labels. What always holds: the same plan gives the same bytes on every machine, in bounded memory. No
 //! clock, no file system: who writes files is `tidewatch-bench`.
 
-mod random;
+pub mod random;
 
 pub mod event;
 pub mod world;
 
 mod calendar;
 mod queue;
+
+pub mod dns;
 
 mod browse;
 pub mod bystander;

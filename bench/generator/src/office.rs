@@ -4,6 +4,7 @@
 use tidewatch_schemas::time::SECOND_NS;
 
 use crate::calendar::{DAY_S, WorkingDay, day_and_second};
+use crate::dns::ordinary;
 use crate::event::{Outcome, Transport};
 use crate::habit::tcp;
 use crate::queue::{Call, Out};
@@ -27,11 +28,13 @@ pub(crate) enum Service {
     Backup = 67,
     /// Visits three servers by remote desktop or shell.
     Administrator = 68,
+    /// The mail server looks senders up; only where the plan wants look-ups.
+    Letters = 69,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Monitor, Self::Upstream, Self::Web, Self::Backup, Self::Administrator];
+    pub const ALL: [Self; 6] = [Self::Monitor, Self::Upstream, Self::Web, Self::Backup, Self::Administrator, Self::Letters];
 
     /// First wake, seconds after the start.
     pub fn first_s(self, start_ns: i64, draw: f64) -> f64 {
@@ -43,6 +46,7 @@ impl Service {
                 (BACKUP_S - second).rem_euclid(DAY_S) as f64 + 60.0 * draw
             }
             Self::Administrator => 7_200.0 * draw,
+            Self::Letters => 25.0 * draw,
         }
     }
 
@@ -53,6 +57,7 @@ impl Service {
             Self::Upstream => upstream(out, at_ns),
             Self::Web => web(out, at_ns),
             Self::Backup => backup(out, at_ns),
+            Self::Letters => ordinary::letter(out, at_ns),
             Self::Administrator => {
                 let day = WorkingDay::of(out.seed, out.tenant, u32::MAX - u32::from(out.office));
                 if !day.at_work(at_ns) {

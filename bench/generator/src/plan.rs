@@ -6,6 +6,7 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::attack::{Attack, Beacon, Egress, Jitter, Names, Peer, Scan, Targets, Tunnel};
 use crate::bystander::Bystander;
+use crate::dns::{Family, Layout};
 use crate::random::mix;
 use crate::synthetic::Synthetic;
 
@@ -34,6 +35,9 @@ pub struct Plan {
     pub proxied_share: f64,
     /// End after this many connections (or parts of long ones).
     pub flows_max: Option<u64>,
+    /// Hosts ask for everything that ordinary machines ask for (failing, numbered, digests), not only for what they visit.
+    #[serde(default)]
+    pub lookups: bool,
     /// What is injected.
     pub attacks: Vec<Attack>,
     /// What looks like an attack and is none.
@@ -53,6 +57,7 @@ impl Plan {
             call_kbit_s: 1_200,
             proxied_share: 0.2,
             flows_max: None,
+            lookups: false,
             attacks: Vec::new(),
             bystanders: Vec::new(),
         };
@@ -62,7 +67,19 @@ impl Plan {
         plan
     }
 
-    /// The demo: a working day of 8 hours, 3 tenants with 40 hosts each, and 8 attacks that flow records alone show.
+    /// The same with all the look-ups that ordinary machines make, and once per tenant each family of generated names and
+    /// each layout of a tunnel, the tunnels slow and quick in turn.
+    pub fn with_dns(mut self) -> Self {
+        self.lookups = true;
+        for tenant in 0..self.tenants.len() as u16 {
+            let attacks = dns_attacks(&self, tenant);
+            self.attacks.extend(attacks);
+        }
+        self
+    }
+
+    /// The demo: a working day of 8 hours, 3 tenants with 40 hosts each, 8 attacks that flow records alone show and two that
+    /// look-ups do.
     pub fn demo(seed: u64) -> Self {
         let mut plan = Self::office(seed, 0, 40, PRESET_START, 8 * 3_600);
         plan.tenants = ["acme", "brook", "cedar"].map(str::to_owned).to_vec();
@@ -104,6 +121,8 @@ impl Plan {
             }
             .into(),
             Egress { tenant: 2, host: 2, start_s: 24_300, ..Egress::burst(2 << 30) }.into(),
+            Names { tenant: 1, host: 33, start_s: 16_200, names: 60, gap_s: 4.0, family: Family::Arithmetic }.into(),
+            Tunnel { tenant: 0, host: 36, start_s: 19_800, queries: 200, gap_s: 6.0, layout: Layout::Hex }.into(),
         ];
         plan
     }
@@ -194,6 +213,24 @@ fn every_attack(plan: &Plan, tenant: u16) -> Vec<Attack> {
     ]
 }
 
+/// Each family and each layout once, on hosts that the seed picks.
+fn dns_attacks(plan: &Plan, tenant: u16) -> Vec<Attack> {
+    let hosts = u64::from(plan.hosts_per_tenant.max(1));
+    let first = mix(&[plan.seed, 22, u64::from(tenant)]) % hosts;
+    let stride = (hosts / 10).max(1);
+    let host = |n: u64| ((first + n * stride) % hosts) as u32;
+    let at = |n: u64| (f64::from(plan.duration_s) * (0.1 + 0.05 * n as f64)) as u32;
+    let families = Family::ALL.into_iter().zip(0..).map(|(family, n)| {
+        let gap_s = [1.5, 4.0, 15.0, 60.0, 2.0][n as usize % 5];
+        Names { tenant, host: host(n), start_s: at(n), names: 80, gap_s, family }.into()
+    });
+    let tunnels = Layout::ALL.into_iter().zip(5..).map(|(layout, n)| {
+        let (queries, gap_s) = [(600, 0.5), (200, 6.0), (150, 20.0), (400, 1.0), (300, 12.0)][n as usize % 5];
+        Tunnel { tenant, host: host(n), start_s: at(n), queries, gap_s, layout }.into()
+    });
+    families.chain(tunnels).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -202,7 +239,8 @@ mod tests {
     #[test]
     fn presets_begin_on_a_working_morning_and_survive_json() {
         assert_eq!(PRESET_START.to_rfc3339(), "2026-03-11T08:00:00Z");
-        for plan in [Plan::demo(1), Plan::small(2), Plan::office(3, 2, 50, PRESET_START, 86_400)] {
+        let office = Plan::office(3, 2, 50, PRESET_START, 86_400);
+        for plan in [Plan::demo(1), Plan::small(2), office.clone(), office.with_dns()] {
             let text = serde_json::to_string(&plan).unwrap();
             assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
         }

@@ -55,7 +55,7 @@ impl<'p> Traffic<'p> {
         for tenant in 0..plan.tenants.len().min(usize::from(u16::MAX)) as u16 {
             for host in 0..plan.hosts_per_tenant.min(world::HOSTS_MAX) {
                 for (n, habit) in Habit::ALL.into_iter().enumerate() {
-                    if habit.has(plan.seed, tenant, host) {
+                    if habit.has(plan.seed, tenant, host) && (plan.lookups || habit != Habit::Lookups) {
                         let draw = share(&[plan.seed, 71, u64::from(tenant), u64::from(host), n as u64]);
                         traffic.begin(tenant, Source::Client(host, n as u8), habit.period_s() * draw);
                     }
@@ -64,6 +64,9 @@ impl<'p> Traffic<'p> {
             let offices = plan.hosts_per_tenant.div_ceil(world::OFFICE_HOSTS).min(world::OFFICES_MAX) as u16;
             for office in 0..offices {
                 for (n, service) in Service::ALL.into_iter().enumerate() {
+                    if service == Service::Letters && !plan.lookups {
+                        continue;
+                    }
                     let draw = share(&[plan.seed, 72, u64::from(tenant), u64::from(office), n as u64]);
                     traffic.begin(tenant, Source::Office(office, n as u8), service.first_s(plan.start.0, draw));
                 }

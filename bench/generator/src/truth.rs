@@ -109,9 +109,11 @@ fn note(attack: &Attack) -> String {
         Attack::Egress(it) => {
             format!("{} bytes in {} s over {} flows to {} addresses", it.bytes, it.duration_s, it.flows, it.destinations)
         }
-        Attack::Names(it) => format!("{} generated names, mean gap {} s", it.names, it.gap_s),
+        Attack::Names(it) => format!("{} generated names ({:?}), mean gap {} s", it.names, it.family, it.gap_s),
         Attack::Stay(it) => format!("open for {} s, port {}", it.duration_s, it.port),
-        Attack::Tunnel(it) => format!("{} queries with names of their own, mean gap {} s", it.queries, it.gap_s),
+        Attack::Tunnel(it) => {
+            format!("{} queries with names of their own ({:?}), mean gap {} s", it.queries, it.layout, it.gap_s)
+        }
     }
 }
 

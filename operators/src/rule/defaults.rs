@@ -15,6 +15,7 @@ pub struct DefaultRules {
 pub static DEFAULTS: &[DefaultRules] = &[
     DefaultRules { rule_kind: "beaconing", file: "rules/beaconing.yaml", text: include_str!("../../../rules/beaconing.yaml") },
     DefaultRules { rule_kind: "dns_dga", file: "rules/dns_dga.yaml", text: include_str!("../../../rules/dns_dga.yaml") },
+    DefaultRules { rule_kind: "dns_exfil", file: "rules/dns_exfil.yaml", text: include_str!("../../../rules/dns_exfil.yaml") },
     DefaultRules {
         rule_kind: "egress_volume",
         file: "rules/egress_volume.yaml",

@@ -4,6 +4,7 @@ use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::SECOND_NS;
 
 use super::{Attack, Beacon, Egress, Jitter, Names, Peer, Scan, Targets, Tunnel};
+use crate::calendar;
 use crate::event::{Answer, Outcome, QueryKind, Transport};
 use crate::queue::{Call, Out};
 use crate::random::mix;
@@ -147,9 +148,8 @@ impl Egress {
 
 impl Names {
     fn step(&self, from: Address, out: &mut Out<'_>, at_ns: i64, count: u32) -> Option<i64> {
-        let length = 12 + out.random.below(9) as usize;
-        let mut name = text(out, b"abcdefghijklmnopqrstuvwxyz", length);
-        name.push_str(".example");
+        let day = calendar::day_and_second(at_ns).0 as u64;
+        let name = self.family.name(out.seed, day, count, &mut out.random);
         // The last one is registered.
         let found = count + 1 == self.names;
         let answer = if found { Answer::Address(world::hosting(out.seed, 77)) } else { Answer::NoName };
@@ -161,16 +161,9 @@ impl Names {
 
 impl Tunnel {
     fn step(&self, home: &Home, from: Address, out: &mut Out<'_>, at_ns: i64, count: u32) -> Option<i64> {
-        const BASE32: &[u8] = b"abcdefghijklmnopqrstuvwxyz234567";
-        let (first, second) = (text(out, BASE32, 58), text(out, BASE32, 40));
-        let name = format!("{first}.{second}.t.{}", home.name);
-        let reply = text(out, BASE32, 120);
-        out.lookup(at_ns, from, &name, QueryKind::Txt, Answer::Text(reply));
+        let (name, kind, answer) = self.layout.query(&mut out.random, home.seed, &home.name, count);
+        out.lookup(at_ns, from, &name, kind, answer);
         let gap_s = out.random.exponential(self.gap_s);
         (count + 1 < self.queries).then(|| at_ns + (gap_s * SECOND_NS as f64) as i64)
     }
-}
-
-fn text(out: &mut Out<'_>, letters: &[u8], length: usize) -> String {
-    (0..length).map(|_| out.random.one_of(letters).map_or('a', |&b| char::from(b))).collect()
 }

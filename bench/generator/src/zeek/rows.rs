@@ -4,7 +4,7 @@ use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::Cell;
-use crate::event::{Answer, Connection, DnsEvent, FlowEvent, HttpEvent, Outcome, TlsEvent, Transport};
+use crate::event::{Answer, Connection, DnsEvent, FlowEvent, HttpEvent, Outcome, QueryKind, TlsEvent, Transport};
 use crate::random::mix;
 
 /// The six columns every log begins with.
@@ -60,7 +60,8 @@ pub(super) fn query(seed: u64, dns: &DnsEvent) -> Vec<Cell> {
     let no_name = dns.answer == Answer::NoName;
     let answer = match &dns.answer {
         Answer::Address(address) => Some(address.to_string()),
-        Answer::Text(text) => Some(format!("TXT {} {text}", text.len())),
+        Answer::Text(text) if dns.kind == QueryKind::Txt => Some(format!("TXT {} {text}", text.len())),
+        Answer::Text(text) => Some(text.clone()),
         Answer::Empty | Answer::NoName => None,
     };
     let mut row = begin(seed, dns.start, &dns.connection);

@@ -82,7 +82,11 @@ impl KafkaClient {
         match apart::run(producer, wait, work) {
             Some(result) => result.map_err(|e| self.failure(&e)),
             None => {
-                tracing::warn!(writer = self.id, call, "the kafka client does not come back from a call: its producer is given up");
+                tracing::warn!(
+                    writer = self.id,
+                    call,
+                    "the kafka client does not come back from a call: its producer is given up"
+                );
                 self.close();
                 Err(Failure::new(Kind::Fatal, format!("{call}: the client does not come back")))
             }
