@@ -150,7 +150,7 @@ impl Door {
                         if let Some(domain) = crate::names::domain_with_long_front(dns.query)
                             && admit(state, xxhash_rust::xxh3::xxh3_64_with_seed(domain.as_bytes(), 1), &mut budget, stats)
                         {
-                            contacts.push(&key.tenant, &key.host, &dns_contact(domain), row.at);
+                            contacts.push(&key.tenant, &key.host, dns_contact(domain), row.at);
                         }
                         Observation::Dns(dns)
                     }

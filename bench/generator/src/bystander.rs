@@ -78,7 +78,7 @@ impl Bystander {
             }
             Does::PeerToPeer => {
                 let peer = mix(&[out.seed, 81, u64::from(self.host), u64::from(count)]);
-                let port = if peer % 8 == 0 { 6_881 } else { 1_024 + (peer >> 8) as u16 % 60_000 };
+                let port = if peer.is_multiple_of(8) { 6_881 } else { 1_024 + (peer >> 8) as u16 % 60_000 };
                 let outcome = chance(out, 0.5);
                 out.call(call(world::public(out.seed, peer), port, Transport::Tcp, outcome));
                 out.random.exponential(20.0)

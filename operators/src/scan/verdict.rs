@@ -98,7 +98,7 @@ impl Scan {
             .then(|| over(&mut groups[port], self.targets * times, share, at_s))
             .flatten()
             .or_else(|| over(&mut groups[target], self.ports, SHARE, at_s))
-            .or_else(|| if side.pairs % 8 == 0 { self.block(seen.groups.records(), a.outside, at_s) } else { None })?;
+            .or_else(|| if side.pairs.is_multiple_of(8) { self.block(seen.groups.records(), a.outside, at_s) } else { None })?;
         let place = match shape.form {
             Form::Vertical => target,
             _ => port,

@@ -23,6 +23,7 @@ pub const PATTERN_FIELDS: &[(&str, &str)] = &[
 ];
 
 /// Fields of each kind of row: name, whether it must be there, meaning.
+#[allow(clippy::type_complexity, reason = "a table as it is printed: kind; field, required, meaning")]
 pub const ROW_FIELDS: &[(&str, &[(&str, bool, &str)])] = &[
     (
         "flow",
