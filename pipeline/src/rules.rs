@@ -34,9 +34,9 @@ pub fn load(dir: Option<&Path>, detectors: &[&Detector]) -> Result<RuleSet, Mist
     let layers = Layers { defaults: &defaults(detectors), overlay: &overlay, tenants: &tenants };
     match RuleSet::load_layers(&layers, detectors) {
         Ok(set) => {
-            let bytes = versions::content_of(&set).len();
-            // Quotes are escaped where it is recorded, which a look at the text tells.
-            let recorded = bytes + versions::content_of(&set).matches(['"', '\\']).count();
+            let content = versions::content_of(&set);
+            // Quotes are escaped where it is recorded.
+            let recorded = content.len() + content.matches(['"', '\\']).count();
             if recorded > CONTROL_BYTES_MAX - RECORD_BYTES_SPARE {
                 let file = dir.map_or_else(|| "rules".to_owned(), |d| d.display().to_string());
                 let most = CONTROL_BYTES_MAX - RECORD_BYTES_SPARE;

@@ -107,11 +107,11 @@ fn live(scenario: &Scenario, log: &Arc<dyn Log>, dir: &Path, every: Duration, no
     let store = SnapshotStore::open(dir.to_str().unwrap()).unwrap();
     let mut live = Live::with(scenario, topology, LAYOUT, log.clone(), now, Some(store)).unwrap();
     live.run.side = Side::InPlace;
-    live.start_all().unwrap();
     live
 }
 
 fn finish(live: &mut Live) -> Signals {
+    live.start_all().unwrap();
     live.settle().unwrap();
     live.pass(NIGHT_S).unwrap();
     live.settle().unwrap();
@@ -144,6 +144,7 @@ fn rest() -> Rest {
     let mut now = traffic::noon(4_000.0);
     for (rounds, every) in ROUNDS {
         let mut live = live(&scenario, &log, dir.path(), every, now);
+        live.start_all().unwrap();
         for _ in 0..rounds {
             live.round().unwrap();
         }
@@ -245,6 +246,8 @@ fn gone_on(rest: &Rest) -> (usize, Signals) {
     let log = restored(rest, dir.path());
     let scenario = scenario(rest.rules.clone());
     let mut live = live(&scenario, &log, dir.path(), Duration::from_secs(3600), EventTime(rest.now));
+    // Signals that would now be others are gone on from knowingly, as `run --accept-new-outputs` does.
+    live.run.accept_new_outputs = rest.outputs != OUTPUT_VERSION;
     let signals = finish(&mut live);
     (loaded(&live), signals)
 }

@@ -170,6 +170,9 @@ pub struct Settled {
     pub fenced: u64,
     /// Brokers stayed away: the writer ended without an answer.
     pub open: u64,
+    /// Calls of the client that did not come back; whatever they were about was settled by a new producer.
+    #[serde(default)]
+    pub hung: u64,
 }
 
 /// A set of partitions.

@@ -90,7 +90,8 @@ impl Metrics {
         }
         self.set(&READY, &[], f64::from(u8::from(status.not_ready().is_empty())));
         self.set(&DRAINING, &[], f64::from(u8::from(status.state == ProcessState::Draining)));
-        let Settled { committed, aborted, fenced, open } = status.settled;
+        let Settled { committed, aborted, fenced, open, hung } = status.settled;
+        self.counted(&CLIENT_CALLS_HUNG, &[], hung);
         for (outcome, n) in [("committed", committed), ("aborted", aborted), ("fenced", fenced), ("open", open)] {
             self.counted(&COMMITS_SETTLED, &[outcome], n);
         }

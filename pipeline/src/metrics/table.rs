@@ -73,6 +73,7 @@ metrics! {
     WRITTEN_BYTES: Counter "tidewatch_written_bytes_total" ["stage"] "bytes" "Bytes of values committed";
     COMMIT_FAILURES: Counter "tidewatch_commit_failures_total" ["stage", "class"] "commits" "Commits that did not go through at once, by class: aborted, fenced, full, too_large, unreachable, other";
     COMMITS_SETTLED: Counter "tidewatch_commits_settled_total" ["outcome"] "commits" "Commits of unclear outcome that were settled by asking the log: committed, aborted, fenced, open";
+    CLIENT_CALLS_HUNG: Counter "tidewatch_client_calls_hung_total" [] "calls" "Calls of the Kafka client that did not come back; their producers were given up";
     REBALANCES: Counter "tidewatch_rebalances_total" ["stage", "reason"] "changes" "Changes of the tasks given to a worker: joined, gained, lost, moved, epoch_lost";
 
     LAG_RECORDS: Gauge "tidewatch_lag_records" ["stage", "topic", "partition"] "records" "Offsets between the committed position and the last stable offset";

@@ -82,6 +82,7 @@ impl KafkaClient {
         match apart::run(producer, wait, work) {
             Some(result) => result.map_err(|e| self.failure(&e)),
             None => {
+                self.note_hung();
                 tracing::warn!(
                     writer = self.id,
                     call,
@@ -91,6 +92,10 @@ impl KafkaClient {
                 Err(Failure::new(Kind::Fatal, format!("{call}: the client does not come back")))
             }
         }
+    }
+
+    fn note_hung(&self) {
+        self.shared.settled.lock().unwrap_or_else(PoisonError::into_inner).hung += 1;
     }
 
     /// What an error of a transactional call means.
@@ -184,6 +189,7 @@ impl Client for KafkaClient {
         };
         let Some(outcome) = apart::run(producer, wait, move |p| p.init_transactions(wait)) else {
             let hung = unreachable(config, &producer.context().words, "the client does not come back from opening a writer");
+            self.note_hung();
             self.renew(Why::Start)?;
             return Ok(Init::NotYet(hung));
         };
