@@ -286,7 +286,8 @@ fn rows(topic: &str, rounds: Range<u32>) -> Vec<Append> {
     let mut all = Vec::new();
     for round in rounds {
         let base_s = f64::from(round) * ROUND_S;
-        let from = format!("10.0.2.{}", 10 + round % 200);
+        // A host that has scanned before and comes back to the same targets would be told once.
+        let from = format!("10.0.{}.{}", 10 + round / 200, 10 + round % 200);
         for n in 0..SCANNED {
             let to = format!("10.0.1.{}", n + 1);
             let at_s = base_s + f64::from(n) * 0.2;
