@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidewatch::log::{Committed, Log, Member, TopicPartition};
 use tidewatch::run::RunError;
-use tidewatch::snapshot::SnapshotStore;
+use tidewatch::snapshot::{OUTPUT_VERSION, SnapshotStore};
 use tidewatch::status::{Cause, RestoreStep, TaskPhase, TaskStatus};
 use tidewatch::topology::Stage;
 use tidewatch::worker::{Side, WorkerError};
@@ -32,6 +32,9 @@ const LAYOUT: Layout = Layout {
 
 /// Rounds in which part of the work is done, and snapshots are taken on the way.
 const ROUNDS: usize = 16;
+
+/// Outputs of a later binary.
+const NEXT: u32 = OUTPUT_VERSION + 1;
 
 /// Seconds for which a store is away.
 const AWAY_S: i64 = 600;
@@ -242,25 +245,25 @@ fn other_outputs_begin_at_a_snapshot_where_the_old_ones_end_or_not_at_all() {
     let bench = Bench::new();
     bench.stopped();
     let mut live = bench.live();
-    live.run.output_version = 2;
+    live.run.output_version = NEXT;
     assert_eq!(finish(&mut live), want);
-    assert_eq!(bench.committed(0).1["outputs"], 2);
+    assert_eq!(bench.committed(0).1["outputs"], NEXT);
     live.crash();
     // From then on the new ones are the ones.
     let mut live = bench.live();
-    live.run.output_version = 2;
+    live.run.output_version = NEXT;
     assert_eq!(finish(&mut live), want);
 
     // A crash does not.
     let bench = Bench::new();
     bench.crashed();
     let mut live = bench.live();
-    live.run.output_version = 2;
+    live.run.output_version = NEXT;
     let error = failure(&mut live);
-    let WorkerError::Outputs { theirs: 1, ours: 2, .. } = &error else { panic!("{error}") };
+    let WorkerError::Outputs { theirs: OUTPUT_VERSION, ours: NEXT, .. } = &error else { panic!("{error}") };
     assert!(error.to_string().contains("SIGTERM") && error.to_string().contains("--accept-new-outputs"), "{error}");
     let mut live = bench.live();
-    live.run.output_version = 2;
+    live.run.output_version = NEXT;
     live.run.accept_new_outputs = true;
     assert_eq!(finish(&mut live), want, "here the outputs are the same");
 }
