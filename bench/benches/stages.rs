@@ -14,6 +14,7 @@ use tidewatch_generator::{Plan, Synthetic};
 use tidewatch_operators::detection::{Detection, SliceOutput};
 use tidewatch_operators::detectors;
 use tidewatch_operators::operator::Slice;
+use tidewatch_operators::rule::filter::Filters;
 use tidewatch_schemas::observation::{self, Batch, Columns, Filing, Kind, Row};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use tidewatch_schemas::wire::{self, Decoded, RecordMeta};
@@ -123,7 +124,8 @@ fn slices(c: &mut Criterion) {
     group.bench_function("sort and group", |b| {
         let close = |mut open: OpenSlices| {
             let mut seen = 0;
-            open.close(&Scope::Shared, index, &[], |_, _, rows| seen += rows.len()).expect("nothing spilled");
+            open.close(&Scope::Shared, index, &[], &Filters::default(), |_, _, rows| seen += rows.len())
+                .expect("nothing spilled");
             seen
         };
         b.iter_batched(fill, close, BatchSize::LargeInput);
@@ -131,8 +133,10 @@ fn slices(c: &mut Criterion) {
     group.bench_function("close with all detectors", |b| {
         let close = |(mut open, mut detection): (OpenSlices, Detection)| {
             let mut out = SliceOutput::default();
-            open.close(&Scope::Shared, index, &[], |key, route, rows| detection.host(key, route, slice, rows, &mut out))
-                .expect("nothing spilled");
+            open.close(&Scope::Shared, index, &[], &Filters::default(), |key, route, rows| {
+                detection.host(key, route, slice, rows, &mut out)
+            })
+            .expect("nothing spilled");
             detection.end(slice, &|_| true, &mut out);
             (out.contacts.len(), detection)
         };
