@@ -115,7 +115,7 @@ impl Filter {
         first.expr(&ast, 0).map_err(|wrong| vec![wrong])?;
         let names = first.names;
         let one = |wrong: Wrong| vec![wrong];
-        let of = match scope(&names, detector)? {
+        let of = match scope(&names, text, detector)? {
             Scope::Rows(kinds) => {
                 let compiled = kinds.into_iter().map(|kind| {
                     let fields = row_columns(kind).into_iter().filter(|c| names.contains(c.name));
@@ -190,7 +190,7 @@ fn parse(text: &str) -> Result<ast::Expr, Wrong> {
 }
 
 /// What the names are of.
-fn scope(names: &BTreeSet<String>, detector: &Detector) -> Result<Scope, Vec<Wrong>> {
+fn scope(names: &BTreeSet<String>, text: &str, detector: &Detector) -> Result<Scope, Vec<Wrong>> {
     if names.is_empty() {
         return Err(vec![Wrong::new("names no column: it would say the same of every row")]);
     }
@@ -205,7 +205,9 @@ fn scope(names: &BTreeSet<String>, detector: &Detector) -> Result<Scope, Vec<Wro
         .map(|name| {
             let known = tables.iter().flat_map(|(_, columns)| columns.iter().copied());
             let suggestion = did_you_mean(name, known.chain(of_findings.iter().map(String::as_str)));
-            let what = format!("unknown column {} of kind {}", shown(name), detector.rule_kind);
+            let quoted = text.contains(&format!("\"{name}\""));
+            let hint = if quoted { "; a text stands in single quotes" } else { "" };
+            let what = format!("unknown column {} of kind {}{hint}", shown(name), detector.rule_kind);
             Wrong { what, suggestion }
         })
         .collect();
@@ -254,7 +256,9 @@ impl Compiled {
         // What no row can mend (a pattern that is none) shows on a row of which nothing is known.
         let columns = schema.fields().iter().map(|f| new_null_array(f.data_type(), 1)).collect();
         let nothing = RecordBatch::try_new(schema, columns).map_err(|e| Wrong::new(e.to_string()))?;
-        compiled.attempt(&nothing).map_err(|reason| Wrong::new(shown(&reason)))?;
+        // Of many lines the last says what it is.
+        let last = |reason: &str| shown(reason.rsplit("error: ").next().unwrap_or_default().trim());
+        compiled.attempt(&nothing).map_err(|reason| Wrong::new(format!("cannot be evaluated: {}", last(&reason))))?;
         Ok(compiled)
     }
 

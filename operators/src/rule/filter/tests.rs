@@ -211,7 +211,88 @@ fn what_is_refused_and_why() {
         let wrong = compile("egress_volume", text).map(|f| f.scope().words()).unwrap_err();
         told += &format!("{text}\n    {}\n", wrong.replace('\n', "\n    "));
     }
-    expect![[r#""#]].assert_eq(&told);
+    expect![[r#"
+
+            is no SQL expression: sql parser error: Expected: an expression, found: EOF
+        destination_port =
+            is no SQL expression: sql parser error: Expected: an expression, found: EOF
+        destination_port = 443; DROP TABLE x
+            is one SQL expression; after it comes ;
+        destination_prt = 443 AND bytes_foward > 3
+            unknown column bytes_foward of kind egress_volume; did you mean bytes_forward?
+            unknown column destination_prt of kind egress_volume; did you mean destination_port?
+        evidence.byte > 3
+            unknown column evidence.byte of kind egress_volume; did you mean evidence.bytes?
+        confidence > 60 AND destination_port = 443
+            mixes columns of rows (destination_port) with fields of findings (confidence)
+        offset = 3
+            unknown column offset of kind egress_volume
+        1 = 1
+            names no column: it would say the same of every row
+        bytes_forward = NULL
+            compares with NULL, which is never true; there are IS NULL and IS NOT NULL
+        bytes_forward = service
+            compares a whole number with a text
+        destination_port IN (443, 70000)
+            looks for a whole number among 70000
+        NOT bytes_forward
+            expected a condition, got a whole number in bytes_forward
+        CASE WHEN destination_port = 1 THEN 1 ELSE 'a' END = 1
+            has results of several kinds: a whole number, a text
+        bytes_forward + 1
+            is no condition: its value is a whole number
+        event_time > now() - 5
+            now is volatile: a backtest would be told otherwise than the live run; rows have event_time
+        random() < 0.5 AND bytes_forward > 1
+            random is volatile: a backtest would be told otherwise than the live run; rows have event_time
+        event_time < current_timestamp
+            current_timestamp is volatile: a backtest would be told otherwise than the live run; rows have event_time
+        count(bytes_forward) > 3
+            takes no aggregates: a row is judged by itself, got count; counting is the detector's
+        sum(bytes_forward) OVER () > 3
+            takes no window functions: a row is judged by itself, got sum
+        bytes_forward > (SELECT 1)
+            takes no subquery: a row is judged by itself, got (SELECT 1)
+        bytes_forward IN (SELECT 1)
+            takes no subquery: a row is judged by itself, got bytes_forward IN (SELECT 1)
+        EXISTS (SELECT 1)
+            takes no subquery: a row is judged by itself, got EXISTS (SELECT 1)
+        bytes_forward IN (bytes_reverse)
+            takes literals alone in IN, got bytes_reverse
+        lenght(service) > 3
+            unknown function lenght; did you mean length?
+        in_network(destination_address)
+            expected in_network(address, 'network', ...)
+        in_network(destination_address, '10.0.0.0/33')
+            expected a network as 10.0.0.0/8, got 10.0.0.0/33
+        in_network(service, '10.0.0.0/8')
+            expected in_network(address, 'network', ...), got a text
+        destination_address = '10.0.0.0/8'
+            expected an address, got the network 10.0.0.0/8; there is in_network(address, '10.0.0.0/8')
+        destination_address = 'server'
+            expected an address, got server
+        destination_address = 10
+            compares an address with 10; addresses stand in single quotes
+        destination_address LIKE '10.%'
+            LIKE is of texts, not of addresses; there is in_network(address, '10.0.0.0/8')
+        service = "http"
+            unknown column http of kind egress_volume
+        service ~ '('
+            Internal error: failed to call 'regex_match_dyn_scalar' Compute error: Regular e…
+        service ~ service
+            takes literal patterns alone, got service
+        event_time > 'yesterday'
+            expected a moment as 2026-06-01T12:00:00Z, got yesterday
+        event_time - event_time > 3
+            - is of numbers; seconds() makes one of a time
+        service + 1 > 2
+            + is of numbers, got a text
+        repeat(service, 1000000) = 'a'
+            unknown function repeat
+        CAST(service AS DATE) > 3
+            casts to BIGINT, DOUBLE, TEXT and BOOLEAN, got DATE
+    "#]]
+    .assert_eq(&told);
     let long = format!("service IN ({})", vec!["'a'"; 2000].join(","));
     assert!(compile("egress_volume", &long).unwrap_err().starts_with("8"), "bytes are counted");
     let deep = vec!["bytes_forward > 1"; 70].join(" AND ");
