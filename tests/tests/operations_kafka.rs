@@ -2,6 +2,7 @@
 //! places in the groups that are given up for good.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
+use tidewatch::log::{Log, PollLimit, TopicPartition};
+use tidewatch_schemas::control::{Cause, Mark};
 use tidewatch_tests::kafka::Broker;
 use tidewatch_tests::program::{Process, until};
 
@@ -28,6 +31,21 @@ fn command(dir: &Path, words: &[&str]) -> (i32, Value) {
     (status.code().unwrap(), json)
 }
 
+/// Marks of silence of the flow topic's partitions.
+fn silences(broker: &Broker, control: &str) -> BTreeMap<u32, usize> {
+    let mut reader = broker.log().reader(&TopicPartition::new(control, 0), 0).unwrap();
+    let mut count = BTreeMap::new();
+    while !reader.at_end() {
+        for record in reader.poll(PollLimit::default(), Duration::from_secs(1)).unwrap() {
+            let mark = Mark::decode(record.value.as_deref().unwrap()).unwrap();
+            if mark.cause == Cause::Silence && mark.input.topic == FLOW {
+                *count.entry(mark.input.partition).or_default() += 1;
+            }
+        }
+    }
+    count
+}
+
 #[test]
 fn processes_of_one_machine_are_found_and_an_open_transaction_is_named() {
     let broker = Broker::start().unwrap();
@@ -35,7 +53,7 @@ fn processes_of_one_machine_are_found_and_an_open_transaction_is_named() {
     let dir = place.path();
     let text = format!(
         "deployment: ops\nlog: {{kafka: {{brokers: [\"{}\"], allow_plaintext: true, replication: 1}}}}\n\
-         time: {{idle_after: 1s}}\ninputs:\n\
+         time: {{slice: 1s, idle_after: 1s}}\ninputs:\n\
          - {{topic: {FLOW}, format: probectl-flow, tenant: {{verified: {{open: true}}}}, partitions: 2}}\n\
          - {{topic: probectl.ebpf.flows, format: probectl-ebpf, tenant: {{verified: {{open: true}}}}, partitions: 1}}\n\
          - {{topic: probectl.network.results, format: probectl-result, tenant: {{verified: {{open: true}}}}, partitions: 1}}\n\
@@ -83,6 +101,11 @@ fn processes_of_one_machine_are_found_and_an_open_transaction_is_named() {
             && found["held"].as_array().unwrap().iter().any(|h| h["by"] == "open_transaction" && h["about"] == open.as_str())
     })
     .unwrap_or_else(|e| panic!("{e}: {}", found().1));
+    // What it holds may be rows: the partition is not silent, however long that lasts. The other one is.
+    let silences = || silences(&broker, "ops.tidewatch.control");
+    let before = silences();
+    until("the other partition is silent for some slices", WAIT, || silences()[&0] >= before[&0] + 3).unwrap();
+    assert_eq!(silences().get(&1), before.get(&1));
     producer.abort_transaction(WAIT).unwrap();
     until("nothing is held again", WAIT, || found().0 == 0).unwrap_or_else(|e| panic!("{e}: {}", found().1));
 
