@@ -233,7 +233,12 @@ pub fn argus(path: &Path) -> Result<Vec<Conn>> {
         let lasts_s: f64 = cell("Dur").parse().unwrap_or(0.0);
         let number = |name: &str| cell(name).parse::<u64>().unwrap_or(0);
         let port = |name: &str| cell(name).parse::<u16>().unwrap_or(0);
-        let (sent, packets) = (number("SrcBytes"), number("SrcPkts"));
+        let (sent, all) = (number("SrcBytes"), number("TotPkts"));
+        // Not every export tells the packets of the source: then by their share of the octets, at least the first.
+        let packets = match names.contains(&"SrcPkts") {
+            true => number("SrcPkts"),
+            false => (all * sent).div_ceil(number("TotBytes").max(1)).clamp(1, all.max(1)),
+        };
         let (state, history) = argus_state(proto, cell("State"));
         out.push(Conn {
             start_ns: start.0,
@@ -247,21 +252,28 @@ pub fn argus(path: &Path) -> Result<Vec<Conn>> {
             history: history.to_owned(),
             // Argus counts headers; payload is what detectors mean.
             sent: sent.saturating_sub(54 * packets),
-            received: number("TotBytes").saturating_sub(sent).saturating_sub(54 * number("TotPkts").saturating_sub(packets)),
+            received: number("TotBytes").saturating_sub(sent).saturating_sub(54 * all.saturating_sub(packets)),
             packets_sent: packets,
-            packets_received: number("TotPkts").saturating_sub(packets),
+            packets_received: all.saturating_sub(packets),
         });
     }
     Ok(out)
 }
 
-/// Zeek's state and history of Argus' flags of both sides, as `S_RA`.
+/// Zeek's state and history of Argus' state: a word, or the flags of both sides as `S_RA`.
 fn argus_state(proto: &str, state: &str) -> (&'static str, &'static str) {
     if proto != "tcp" {
         return match state {
             "CON" | "RSP" | "ECO" => ("SF", "Dd"),
             _ => ("S0", "D"),
         };
+    }
+    // One word for both sides, or the flags of each.
+    match state {
+        "REQ" | "INT" => return ("S0", "S"),
+        "CON" | "EST" | "FIN" | "CLO" => return ("SF", "ShADadFf"),
+        "RST" => return ("RSTO", "ShADaR"),
+        _ => {}
     }
     let (ours, theirs) = state.split_once('_').unwrap_or((state, if state == "S0" { "" } else { "SA" }));
     match (ours.contains('S'), theirs.contains('S'), theirs.contains('R')) {
