@@ -141,16 +141,20 @@ fn run(context: &Context, shape: &str, symmetric: bool) -> Result<Part> {
         cell.contacts = w.contacts.len();
         (cell.alert, cell.low) = (of(w, false), of(w, true));
     }
-    let mut by_name: HashMap<(&str, &str), &Wanted> = HashMap::new();
+    // Names are drawn, so two cells may have one.
+    let mut by_name: HashMap<(&str, &str), Vec<&Wanted>> = HashMap::new();
     for w in wanted.iter().flatten() {
         for to in &w.destinations {
-            by_name.insert((w.host.as_deref().unwrap_or(""), to), w);
+            by_name.entry((w.host.as_deref().unwrap_or(""), to)).or_default().push(w);
         }
     }
     let explained = |s: &Signal| {
         let end = s.destination.as_ref();
         let named = [end.and_then(|d| d.domain.as_deref()), end.and_then(|d| d.ip.as_deref())];
-        named.into_iter().flatten().any(|to| by_name.get(&(s.entity.id.as_str(), to)).is_some_and(|w| w.explains(s)))
+        named
+            .into_iter()
+            .flatten()
+            .any(|to| by_name.get(&(s.entity.id.as_str(), to)).is_some_and(|of| of.iter().any(|w| w.explains(s))))
     };
     part.calibrate(&ran.signals, explained);
     let others = ran.signals.iter().filter(|s| !explained(s));

@@ -20,7 +20,7 @@ const KIND: &str = "ndr.egress_volume";
 const HISTORY_DAYS: u32 = 5;
 const DAYS: u32 = 7;
 /// Hosts of a cell: of five times the daily p99, which the goal is about, and of the others.
-const HOSTS_GOAL: u32 = 2;
+const HOSTS_GOAL: u32 = 4;
 const HOSTS_OTHER: u32 = 1;
 /// Hosts with a nightly backup, at two in the morning.
 const BACKUPS: u32 = 4;
@@ -123,7 +123,7 @@ pub fn grid(context: &Context) -> Result<Part> {
     let explained = |s: &Signal| wanted[..cells.len()].iter().flatten().any(|w| w.explains(s));
     part.calibrate(&ran.signals, explained);
     let backup_hosts: Vec<String> = backups.map(|h| world::host(h).to_string()).collect();
-    part.goals.push(backups_told(&ran.signals, &backup_hosts));
+    part.goals.push(backups_told(&ran.signals, &backup_hosts, &renames));
     let others = ran.signals.iter().filter(|s| !explained(s) && !backup_hosts.contains(&s.entity.id));
     part.benign.push(Benign::of("office around the uploads", Origin::Synthetic, f64::from(hosts * DAYS), 0, others));
     part.notes.push(format!(
@@ -134,11 +134,16 @@ pub fn grid(context: &Context) -> Result<Part> {
 }
 
 /// The nightly backup: how many hosts are told of, night by night.
-fn backups_told(signals: &[Signal], hosts: &[String]) -> Goal {
+fn backups_told(signals: &[Signal], hosts: &[String], places: &made::Renames) -> Goal {
     let mut nights = [0_usize; DAYS as usize];
     for host in hosts {
         let mut of_host = [false; DAYS as usize];
-        for s in signals.iter().filter(|s| s.kind == KIND && s.entity.id == *host && s.severity >= ALERT) {
+        let to_place = |s: &&Signal| {
+            let to = s.destination.as_ref().and_then(|d| d.ip.as_ref());
+            to.is_some_and(|ip| places.values().any(|place| place == ip))
+        };
+        let ours = |s: &&Signal| s.kind == KIND && s.entity.id == *host && s.severity >= ALERT;
+        for s in signals.iter().filter(ours).filter(to_place) {
             let after_s = s.decided_at.since(PRESET_START) / SECOND_NS - i64::from(BACKUP_START_S) + 7_200;
             if let Some(night) = of_host.get_mut((after_s.max(0) / 86_400) as usize) {
                 *night = true;

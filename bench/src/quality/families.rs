@@ -2,7 +2,6 @@
 //! whole hosts that ask for a family's names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use anyhow::Result;
 use tidewatch_operators::names;
@@ -77,16 +76,12 @@ pub fn across_sources(context: &Context) -> Result<Part> {
         ),
     ];
     let list: Vec<String> = text(&context.set("benign-names/top-2013.txt.gz"))?.lines().map(str::to_owned).collect();
-    #[allow(clippy::disallowed_methods, reason = "a measurement of time")]
-    let began = Instant::now();
+    let began = way::thread_cpu_ns();
     let sum: f32 = list.iter().filter_map(|n| names::score(n).ok()).sum();
-    let ns = began.elapsed().as_nanos() as f64 / list.len().max(1) as f64;
+    let ns = (way::thread_cpu_ns() - began) as f64 / list.len().max(1) as f64;
     part.figures.push((
         "a name scored, suffix list included".into(),
-        format!(
-            "{ns:.0} ns of wall time beside other work (mean score of top-2013 {:.3})",
-            f64::from(sum) / list.len().max(1) as f64
-        ),
+        format!("{ns:.0} ns of CPU (mean score of top-2013 {:.3})", f64::from(sum) / list.len().max(1) as f64),
     ));
     part.notes.push("name model: the shipped one is trained on all development sources, so single names are judged by one trained here on half of them (baderj, top-2016) and tested on the rest; whole hosts of listed families are judged with the shipped model and are a check of the host's rule, no evidence about new families".into());
     Ok(part)

@@ -15,7 +15,8 @@ pub const ALERT: Severity = Severity::Medium;
 
 const HOUR_NS: i64 = 3_600 * SECOND_NS;
 
-/// How long after its end something may still be told of: detectors answer after the slice and its lateness.
+/// How long after its end something may still be told of by what came later. A signal whose rows reach back into it is about
+/// it however late it comes: evidence may outlive what it is about by a day.
 const AFTER_NS: i64 = HOUR_NS;
 
 /// Something that ought to be found.
@@ -55,7 +56,7 @@ impl Wanted {
         self.kinds.contains(&signal.kind.as_str())
             && self.host.as_ref().is_none_or(|h| *h == signal.entity.id)
             && self.contacts.first().is_none_or(|first| signal.decided_at >= *first)
-            && signal.decided_at.since(self.last) <= AFTER_NS
+            && (signal.decided_at.since(self.last) <= AFTER_NS || signal.first_seen <= self.last)
             && (self.destinations.is_empty() || to())
     }
 
@@ -365,11 +366,12 @@ mod tests {
             signal("k", "h", "d", Severity::Medium, 70, 105),
             signal("k", "h", "d", Severity::Medium, 80, 100_000),
         ];
+        let reaching_back = Signal { first_seen: EventTime::from_secs(180), ..all[3].clone() };
         let signals: Vec<&Signal> = all.iter().collect();
         let found = wanted.found(&signals, false).unwrap();
         assert_eq!((found.seconds, found.contacts, found.confidence), (105.0, 11, 70));
         assert_eq!(wanted.found(&signals, true).unwrap().contacts, 6);
-        assert!(!wanted.explains(&all[3]), "long after its end");
+        assert!(!wanted.explains(&all[3]) && wanted.explains(&reaching_back), "long after its end");
         assert_eq!(rank(&all, "k", |_| true, |s| destination(s) == "d"), Some(2));
     }
 

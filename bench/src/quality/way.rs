@@ -85,7 +85,7 @@ pub fn run(dir: &Path, internal: &[&str], rules: &[Rule]) -> Result<Ran> {
 }
 
 /// Processor time of this thread: the first field of schedstat (proc(5)). A backtest works in the thread that calls it.
-fn thread_cpu_ns() -> u64 {
+pub fn thread_cpu_ns() -> u64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
