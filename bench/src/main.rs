@@ -11,6 +11,7 @@ mod dns;
 mod generate;
 mod judge;
 mod merge;
+mod quality;
 mod rank;
 mod restart;
 mod train_names;
@@ -33,6 +34,7 @@ enum Command {
     Judge(judge::Args),
     Cost(cost::Args),
     Dns(dns::Args),
+    Quality(quality::Args),
     Restart(restart::Args),
     TrainNames(train_names::Args),
 }
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Judge(args) => judge::run(&args),
         Command::Cost(args) => cost::run(&args),
         Command::Dns(args) => dns::run(&args),
+        Command::Quality(args) => quality::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::TrainNames(args) => train_names::run(&args),
     };
