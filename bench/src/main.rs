@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod allocations;
 mod cost;
 mod dns;
 mod generate;
+mod instructions;
 mod judge;
 mod merge;
 mod rank;
@@ -33,6 +35,7 @@ enum Command {
     Judge(judge::Args),
     Cost(cost::Args),
     Dns(dns::Args),
+    Instructions(instructions::Args),
     Restart(restart::Args),
     TrainNames(train_names::Args),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Judge(args) => judge::run(&args),
         Command::Cost(args) => cost::run(&args),
         Command::Dns(args) => dns::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::TrainNames(args) => train_names::run(&args),
     };
