@@ -418,8 +418,10 @@ impl Worker {
             for record in control.poll(self.config.poll, Duration::ZERO)? {
                 if let Some(Ok(mark)) = record.value.as_deref().map(Mark::decode) {
                     pace.heard(&mark);
-                    if let Some((absent, _)) = &self.config.absent {
-                        absent.heard(&mark, now);
+                    if let Some((absent, _)) = &self.config.absent
+                        && let Some(gone) = absent.heard(&mark, now)
+                    {
+                        tell::tell_absent(&self.config.board, &mark, gone, now);
                     }
                 }
             }
