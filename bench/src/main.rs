@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod allocations;
 mod cost;
 mod dns;
 mod generate;
+mod instructions;
 mod judge;
 mod merge;
 mod quality;
@@ -35,6 +37,7 @@ enum Command {
     Cost(cost::Args),
     Dns(dns::Args),
     Quality(quality::Args),
+    Instructions(instructions::Args),
     Restart(restart::Args),
     TrainNames(train_names::Args),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Cost(args) => cost::run(&args),
         Command::Dns(args) => dns::run(&args),
         Command::Quality(args) => quality::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::TrainNames(args) => train_names::run(&args),
     };

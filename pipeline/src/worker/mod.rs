@@ -54,7 +54,7 @@ pub fn system_clock() -> Clock {
 }
 
 /// Bytes of outputs after which an epoch ends early: well below what a transaction should hold.
-const EPOCH_BYTES_MAX: usize = 16 << 20;
+pub(crate) const EPOCH_BYTES_MAX: usize = 16 << 20;
 
 /// A full log is asked again after so long.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
