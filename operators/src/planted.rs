@@ -1,7 +1,8 @@
 //! Faults planted on purpose, so that the simulation of `tests` can show that it would find them. Behind the feature
 //! `planted`, which no product build has: without it [`is`] is a constant `false` and nothing of this is left.
 //!
-//! What always holds: a fault is switched on for one thread, which runs one simulated world; nobody else sees it.
+//! What always holds: a fault is switched on for one thread, which runs one simulated world, and nobody else sees it; or for a
+//! whole process, for good, before it does anything.
 
 /// A planted fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,14 +21,20 @@ pub enum Bug {
     SilenceUnreachable,
     /// Rows of one moment go by where they lay.
     TiesByPosition,
+    /// What is processed again after a restart is written again.
+    Unmuted,
 }
 
 #[cfg(feature = "planted")]
 mod on {
     use std::cell::{Cell, RefCell};
     use std::collections::BTreeMap;
+    use std::sync::OnceLock;
 
     use super::Bug;
+
+    /// The fault of a whole process.
+    static EVERYWHERE: OnceLock<Bug> = OnceLock::new();
 
     /// What a process with the fault of suppression remembers.
     type Remembered = BTreeMap<(u32, String), i64>;
@@ -49,9 +56,14 @@ mod on {
         PROCESS.set((process, bytes));
     }
 
+    /// Switches a fault on for all threads of this process, for good. The first one holds.
+    pub fn plant_everywhere(bug: Bug) {
+        let _the_first_one_holds = EVERYWHERE.set(bug);
+    }
+
     /// Whether the fault is on.
     pub fn is(bug: Bug) -> bool {
-        BUG.get() == Some(bug)
+        BUG.get() == Some(bug) || EVERYWHERE.get() == Some(&bug)
     }
 
     /// Bytes of state of the running process.
@@ -92,6 +104,6 @@ mod on {
 
 pub use on::is;
 #[cfg(feature = "planted")]
-pub use on::{enter, plant, process_bytes, remember, remembered};
+pub use on::{enter, plant, plant_everywhere, process_bytes, remember, remembered};
 #[cfg(not(feature = "planted"))]
 pub(crate) use on::{process_bytes, remember, remembered};

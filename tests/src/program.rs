@@ -48,8 +48,13 @@ impl Process {
     /// Starts the running program once more under the name [`SELF_NAME`], for a harness that is its own `tidewatch`. Its
     /// standard input closes when this process ends, however it ends.
     pub fn start_self(name: &str, dir: &Path, args: &[&str]) -> Result<Self> {
+        Self::start_self_with(name, dir, args, None)
+    }
+
+    /// The same with a variable in its environment.
+    pub fn start_self_with(name: &str, dir: &Path, args: &[&str], variable: Option<(&str, &str)>) -> Result<Self> {
         let program = std::env::current_exe()?;
-        Self::spawn(Command::new(program).arg0(SELF_NAME).args(args).stdin(Stdio::piped()), name, dir)
+        Self::spawn(Command::new(program).arg0(SELF_NAME).args(args).envs(variable).stdin(Stdio::piped()), name, dir)
     }
 
     fn spawn(command: &mut Command, name: &str, dir: &Path) -> Result<Self> {

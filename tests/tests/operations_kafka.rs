@@ -2,6 +2,7 @@
 //! places in the groups that are given up for good.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
+use tidewatch::log::{Log, PollLimit, TopicPartition};
+use tidewatch_schemas::control::{Cause, Mark};
 use tidewatch_tests::kafka::Broker;
 use tidewatch_tests::program::{Process, until};
 
@@ -26,6 +29,22 @@ fn command(dir: &Path, words: &[&str]) -> (i32, Value) {
     let json =
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{words:?}: {e}: {text}{}", String::from_utf8_lossy(&stderr)));
     (status.code().unwrap(), json)
+}
+
+/// Marks of silence of the flow topic's partitions.
+fn silences(broker: &Broker, control: &str) -> BTreeMap<u32, usize> {
+    let mut reader = broker.log().reader(&TopicPartition::new(control, 0), 0).unwrap();
+    let mut count = BTreeMap::new();
+    while !reader.at_end() {
+        for record in reader.poll(PollLimit::default(), Duration::from_secs(1)).unwrap() {
+            // Versions lie there, too.
+            let Ok(mark) = Mark::decode(record.value.as_deref().unwrap()) else { continue };
+            if mark.cause == Cause::Silence && mark.input.topic == FLOW {
+                *count.entry(mark.input.partition).or_default() += 1;
+            }
+        }
+    }
+    count
 }
 
 #[test]
@@ -83,8 +102,14 @@ fn processes_of_one_machine_are_found_and_an_open_transaction_is_named() {
             && found["held"].as_array().unwrap().iter().any(|h| h["by"] == "open_transaction" && h["about"] == open.as_str())
     })
     .unwrap_or_else(|e| panic!("{e}: {}", found().1));
+    // What it holds may be rows: the partition is not silent, however long that lasts. The other one is.
+    let silences = |partition: u32| silences(&broker, "ops.tidewatch.control").get(&partition).copied().unwrap_or(0);
+    let before = [silences(0), silences(1)];
+    until("the other partition is silent for some slices", WAIT, || silences(0) >= before[0] + 2).unwrap();
+    assert_eq!(silences(1), before[1]);
     producer.abort_transaction(WAIT).unwrap();
-    until("nothing is held again", WAIT, || found().0 == 0).unwrap_or_else(|e| panic!("{e}: {}", found().1));
+    let named = || found().1["held"].as_array().unwrap().iter().any(|h| h["by"] == "open_transaction");
+    until("it counts as silent again", WAIT, || silences(1) > before[1] && !named()).unwrap();
 
     // One of two has to be chosen; given up for good its places in the groups are free at once.
     let unclear = Command::new(PROGRAM).args(["drain", "t.yaml"]).current_dir(dir).output().unwrap();

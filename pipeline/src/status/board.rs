@@ -54,6 +54,12 @@ impl Board {
         }
     }
 
+    /// Whether the partition, when it was last asked for, held more than a task at this position can see: records of a
+    /// transaction that is still open.
+    pub fn holds_more(&self, stage: &str, at: &TopicPartition, position: i64) -> bool {
+        self.lock().tasks.get(&(stage.to_owned(), at.clone())).and_then(|task| task.end).is_some_and(|end| end > position)
+    }
+
     /// An epoch of a task has committed.
     pub fn epoch(&self, stage: &str, at: &TopicPartition, facts: EpochFacts) {
         self.task(stage, at, |task| {

@@ -245,7 +245,7 @@ impl Slot {
         };
         self.work = Some(Work { task, reader });
         self.phase = phase;
-        self.out.mute(phase != Phase::Live);
+        self.out.mute(phase != Phase::Live && !planted::is(Bug::Unmuted));
         let now = (config.clock)();
         self.step_began = (position, now);
         if let Some(watch) = &mut self.watch {
@@ -381,8 +381,10 @@ impl Slot {
         if !any && let Some(work) = &mut self.work {
             let peers = config.pace.as_ref().map(|pace| pace.peers(&self.at)).unwrap_or_default();
             let (position, at_end) = (work.reader.position(), work.reader.at_end());
-            // Invariant: what a reader saw before this process stood still says nothing of the time since.
-            work.task.quiet(now, at_end && !stood_still, peers);
+            // Invariant: what a reader saw before this process stood still says nothing of the time since, and the end of
+            // what is committed is no silence while an open transaction holds more.
+            let silent = at_end && !stood_still && !config.board.holds_more(config.stage, &self.at, position);
+            work.task.quiet(now, silent, peers);
             let reached = self.bound.is_some_and(|b| match b.until {
                 Some(until) => position >= until || at_end,
                 None => b.ends && at_end,

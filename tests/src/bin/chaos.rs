@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
 use tidewatch_tests::chaos::{self, Options, kinds::Kind, report::Report};
 use tidewatch_tests::program::SELF_NAME;
@@ -38,12 +39,37 @@ struct Args {
     /// After a rotation that went wrong leave everything running for so long, to look into
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     hold: u64,
+    /// Every worker has a fault, which the run must find: then its exit code is not 0
+    #[arg(long, value_enum)]
+    planted: Option<Planted>,
+}
+
+/// Faults of workers.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Planted {
+    /// What is processed again after a restart is written again
+    Unmuted,
+}
+
+impl Planted {
+    fn bug(self) -> Bug {
+        match self {
+            Self::Unmuted => Bug::Unmuted,
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
     if arguments.next().is_some_and(|name| name == SELF_NAME) {
         end_with_parent();
+        #[allow(clippy::disallowed_methods, reason = "a fault planted by the harness; no product build has any")]
+        let planted = std::env::var(chaos::PLANTED).ok().and_then(|name| Planted::from_str(&name, false).ok());
+        planted.map(Planted::bug).into_iter().for_each(planted::plant_everywhere);
         return tidewatch::command::main();
     }
     match run(&Args::parse()) {
@@ -68,6 +94,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         dir,
         resume: args.resume.is_some(),
         only: args.only.clone(),
+        planted: args.planted.map(Planted::name),
         hold: Duration::from_secs(args.hold),
     };
     let report = match chaos::run(&options, &say) {
@@ -89,9 +116,10 @@ fn tell(args: &Args, report: &Report) -> anyhow::Result<()> {
     out.write_all(report.table().as_bytes())?;
     if let Some(file) = &args.json {
         let command = format!(
-            "cargo run --release -p tidewatch-tests --bin chaos -- --rotations {} --seed {} --json {}",
+            "cargo run --release -p tidewatch-tests --bin chaos -- --rotations {} --seed {}{} --json {}",
             report.rotations,
             report.seed,
+            args.planted.map_or_else(String::new, |p| format!(" --planted {}", p.name())),
             file.display()
         );
         let now: EventTime = (tidewatch::worker::system_clock())();

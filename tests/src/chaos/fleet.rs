@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::PLANTED;
 use crate::program::Process;
 
 /// Longest wait for a process to end after SIGTERM.
@@ -19,6 +20,8 @@ pub struct Fleet {
     topology: PathBuf,
     workers: Vec<Option<Process>>,
     frozen: Vec<bool>,
+    /// A fault that every worker has, by its name in [`super::PLANTED`].
+    planted: Option<String>,
     /// What workers said that ended by themselves.
     pub ended: Vec<String>,
 }
@@ -27,7 +30,19 @@ impl Fleet {
     /// So many workers of a topology, none running yet.
     pub fn new(dir: &Path, topology: &Path, size: usize) -> Self {
         let workers = (0..size).map(|_| None).collect();
-        Self { dir: dir.to_owned(), topology: topology.to_owned(), workers, frozen: vec![false; size], ended: Vec::new() }
+        Self {
+            dir: dir.to_owned(),
+            topology: topology.to_owned(),
+            workers,
+            frozen: vec![false; size],
+            planted: None,
+            ended: Vec::new(),
+        }
+    }
+
+    /// Workers started from now on have a fault.
+    pub fn plant(&mut self, name: Option<&str>) {
+        self.planted = name.map(str::to_owned);
     }
 
     /// Number of workers, running or not.
@@ -42,7 +57,7 @@ impl Fleet {
         let topology = self.topology.to_string_lossy();
         let ordinal = i.to_string();
         let args = ["--log-level", "info", "--color", "never", "run", &topology, "--ordinal", &ordinal];
-        let process = Process::start_self("worker", &dir, &args)?;
+        let process = Process::start_self_with("worker", &dir, &args, self.planted.as_deref().map(|name| (PLANTED, name)))?;
         self.frozen[i] = false;
         Ok(self.workers[i].replace(process))
     }

@@ -46,6 +46,8 @@ const WORK_OFF_WAIT: Duration = Duration::from_secs(600);
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// The Java client ends when it has heard nothing for so long.
 const CONSUME_IDLE: Duration = Duration::from_secs(5);
+/// Variable by which a worker process hears of the fault planted in it.
+pub const PLANTED: &str = "TIDEWATCH_PLANTED";
 /// Where a run keeps what it has come to.
 const STATE: &str = "state.json";
 
@@ -62,6 +64,8 @@ pub struct Options {
     pub resume: bool,
     /// Only these kinds; all when empty.
     pub only: Vec<Kind>,
+    /// A fault that every worker under test has: what this run must find.
+    pub planted: Option<String>,
     /// A rotation that went wrong leaves everything running for so long, to look into.
     pub hold: Duration,
 }
@@ -126,6 +130,7 @@ impl Performance<'_> {
         scene.write(&self.dir, scene.deployment, self.cluster.brokers())?;
         let partitions = self.make_inputs(&log)?;
         let mut fleet = Fleet::new(&self.dir, &self.dir.join(format!("{}.yaml", scene.deployment)), WORKERS);
+        fleet.plant(self.options.planted.as_deref());
         for i in 0..WORKERS {
             drop(fleet.start(i)?);
         }

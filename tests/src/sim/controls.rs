@@ -34,6 +34,7 @@ impl Control {
         Self::Planted(Bug::EvictByProcess),
         Self::Planted(Bug::SilenceUnreachable),
         Self::Planted(Bug::TiesByPosition),
+        Self::Planted(Bug::Unmuted),
     ];
 
     /// Name in reports.
@@ -49,6 +50,7 @@ impl Control {
             Self::Planted(Bug::EvictByProcess) => "eviction by process memory",
             Self::Planted(Bug::SilenceUnreachable) => "silence mark for an unreachable partition",
             Self::Planted(Bug::TiesByPosition) => "ties broken by source position",
+            Self::Planted(Bug::Unmuted) => "outputs of re-processing written again",
             Self::WallClock => "wall clock in an operator",
             Self::HashOrder => "hash-map iteration order in an output",
         }

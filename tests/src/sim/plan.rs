@@ -19,6 +19,9 @@ const OVERDUE_NS: i64 = 25_000 * MS;
 /// Requests of one kind lost one after the other: more than a commit's budget has tries.
 const IN_A_ROW: usize = 12;
 
+/// Stages of a process: each ends epochs of its own.
+const STAGES: usize = 3;
+
 /// Nothing goes wrong any more from here on, ns after the beginning: what is left must heal.
 pub const HEAL_NS: i64 = (LAST_S as i64 + 10) * 1_000 * MS;
 
@@ -157,7 +160,17 @@ fn lost(random: &mut Random) -> Turn {
 fn bring_about(all: &mut Vec<Accident>, random: &mut Random, at_ms: i64, host: u32, step: Step) {
     let mut before = |what| all.push(Accident { at_ms: at_ms - 1, host, what });
     let name = step.name();
-    if name.starts_with("settle.") || step == Step::EpochVisible {
+    if step == Step::SettleReadBack {
+        // Asked only about an epoch that moves no offset: a process that starts while its inputs cannot be reached says
+        // that it has joined, and hears nothing of the end.
+        for (topic, partition) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            before(What::Partition { topic, partition, for_ms: 20_000 });
+        }
+        before(What::Crash { step: None, after: false, back_ms: random.between(50, 1_000), workers: 1 });
+        for _ in 0..STAGES * IN_A_ROW {
+            before(What::Lose { step: Step::EpochEnd, turn: Turn::LoseReply });
+        }
+    } else if name.starts_with("settle.") || step == Step::EpochVisible {
         let turn = if random.chance(600) { Turn::LoseReply } else { Turn::LoseRequest };
         for _ in 0..IN_A_ROW {
             before(What::Lose { step: Step::EpochEnd, turn });
