@@ -205,7 +205,7 @@ impl Report {
                 p.workload.pairs_3,
                 p.workload.pairs_10,
                 p.hosts,
-                p.bytes_per_pair,
+                p.bytes_per_pair.unwrap_or_default(),
                 p.evicted,
                 p.tail_cpu_ns_per_flow.map_or_else(|| "-".to_owned(), |ns| format!("{ns:.0} ns"))
             );
