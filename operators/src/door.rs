@@ -328,7 +328,13 @@ mod tests {
             sampled_packet,
             ..FlowRow::default()
         };
-        let row = SliceRow { at, row: Row::Flow(row), position: Position { input: 0, offset: 0, row: 0 }, primary: true };
+        let row = SliceRow {
+            at,
+            row: Row::Flow(row),
+            position: Position { input: 0, offset: 0, row: 0 },
+            primary: true,
+            passes: u64::MAX,
+        };
         let key = HostKey { tenant: "acme".into(), host: Host::Address(host) };
         let slice = Slice { start: at, end: at.plus(10 * SECOND_NS) };
         let mut out = SliceOutput::default();

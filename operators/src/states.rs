@@ -305,6 +305,11 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         due
     }
 
+    /// The state of a key.
+    pub fn peek(&self, key: &HostKey) -> Option<&S> {
+        self.pages.get(self.pages.find(key, key.route())?).map(|slot| &slot.state)
+    }
+
     /// Whether the key has a state.
     pub fn contains(&self, key: &HostKey) -> bool {
         self.pages.find(key, key.route()).is_some()

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tidewatch_operators::detection::SliceRow;
 use tidewatch_operators::key::HostKey;
 use tidewatch_operators::operator::Position;
+use tidewatch_operators::rule::filter::Filters;
 use tidewatch_schemas::observation::{self, Batch, Kind, Routing};
 use tidewatch_schemas::time::EventTime;
 
@@ -47,6 +48,26 @@ struct Held {
     offset: i64,
     bytes: usize,
     users: usize,
+    /// Which expressions let its rows through, and of which generation of them: a batch of many slices is judged once.
+    passes: Option<(u64, Arc<Vec<u64>>)>,
+}
+
+impl Held {
+    fn passes(&mut self, batch: &Batch, filters: &Filters) -> Option<Arc<Vec<u64>>> {
+        if let Some((_, passes)) = self.passes.as_ref().filter(|(generation, _)| *generation == filters.generation()) {
+            return Some(passes.clone());
+        }
+        let passes = Arc::new(filters.select(batch)?);
+        self.passes = Some((filters.generation(), passes.clone()));
+        Some(passes)
+    }
+}
+
+/// A batch of the slice that closes: its rows, its input, which expressions let them through (`None` = all).
+struct Closing {
+    batch: Arc<Batch>,
+    input: u16,
+    passes: Option<Arc<Vec<u64>>>,
 }
 
 #[derive(Default)]
@@ -152,7 +173,7 @@ impl OpenSlices {
             Rows::Memory(Arc::new(batch))
         };
         let Origin { input, offset } = origin;
-        self.batches.insert(id, Held { rows, kind, input, offset, bytes, users });
+        self.batches.insert(id, Held { rows, kind, input, offset, bytes, users, passes: None });
         Ok(refused)
     }
 
@@ -204,10 +225,11 @@ impl OpenSlices {
         scope: &Scope,
         index: i64,
         ranks: &[u16],
+        filters: &Filters,
         mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
     ) -> io::Result<()> {
         let Some(slice) = self.slices.remove(&(scope.clone(), index)) else { return Ok(()) };
-        let mut batches: Vec<(Arc<Batch>, u16)> = Vec::with_capacity(slice.rows.len());
+        let mut batches: Vec<Closing> = Vec::with_capacity(slice.rows.len());
         let mut rows: Vec<Place> = Vec::with_capacity(slice.rows.values().map(Vec::len).sum());
         for (id, indices) in &slice.rows {
             let held = &self.batches[id];
@@ -220,7 +242,10 @@ impl OpenSlices {
                 let routing = batch.routing(row as usize);
                 rows.push(Place { key: routing.key, time: routing.event_time, batch: at, row });
             }
-            batches.push((batch, held.input));
+            let input = held.input;
+            let held = self.batches.get_mut(id).filter(|_| filters.over_rows());
+            let passes = held.and_then(|held| held.passes(&batch, filters));
+            batches.push(Closing { batch, input, passes });
         }
         rows.sort_unstable_by_key(|r| (r.key, r.time, r.batch, r.row));
 
@@ -269,14 +294,14 @@ struct Place {
 
 /// Rows of one routing key: almost always one host; two hosts whose hashes collide are told apart here.
 fn hand_over<'b>(
-    batches: &'b [(Arc<Batch>, u16)],
+    batches: &'b [Closing],
     places: &[Place],
     ranks: &[u16],
     buffer: &mut Vec<SliceRow<'b>>,
     tenants: &mut BTreeSet<Arc<str>>,
     host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
 ) {
-    let routing = |p: &Place| batches[p.batch as usize].0.routing(p.row as usize);
+    let routing = |p: &Place| batches[p.batch as usize].batch.routing(p.row as usize);
     let same =
         |a: &Routing<'_>, b: &Routing<'_>| a.tenant == b.tenant && a.host_address == b.host_address && a.host_name == b.host_name;
     let first = routing(&places[0]);
@@ -284,7 +309,7 @@ fn hand_over<'b>(
     let mut fill = |buffer: &mut Vec<SliceRow<'b>>, wanted: &HostKey, collided: bool| {
         buffer.clear();
         for place in places {
-            let (batch, input) = &batches[place.batch as usize];
+            let Closing { batch, input, passes } = &batches[place.batch as usize];
             let here = batch.routing(place.row as usize);
             if collided && HostKey::from_routing(&here) != *wanted {
                 continue;
@@ -295,6 +320,7 @@ fn hand_over<'b>(
                 row: batch.row(place.row as usize),
                 position: Position { input: *input, offset, row },
                 primary: here.primary,
+                passes: passes.as_ref().and_then(|p| p.get(place.row as usize)).copied().unwrap_or(u64::MAX),
             });
         }
         order(buffer, ranks);

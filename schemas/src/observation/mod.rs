@@ -144,6 +144,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind(_) => Kind::$kind,)* }
             }
 
+            /// The Arrow batch that it was opened from.
+            pub fn source(&self) -> &RecordBatch {
+                match self { $(Self::$kind(b) => b.source(),)* }
+            }
+
             /// Rows.
             pub fn len(&self) -> usize {
                 match self { $(Self::$kind(b) => b.len(),)* }

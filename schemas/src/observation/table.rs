@@ -147,6 +147,7 @@ macro_rules! table_with_common {
         #[derive(Clone, Debug)]
         pub struct $batch {
             rows: usize,
+            source: arrow_array::RecordBatch,
             $($c: <$cty as $crate::observation::cell::Cell>::Array,)*
             $($o: <$oty as $crate::observation::cell::Cell>::Array,)*
             $($p: <$pty as $crate::observation::cell::Cell>::Array,)*
@@ -177,10 +178,16 @@ macro_rules! table_with_common {
             pub fn open(batch: &arrow_array::RecordBatch) -> Option<Self> {
                 Some(Self {
                     rows: batch.num_rows(),
+                    source: batch.clone(),
                     $($c: <$cty as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($c))?)?,)*
                     $($o: <$oty as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($o))?)?,)*
                     $($p: <$pty as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($p))?)?,)*
                 })
+            }
+
+            /// The Arrow batch that it was opened from.
+            pub fn source(&self) -> &arrow_array::RecordBatch {
+                &self.source
             }
 
             /// Rows.
