@@ -106,7 +106,7 @@ pub(super) struct Paired {
     /// Rows of open slices at most, which the budget of memory sets apart.
     pub(super) slice_mib_max: f64,
     pub(super) state_mib: f64,
-    pub(super) hosts: u64,
+    pub(super) keys: u64,
     pub(super) evicted: u64,
     pub(super) snapshots: u64,
     pub(super) signals: u64,
@@ -274,7 +274,7 @@ fn summary(
         rss_settled_mib: mib(mid(&|r| r.pipeline.rss_settled_bytes as f64)),
         slice_mib_max: mib(mid(&|r| r.pipeline.slice_bytes_max as f64)),
         state_mib: mib(mid(&|r| r.pipeline.state_bytes as f64)),
-        hosts: last(|m| m.keys),
+        keys: last(|m| m.keys),
         evicted: last(|m| m.evicted),
         snapshots: last(|m| m.snapshots),
         signals: last(|m| m.signals),
