@@ -236,7 +236,14 @@ fn rules_md() {
          sound set is recorded as a version in every partition of `obs` and `findings` and holds from one event time on, for every task \
          of every process; that time lies a slice and `max_future` ahead, so that nobody has closed what it begins with. A set with a \
          mistake changes nothing: every mistake is logged, and told by the command. Keep the directory the same for all processes: \
-         whoever starts proposes what it has.\n\n## The default rules\n",
+         whoever starts proposes what it has.\n\n## Silent for a while\n\n`tidewatch rules mute --topology FILE --source 10.0.0.5 --for 8h \
+         --owner ann --reason 'ticket 4711'` appends an exception with that end to `muted.yaml` in the rules directory (with `--tenant` in \
+         the tenant's), for an analyst who has looked and knows enough, and lets a process that runs there read its rules again. Were the \
+         rules wrong with it, nothing is written.\n\n## Why a rule says nothing\n\n`tidewatch rules why-not HOST --tenant ID --input \
+         zeek:/logs/2026-03-11` takes the rows the whole way and tells, for each rule and each peer, domain, port or window of the host, \
+         each condition with its value and threshold at the moment when it came nearest; `--from` and `--to` bound the span, `--about` and \
+         `--only` what is told, and what exceptions, `where`, suppression or the tenant's view kept back is said with it. `--live` asks the \
+         newest snapshots of a deployment instead. Long connections cannot tell yet.\n\n## The default rules\n",
     );
     for default in DEFAULTS {
         write!(out, "\n`{}`\n\n```yaml\n{}```\n", default.file, default.text).unwrap();
@@ -247,7 +254,7 @@ fn rules_md() {
 /// `where`, and what it costs as measured.
 fn where_section(out: &mut String) {
     out.push_str(
-        "## `where`\n\nOne SQL expression, compiled once by DataFusion and evaluated over whole batches. Which of two things it decides \
+        "## `where`\n\nOne SQL expression, compiled once with DataFusion and evaluated over whole batches. Which of two things it decides \
          follows from the names in it:\n\n\
          - Columns of the rows ([observations.md](observations.md)): the detector sees a row only where the expression is true. It is \
          asked of the row as it was exported, by itself. Rows of tables that have not all of the named columns are seen as before \
@@ -262,7 +269,7 @@ fn where_section(out: &mut String) {
          nothing else, and is counted in `tidewatch_where_errors_total`; what was left out is counted in `tidewatch_where_rows_total` and \
          `tidewatch_where_findings_total`. A part that does not decide is not evaluated: `bytes_reverse <> 0 AND bytes_forward / \
          bytes_reverse > 3` has no error.\n\n```yaml\nwhere: destination_port IN (80, 8080) AND NOT in_network(destination_address, \
-         '198.51.100.0/24')\nwhere: evidence.interval_s < 600 AND hour(decided_at) NOT BETWEEN 6 AND 20\n```\n\nOperators: `= <> < <= > >= \
+         '198.51.100.0/24')\n# or, of findings:\nwhere: evidence.interval_s < 600 AND hour(decided_at) NOT BETWEEN 6 AND 20\n```\n\nOperators: `= <> < <= > >= \
          IS [NOT] DISTINCT FROM`, `AND OR NOT`, `IS [NOT] NULL`, `IS [NOT] TRUE|FALSE|UNKNOWN`, `[NOT] IN (...)`, `[NOT] BETWEEN`, `[NOT] \
          LIKE`, `ILIKE`, `~ ~* !~ !~*` (regular expressions), `+ - * / %`, `& |`, `||`, `CASE`, `CAST` and `TRY_CAST` to `BIGINT`, `DOUBLE`, \
          `TEXT`, `BOOLEAN`. Addresses and moments beside a column of their kind are texts in single quotes. Functions:\n\n",
@@ -287,7 +294,7 @@ fn where_section(out: &mut String) {
 }
 
 /// Measured; the commands stand in it.
-const WHERE_COST: &str = "COST";
+const WHERE_COST: &str = "What an expression costs a row: `cargo run --release -p tidewatch-operators --example where_cost`.";
 
 #[test]
 fn limits_md() {

@@ -19,7 +19,7 @@ use crate::backtest::{self, BacktestConfig};
 use crate::command::{backtest as backtests, open, output};
 use crate::detect::DetectTask;
 use crate::input::InputSpec;
-use crate::log::TopicPartition;
+use crate::log::{LogError, TopicPartition};
 use crate::rules::watch::{OfRule, Watch, Watched};
 use crate::run::Run;
 use crate::snapshot::{LoadProgress, SnapshotStore};
@@ -182,7 +182,12 @@ fn live(topology: &Topology, watch: &Arc<Watch>) -> Result<(), Failure> {
     let run = Run { versions, ..Run::new(topology.clone(), Vec::new(), log.clone(), system_clock()) };
     let (config, obs) = (run.detect_config(), topology.names.obs());
     let mut loaded = 0;
-    for partition in 0..log.partitions(&obs)? {
+    let partitions = match log.partitions(&obs) {
+        // Nothing has run yet.
+        Err(LogError::UnknownTopic { .. }) => 0,
+        partitions => partitions?,
+    };
+    for partition in 0..partitions {
         let at = TopicPartition::new(obs.clone(), partition);
         let committed = log.committed(&topology.names.group(Stage::Detect), std::slice::from_ref(&at))?.pop().flatten();
         let Some(id) = committed.and_then(|c| Meta::decode(&c.metadata)).and_then(|meta| meta.snapshot) else { continue };
