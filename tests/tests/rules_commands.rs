@@ -166,6 +166,8 @@ fn a_deployment_is_asked_through_its_newest_snapshot() {
         // An earlier snapshot may lie before the last call.
         answer.is_some_and(|a: Value| a["cases"][0]["conditions"][0]["value"] == 5.0)
     };
+    // Before that a tool would take the log's directory for itself, and the run could not start.
+    until("it runs", WAIT, || place.path("control.sock").exists()).unwrap();
     until("a snapshot holds the host", WAIT, || rows(&live)).unwrap();
     process.stop(WAIT).unwrap();
     // Nobody runs any more: the same, from what it left.
