@@ -294,7 +294,13 @@ fn where_section(out: &mut String) {
 }
 
 /// Measured; the commands stand in it.
-const WHERE_COST: &str = "What an expression costs a row: `cargo run --release -p tidewatch-operators --example where_cost`.";
+const WHERE_COST: &str = "What an expression costs: `cargo run --release -p tidewatch-operators --example where_cost` (4,096 rows a batch, best \
+    of 200, two cores that others used, too): 2.4 ns a row for `destination_port = 443`, 2.9 for an `IN` of five ports, 16 \
+    for `in_network` with two networks, 3.7 for a text and a number, 5 for `LIKE '%.example.com'`, 18 for `under` with two \
+    domains, 23 for a regular expression, 43 for a division with five errors in the batch. Without `where` nothing is \
+    evaluated. Compiling one takes 0.1 to 8 ms, at a start and when a version takes effect. The pieces of DataFusion and \
+    of Arrow's kernels are 42 crates and cost a clean build about 470 s of processor time (user and system of each \
+    `rustc`, summed by a `RUSTC_WRAPPER` around `cargo build --release`, the machine busy otherwise).";
 
 #[test]
 fn limits_md() {
