@@ -174,14 +174,13 @@ pub(super) fn conditions(view: PairView<'_>, limits: &Limits) -> Vec<Condition> 
     let mut nearest: Option<Vec<Condition>> = None;
     let lacks = |all: &[Condition]| all.iter().map(Condition::lacks).sum::<f64>();
     for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| *n < gaps.len())) {
-        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S) else { continue };
+        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S, f64::NEG_INFINITY) else { continue };
         let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(view.pair.total) / used as f64) };
-        let few = FEW.saturating_sub(used) as f64 / (FEW / 2) as f64;
         let part = &contacts[contacts.len() - used - 1..];
         let span_s = part[part.len() - 1].start.since(part[0].start) as f64 / 1e9;
         let all = vec![
             enough.clone(),
-            Condition::at_least("weight of the rhythm", fit.weight - choice, WEIGHT_MIN + WEIGHT_FEW * few),
+            Condition::at_least("weight of the rhythm", fit.weight - choice, weight_min(used)),
             Condition::at_least("gaps that fit (min_samples)", fit.fitting as f64, limits.samples_min as f64),
             Condition::at_most("jitter (max_jitter)", fit.jitter, limits.jitter_max),
             Condition::at_least("interval, s (min_interval_s)", fit.interval_s, limits.interval_s_min),
