@@ -125,9 +125,11 @@ pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Opti
     let gaps: Vec<f64> = contacts.windows(2).map(|w| w[1].start.since(w[0].start) as f64 / 1e9).collect();
     let mut best: Option<(f64, Fit, usize)> = None;
     for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| *n < gaps.len())) {
-        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S) else { continue };
         // A part chosen among many costs the number of parts that there were.
         let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(pair.total) / used as f64) };
+        // Less a little, so that rounding decides nothing here.
+        let least = weight_min(used) + choice - 1e-6;
+        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S, least) else { continue };
         let weight = fit.weight - choice;
         if passes(&fit, used, weight, limits) && best.is_none_or(|(w, ..)| weight > w) {
             best = Some((weight, fit, used));
@@ -172,14 +174,13 @@ pub(super) fn conditions(view: PairView<'_>, limits: &Limits) -> Vec<Condition> 
     let mut nearest: Option<Vec<Condition>> = None;
     let lacks = |all: &[Condition]| all.iter().map(Condition::lacks).sum::<f64>();
     for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| *n < gaps.len())) {
-        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S) else { continue };
+        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S, f64::NEG_INFINITY) else { continue };
         let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(view.pair.total) / used as f64) };
-        let few = FEW.saturating_sub(used) as f64 / (FEW / 2) as f64;
         let part = &contacts[contacts.len() - used - 1..];
         let span_s = part[part.len() - 1].start.since(part[0].start) as f64 / 1e9;
         let all = vec![
             enough.clone(),
-            Condition::at_least("weight of the rhythm", fit.weight - choice, WEIGHT_MIN + WEIGHT_FEW * few),
+            Condition::at_least("weight of the rhythm", fit.weight - choice, weight_min(used)),
             Condition::at_least("gaps that fit (min_samples)", fit.fitting as f64, limits.samples_min as f64),
             Condition::at_most("jitter (max_jitter)", fit.jitter, limits.jitter_max),
             Condition::at_least("interval, s (min_interval_s)", fit.interval_s, limits.interval_s_min),
@@ -196,9 +197,13 @@ pub(super) fn conditions(view: PairView<'_>, limits: &Limits) -> Vec<Condition> 
     nearest.unwrap_or_else(|| vec![enough, Condition::is("some rhythm fits the gaps", false, true)])
 }
 
+/// What so many gaps have to weigh.
+fn weight_min(used: usize) -> f64 {
+    WEIGHT_MIN + WEIGHT_FEW * (FEW.saturating_sub(used) as f64 / (FEW / 2) as f64)
+}
+
 fn passes(fit: &Fit, used: usize, weight: f64, limits: &Limits) -> bool {
-    let few = FEW.saturating_sub(used) as f64 / (FEW / 2) as f64;
-    weight >= WEIGHT_MIN + WEIGHT_FEW * few
+    weight >= weight_min(used)
         && fit.fitting >= limits.samples_min
         && fit.jitter <= limits.jitter_max
         && fit.interval_s >= limits.interval_s_min
