@@ -12,7 +12,7 @@ fn stages(c: &mut Criterion) {
         group.throughput(Throughput::Elements(stage.rows));
         group.sample_size(20);
         group.bench_function(&stage.name, |b| {
-            b.iter_batched(|| prepare(), |ready| ready(), BatchSize::PerIteration);
+            b.iter_batched(&prepare, |ready| ready(), BatchSize::PerIteration);
         });
         group.finish();
     }

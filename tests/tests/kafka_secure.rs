@@ -111,7 +111,8 @@ fn a_job_with_the_least_rights_and_without_them() {
     eprintln!("{said}");
     broker.user(USER, "second").unwrap();
     std::fs::write(&password, "second\n").unwrap();
-    job.until_said(before, &["goes on", "denied"]).unwrap();
+    // Which of its tries comes last, refused or unanswered, is the client's affair.
+    job.until_said(before, &["goes on"]).unwrap();
     job.until_ready().unwrap();
     job.produce(&log, 1).unwrap();
     let got = job.until_signals(&log).unwrap();

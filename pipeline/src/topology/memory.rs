@@ -145,9 +145,9 @@ pub struct Exceeded {
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (need, budget) = (self.need.bytes(), self.budget);
-        write!(
+        writeln!(
             f,
-            "memory.budget is {}, but the limits allow this process {}: {} too much\n",
+            "memory.budget is {}, but the limits allow this process {}: {} too much",
             size(budget),
             size(need),
             size(need - budget)
