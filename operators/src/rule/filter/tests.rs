@@ -276,9 +276,9 @@ fn what_is_refused_and_why() {
         destination_address LIKE '10.%'
             LIKE is of texts, not of addresses; there is in_network(address, '10.0.0.0/8')
         service = "http"
-            unknown column http of kind egress_volume
+            unknown column http of kind egress_volume; a text stands in single quotes
         service ~ '('
-            Internal error: failed to call 'regex_match_dyn_scalar' Compute error: Regular e…
+            cannot be evaluated: unclosed group\n~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~…
         service ~ service
             takes literal patterns alone, got service
         event_time > 'yesterday'
