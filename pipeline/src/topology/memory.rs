@@ -42,7 +42,7 @@ const SNAPSHOT: &str = "a snapshot of that state on its way";
 pub struct Memory {
     /// Bytes of one process; `None` = nothing is checked.
     pub budget: Option<u64>,
-    /// Processes that share the partitions of each stage, 1 to [`PROCESSES_MAX`].
+    /// Processes that share the partitions of each stage, 1 to `PROCESSES_MAX`.
     pub processes: u32,
 }
 
