@@ -14,7 +14,7 @@ use tidewatch_generator::{Plan, Synthetic};
 use tidewatch_operators::detection::{Detection, SliceOutput};
 use tidewatch_operators::detectors;
 use tidewatch_operators::operator::Slice;
-use tidewatch_schemas::observation::{self, Batch, Columns, Filing, Kind, Row};
+use tidewatch_schemas::observation::{self, Batch, Filing, Kind, Packer, Packers, Row};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use tidewatch_schemas::wire::{self, Decoded, RecordMeta};
 
@@ -30,10 +30,14 @@ fn synthetic(flows: u64) -> Synthetic {
     Synthetic { duration_s: 9, tenants: 1, ..Plan::bench(flows, 100_000) }
 }
 
-/// Decodes the records and files every row under its source, as normalize does.
-fn columns(synthetic: &Synthetic) -> (Columns, u64) {
+/// Rows of one batch.
+const BATCH_ROWS: usize = 4_096;
+
+/// Decodes the records and files every row under its source, as normalize does: batches, and how many rows.
+fn batches_of(synthetic: &Synthetic) -> (Vec<Bytes>, u64) {
     let mut decoder = (wire::format(FORMAT).expect("listed").decoder)();
-    let (mut columns, mut rows) = (Columns::default(), 0);
+    let (mut packers, mut batches, mut rows) = (Packers::default(), Vec::new(), 0);
+    let mut finish = |packers: &mut Packers| batches.extend(packers.finish().into_iter().map(|(_, bytes)| Bytes::from(bytes)));
     for (offset, record) in synthetic.records().enumerate() {
         let (arena, mut decoded) = (Bump::new(), Decoded::default());
         let meta = RecordMeta { timestamp: record.timestamp };
@@ -53,11 +57,15 @@ fn columns(synthetic: &Synthetic) -> (Columns, u64) {
                 offset: offset as i64,
                 row: decoded.index,
             });
-            columns.push(&row);
+            packers.push(&row);
             rows += 1;
+            if packers.len() == BATCH_ROWS {
+                finish(&mut packers);
+            }
         }
     }
-    (columns, rows)
+    finish(&mut packers);
+    (batches, rows)
 }
 
 fn decode(c: &mut Criterion) {
@@ -81,30 +89,31 @@ fn decode(c: &mut Criterion) {
 }
 
 fn batches(c: &mut Criterion) {
-    let (mut columns, rows) = columns(&synthetic(4_096));
-    let (_, batch) = columns.finish().pop().expect("flows");
-    let bytes = observation::encode(&batch);
+    let (all, rows) = batches_of(&synthetic(BATCH_ROWS as u64));
+    let bytes = &all[0];
+    let batch = observation::decode(Kind::Flow, bytes).expect("just written");
+    let opened: Vec<Row<'_>> = (0..batch.len()).map(|i| batch.row(i)).collect();
+    let mut packer = Packer::new(Kind::Flow);
     let mut group = c.benchmark_group("obs batch");
     group.throughput(Throughput::Elements(rows));
-    group.bench_function("encode", |b| b.iter(|| observation::encode(black_box(&batch))));
-    group.bench_function("decode", |b| b.iter(|| observation::decode(Kind::Flow, black_box(&bytes)).expect("just written")));
+    group.bench_function("encode", |b| {
+        b.iter(|| {
+            black_box(&opened).iter().for_each(|row| packer.push(row));
+            packer.finish()
+        });
+    });
+    group.bench_function("decode", |b| b.iter(|| observation::decode(Kind::Flow, black_box(bytes)).expect("just written")));
+    group.bench_function("rows", |b| {
+        b.iter(|| (0..batch.len()).map(|i| black_box(batch.row(i)).key()).fold(0, u64::wrapping_add))
+    });
     group.finish();
 }
 
 fn slices(c: &mut Criterion) {
     let start = tidewatch_generator::PRESET_START;
-    let (mut columns, rows) = columns(&synthetic(SLICE_FLOWS));
-    let batches: Vec<(Batch, Bytes)> = columns
-        .finish()
-        .iter()
-        .flat_map(|(kind, all)| {
-            (0..all.num_rows()).step_by(4_096).map(move |at| {
-                let part = all.slice(at, 4_096.min(all.num_rows() - at));
-                let bytes = Bytes::from(observation::encode(&part));
-                (observation::decode(*kind, &bytes).expect("just written"), bytes)
-            })
-        })
-        .collect();
+    let (all, rows) = batches_of(&synthetic(SLICE_FLOWS));
+    let open = |bytes: Bytes| (observation::decode(Kind::Flow, &bytes).expect("just written"), bytes);
+    let batches: Vec<(Batch, Bytes)> = all.into_iter().map(open).collect();
     let rules = tidewatch::rules::load(None, detectors::ALL).expect("built-in rules").rules;
     let index = start.0.div_euclid(SLICE_NS);
     let slice = Slice { start: EventTime(index * SLICE_NS), end: EventTime((index + 1) * SLICE_NS) };

@@ -18,7 +18,7 @@ use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::control::{Mark, StageMark, Version};
 use tidewatch_schemas::finding::{CONTACTS_BYTES_MAX, Contacts};
 use tidewatch_schemas::header::{self, RecordType};
-use tidewatch_schemas::observation::{self, Batch, Columns, Kind};
+use tidewatch_schemas::observation::{self, Batch, Filed, Kind, Packers};
 use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Outputs;
@@ -128,17 +128,17 @@ impl DetectTask {
         let (closing, closed) = (&self.closing, &self.closed);
         // Rows of one tenant come by the thousand: its scope and how far that is closed are looked up once.
         let mut last: Option<(String, Scope, EventTime)> = None;
-        let place = |routing: &observation::Routing<'_>| {
+        let place = |filed: &Filed<'_>| {
             let (scope, closed) = match &last {
-                Some((tenant, scope, closed)) if *tenant == routing.tenant => (scope.clone(), *closed),
+                Some((tenant, scope, closed)) if *tenant == filed.tenant => (scope.clone(), *closed),
                 _ => {
-                    let scope = closing.scope(routing.tenant);
+                    let scope = closing.scope(filed.tenant);
                     let closed = closed.get(&scope).copied().unwrap_or(EventTime::MIN);
-                    last = Some((routing.tenant.to_owned(), scope.clone(), closed));
+                    last = Some((filed.tenant.to_owned(), scope.clone(), closed));
                     (scope, closed)
                 }
             };
-            let index = slice_index(routing.event_time, slice_ns);
+            let index = slice_index(filed.event_time, slice_ns);
             let end = slice_start(index.saturating_add(1), slice_ns);
             (end > closed).then_some((scope, index))
         };
@@ -154,22 +154,23 @@ impl DetectTask {
 
     /// Rows of a slice that is already closed: only a roster that grew too late can let them come this far.
     fn late(&mut self, record: &Record, batch: &Batch, rows: &[u32], out: &mut Outputs) {
-        let mut columns = Columns::default();
+        // No more rows than the record had, hence no more bytes but for those of texts that it shared.
+        let mut late = Packers::default();
         for &row in rows {
             let row = batch.row(row as usize);
             if row.primary() {
                 out.ledger.line(&self.at.topic, row.tenant()).late += 1;
                 self.late_rows += 1;
             }
-            columns.push(&row);
+            late.push(&row);
         }
-        for (kind, late) in columns.finish() {
+        for (kind, value) in late.finish() {
             out.answer(Append {
                 topic: self.config.late.clone(),
                 partition: 0,
                 timestamp: None,
                 key: record.key.clone(),
-                value: Some(observation::encode(&late).into()),
+                value: Some(value.into()),
                 headers: late_headers(kind, record.header(header::INPUT).cloned().unwrap_or_default(), "detect"),
             });
         }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tidewatch_operators::detection::SliceRow;
 use tidewatch_operators::key::HostKey;
 use tidewatch_operators::operator::Position;
-use tidewatch_schemas::observation::{self, Batch, Kind, Routing};
+use tidewatch_schemas::observation::{self, Batch, Filed, Kind, Row};
 use tidewatch_schemas::time::EventTime;
 
 use crate::time::closing::Scope;
@@ -21,13 +21,13 @@ use crate::time::closing::Scope;
 /// Limits of a task's open slices.
 #[derive(Clone, Debug)]
 pub struct SliceLimits {
-    /// Bytes of batches (as compressed on the topic, times [`UNPACKED`]) kept in memory; beyond it they spill.
+    /// Bytes of batches kept in memory (of an Arrow stream as on the topic, times [`UNPACKED`]); beyond it they spill.
     pub bytes_max: usize,
     /// Where the spill file goes.
     pub spill_dir: PathBuf,
 }
 
-/// A batch in memory against its lz4 form on the topic: measured 5 to 9 on generated flows; the pessimistic end.
+/// An Arrow batch in memory against its lz4 form on the topic: measured 5 to 9 on generated flows; the pessimistic end.
 pub const UNPACKED: usize = 9;
 
 /// Tenants whose text is shared between slices; beyond it sharing begins anew, which only costs memory.
@@ -106,7 +106,7 @@ impl OpenSlices {
         batch: Batch,
         encoded: &Bytes,
         origin: Origin,
-        mut place: impl FnMut(&Routing<'_>) -> Option<(Scope, i64)>,
+        mut place: impl FnMut(&Filed<'_>) -> Option<(Scope, i64)>,
     ) -> io::Result<Vec<u32>> {
         let id = self.next_id;
         self.next_id += 1;
@@ -126,7 +126,7 @@ impl OpenSlices {
             }
         };
         for i in 0..batch.len() {
-            let to = place(&batch.routing(i));
+            let to = place(&batch.filed(i));
             if to.is_none() {
                 refused.push(i as u32);
             }
@@ -142,7 +142,7 @@ impl OpenSlices {
         if users == 0 {
             return Ok(refused);
         }
-        let bytes = encoded.len() * UNPACKED;
+        let bytes = batch.bytes().unwrap_or(encoded.len() * UNPACKED);
         let (kind, rows_len) = (batch.kind(), batch.len());
         let rows = if self.memory_bytes + bytes > self.limits.bytes_max {
             self.spilled_rows += rows_len as u64;
@@ -217,12 +217,12 @@ impl OpenSlices {
             };
             let at = batches.len() as u32;
             for &row in indices {
-                let routing = batch.routing(row as usize);
-                rows.push(Place { key: routing.key, time: routing.event_time, batch: at, row });
+                let filed = batch.filed(row as usize);
+                rows.push(Place { key: filed.key, time: filed.event_time, batch: at, row });
             }
             batches.push((batch, held.input));
         }
-        rows.sort_unstable_by_key(|r| (r.key, r.time, r.batch, r.row));
+        let rows = sorted(rows);
 
         let mut buffer: Vec<SliceRow<'_>> = Vec::new();
         if self.tenants.len() > TENANTS_SHARED_MAX {
@@ -260,12 +260,42 @@ impl OpenSlices {
     }
 }
 
+#[derive(Clone, Copy, Default)]
 struct Place {
     key: u64,
     time: EventTime,
     batch: u32,
     row: u32,
 }
+
+/// Rows by (key, time, batch, row). Keys are hashes, so their first bits part them into runs of a few rows each: two passes
+/// over the rows, and next to nothing is left to be compared.
+fn sorted(rows: Vec<Place>) -> Vec<Place> {
+    let bits = rows.len().next_power_of_two().trailing_zeros().saturating_sub(1).clamp(1, SORT_BITS_MAX);
+    let part = |place: &Place| (place.key >> (64 - bits)) as usize;
+    let mut ends = vec![0_u32; 1 << bits];
+    rows.iter().for_each(|place| ends[part(place)] += 1);
+    let mut end = 0;
+    for n in &mut ends {
+        // Where the part begins, then moved on with each row that it gets: to its end.
+        end += std::mem::replace(n, end);
+    }
+    let mut out = vec![Place::default(); rows.len()];
+    for place in rows {
+        let at = &mut ends[part(&place)];
+        out[*at as usize] = place;
+        *at += 1;
+    }
+    let mut begin = 0;
+    for end in ends {
+        out[begin..end as usize].sort_unstable_by_key(|r| (r.key, r.time, r.batch, r.row));
+        begin = end as usize;
+    }
+    out
+}
+
+/// Bits by which [`sorted`] parts rows, at most: what is counted stays in the cache.
+const SORT_BITS_MAX: u32 = 16;
 
 /// Rows of one routing key: almost always one host; two hosts whose hashes collide are told apart here.
 fn hand_over<'b>(
@@ -276,45 +306,32 @@ fn hand_over<'b>(
     tenants: &mut BTreeSet<Arc<str>>,
     host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
 ) {
-    let routing = |p: &Place| batches[p.batch as usize].0.routing(p.row as usize);
-    let same =
-        |a: &Routing<'_>, b: &Routing<'_>| a.tenant == b.tenant && a.host_address == b.host_address && a.host_name == b.host_name;
-    let first = routing(&places[0]);
-    let mut others: Vec<HostKey> = Vec::new();
-    let mut fill = |buffer: &mut Vec<SliceRow<'b>>, wanted: &HostKey, collided: bool| {
-        buffer.clear();
-        for place in places {
-            let (batch, input) = &batches[place.batch as usize];
-            let here = batch.routing(place.row as usize);
-            if collided && HostKey::from_routing(&here) != *wanted {
-                continue;
-            }
-            let (offset, row) = batch.position(place.row as usize);
-            buffer.push(SliceRow {
-                at: place.time,
-                row: batch.row(place.row as usize),
-                position: Position { input: *input, offset, row },
-                primary: here.primary,
-            });
-        }
-        order(buffer, ranks);
-        host(wanted, places[0].key, buffer);
-    };
+    buffer.clear();
     for place in places {
-        let here = routing(place);
-        if !same(&here, &first) {
-            let key = HostKey::from_routing(&here);
-            if !others.contains(&key) {
-                others.push(key);
-            }
-        }
+        let (batch, input) = &batches[place.batch as usize];
+        let row = batch.row(place.row as usize);
+        let (offset, index) = row.position();
+        let position = Position { input: *input, offset, row: index };
+        buffer.push(SliceRow { at: place.time, row, position, primary: row.primary() });
     }
-    if others.is_empty() {
-        fill(buffer, &HostKey::from_routing_shared(&first, tenants), false);
-    } else {
-        others.push(HostKey::from_routing(&first));
-        others.sort();
-        others.iter().for_each(|key| fill(buffer, key, true));
+    let first = buffer[0].row.routing();
+    let same = |row: &Row<'_>| {
+        let here = row.routing();
+        here.host_address == first.host_address && here.tenant == first.tenant && here.host_name == first.host_name
+    };
+    let key = places[0].key;
+    if buffer[1..].iter().all(|row| same(&row.row)) {
+        order(buffer, ranks);
+        host(&HostKey::from_routing_shared(&first, tenants), key, buffer);
+        return;
+    }
+    let mut hosts: BTreeMap<HostKey, Vec<SliceRow<'b>>> = BTreeMap::new();
+    for row in buffer.drain(..) {
+        hosts.entry(HostKey::from_routing(&row.row.routing())).or_default().push(row);
+    }
+    for (wanted, rows) in &mut hosts {
+        order(rows, ranks);
+        host(wanted, key, rows);
     }
 }
 
@@ -327,5 +344,23 @@ fn order(rows: &mut [SliceRow<'_>], ranks: &[u16]) {
             rows[from..to].sort_unstable_by(|a, b| a.order(b, ranks));
         }
         from = to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_out_in_one_order_whatever_their_number() {
+        for n in [0_u64, 1, 2, 3, 100, 5000] {
+            let key = |i: u64| (i / 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) | (i % 2) << 63;
+            let place = |i: u64| Place { key: key(i), time: EventTime((i % 4) as i64), batch: (i % 5) as u32, row: i as u32 };
+            let rows: Vec<Place> = (0..n).map(place).collect();
+            let by = |r: &Place| (r.key, r.time, r.batch, r.row);
+            let mut wanted: Vec<_> = rows.iter().map(by).collect();
+            wanted.sort_unstable();
+            assert_eq!(sorted(rows).iter().map(by).collect::<Vec<_>>(), wanted);
+        }
     }
 }
