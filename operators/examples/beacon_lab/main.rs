@@ -68,6 +68,11 @@ enum Record {
     Http { at: f64, peer: Address, port: u16, name: String, name_port: Option<u16>, proxy: bool },
 }
 
+/// A row that lives as long as the laboratory.
+fn lasting<'a, T: 'a>(row: T) -> &'a T {
+    Box::leak(Box::new(row))
+}
+
 impl Record {
     fn at(&self) -> f64 {
         match self {
@@ -91,13 +96,13 @@ impl Record {
         let time = |s: f64| EventTime((s * 1e9) as i64);
         let what = match self {
             Self::Flow { start, peer, port, transport, bytes, state, flags, .. } => Observation::Flow(Flow {
-                row: FlowRow {
+                row: lasting(FlowRow {
                     transport: *transport,
                     tcp_flags: (*flags != 0).then_some(*flags),
                     connection_state: Some(state.as_str()),
                     sampling_rate: 1,
                     ..FlowRow::default()
-                },
+                }),
                 opens: true,
                 initiator: Initiator::Host,
                 peer: Peer { address: Some(*peer), name: None, class: 0 },
@@ -108,14 +113,14 @@ impl Record {
                 bytes_in: None,
                 failed: matches!(state.as_str(), "S0" | "REJ" | "RSTOS0" | "SH"),
             }),
-            Self::Tls { at, peer, port, name } => Observation::Tls(TlsRow {
+            Self::Tls { at, peer, port, name } => Observation::Tls(lasting(TlsRow {
                 start_time: Some(time(*at)),
                 destination_address: Some(*peer),
                 destination_port: Some(*port),
                 server_name: Some(name),
                 ..TlsRow::default()
-            }),
-            Self::Http { at, peer, port, name, name_port, proxy } => Observation::Http(HttpRow {
+            })),
+            Self::Http { at, peer, port, name, name_port, proxy } => Observation::Http(lasting(HttpRow {
                 start_time: Some(time(*at)),
                 destination_address: Some(*peer),
                 destination_port: Some(*port),
@@ -123,7 +128,7 @@ impl Record {
                 host_port: *name_port,
                 via_proxy: *proxy,
                 ..HttpRow::default()
-            }),
+            })),
         };
         Seen { what, at: time(self.at()), position: Position { input: 0, offset: 0, row: 0 } }
     }

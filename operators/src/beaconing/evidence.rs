@@ -6,7 +6,9 @@
 //! of ever passing `ln(1/a)` is about `a`, however often one looks (Ville's inequality). It is approximate, because the
 //! average over the scale is Laplace's and the newest gaps slide; the laboratory measures what it comes to.
 
-use libm::{exp, fabs, lgamma, log, round, sqrt};
+use std::sync::LazyLock;
+
+use libm::{exp, fabs, lgamma, log, sqrt};
 
 mod null;
 
@@ -90,8 +92,9 @@ pub struct Fit {
 }
 
 /// Weighs gaps, seconds, all > 0. `floor_s` is the shortest gap that collapsing leaves: null models start there. `None`
-/// when there are too few (< 3) or they are scattered beyond any alternative.
-pub fn weigh(gaps: &[f64], floor_s: f64) -> Option<Fit> {
+/// when there are too few (< 3), they are scattered beyond any alternative, or they weigh less than `least`: most pairs do,
+/// and what they weigh then need not be known.
+pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Option<Fit> {
     if gaps.len() < 3 || gaps.iter().any(|g| !g.is_finite() || *g <= 0.0) {
         return None;
     }
@@ -104,16 +107,17 @@ pub fn weigh(gaps: &[f64], floor_s: f64) -> Option<Fit> {
     }
     let (wide_s, tight_s) = (mean(wide), mean(densest(&sorted, 1.35)));
 
-    let against = null::ln_likelihood(gaps, floor_s);
+    let null = null::Gaps::new(gaps, floor_s);
+    let against = null.simple();
     // What depends on the gap alone, and later on the gap and one sleep alone, is worked out once.
     let ln_gaps: Vec<f64> = gaps.iter().map(|g| log(*g)).collect();
     let floors: Vec<[f64; FOREIGN.len()]> = gaps.iter().map(|g| FOREIGN.map(|(foreign, _)| foreign / (g * LN_RANGE))).collect();
     let mut cores: Vec<f64> = Vec::with_capacity(gaps.len());
     let mut all = Vec::with_capacity(ALTERNATIVES.len() * LOST.len() * FOREIGN.len());
     let mut best: Option<(f64, Fit)> = None;
-    for alternative in ALTERNATIVES {
+    for (alternative, ln_gammas) in ALTERNATIVES.into_iter().zip(&*LN_GAMMAS) {
         let guess_s = if alternative.spread < WIDE_SPREAD { tight_s } else { wide_s };
-        let sleep = Sleep::fitted(gaps, &sorted, guess_s, alternative);
+        let sleep = Sleep::fitted(gaps, &sorted, guess_s, alternative, ln_gammas);
         let densities: Vec<Densities> = gaps.iter().zip(&ln_gaps).map(|(g, ln)| sleep.densities(*g, *ln)).collect();
         let fit = sleep.fit(gaps);
         let cost = sleep.period_cost(gaps, fit.fitting + fit.missed);
@@ -132,8 +136,13 @@ pub fn weigh(gaps: &[f64], floor_s: f64) -> Option<Fit> {
     }
     let (_, fit) = best?;
     let beacon = ln_sum_exp(&all) - log((ALTERNATIVES.len() * LOST.len()) as f64);
+    // The last null model costs as much as all of this, and can only make it lighter.
+    if beacon - against < least {
+        return None;
+    }
+    let weight = beacon - against.max(null.two_rates());
     let same = densest(&sorted, 1.02).len() as f64 / gaps.len() as f64;
-    Some(Fit { weight: beacon - against, same, ..fit })
+    (weight >= least).then_some(Fit { weight, same, ..fit })
 }
 
 /// The fullest window `[x, factor * x]` of sorted gaps, the first of several; not empty when `sorted` is not.
@@ -154,6 +163,10 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
+/// `LN_GAMMAS[a][k - 1]`: logarithm of the gamma function at k times the shape of an alternative.
+static LN_GAMMAS: LazyLock<[[f64; SLEEPS_MAX]; ALTERNATIVES.len()]> =
+    LazyLock::new(|| ALTERNATIVES.map(|a| std::array::from_fn(|i| lgamma((i + 1) as f64 * (1.0 / (a.spread * a.spread))))));
+
 /// One alternative with its period.
 struct Sleep {
     mean_s: f64,
@@ -167,26 +180,26 @@ struct Sleep {
 }
 
 impl Sleep {
-    fn new(mean_s: f64, alternative: Alternative) -> Self {
+    fn new(mean_s: f64, alternative: Alternative, ln_gammas: &[f64; SLEEPS_MAX]) -> Self {
         let Alternative { even, spread } = alternative;
         let shape = 1.0 / (spread * spread);
         let ln_scale = log(mean_s / shape);
         let mut ln_norm = [0.0; SLEEPS_MAX];
         for (i, norm) in ln_norm.iter_mut().enumerate() {
             let k = (i + 1) as f64 * shape;
-            *norm = -k * ln_scale - lgamma(k);
+            *norm = -k * ln_scale - ln_gammas[i];
         }
         Self { mean_s, spread, half: even.then_some(half_width(spread)), shape, ln_norm }
     }
 
     /// The alternative with the period that the gaps suggest: of a box where most gaps fit in, of a bell the mean of what
     /// fits, from a first guess on.
-    fn fitted(gaps: &[f64], sorted: &[f64], guess_s: f64, alternative: Alternative) -> Self {
+    fn fitted(gaps: &[f64], sorted: &[f64], guess_s: f64, alternative: Alternative, ln_gammas: &[f64; SLEEPS_MAX]) -> Self {
         let Alternative { even, spread } = alternative;
         if even {
             let half = half_width(spread);
             let inside = densest(sorted, (1.0 + half) / (1.0 - half));
-            return Self::new(0.5 * (inside[0] + inside[inside.len() - 1]), alternative);
+            return Self::new(0.5 * (inside[0] + inside[inside.len() - 1]), alternative, ln_gammas);
         }
         let mut mean_s = guess_s;
         for _ in 0..REFINEMENTS {
@@ -197,16 +210,21 @@ impl Sleep {
                     sleeps += k as f64;
                 }
             }
+            let before_s = mean_s;
             if sleeps > 0.0 {
                 mean_s = sum_s / sleeps;
             }
+            if mean_s == before_s {
+                // It has settled: another round would do the same.
+                break;
+            }
         }
-        Self::new(mean_s, alternative)
+        Self::new(mean_s, alternative, ln_gammas)
     }
 
     /// Index of the first of the three numbers of sleeps that are considered for a gap, from 0.
     fn first(&self, gap_s: f64) -> usize {
-        let nearest = round(gap_s / self.mean_s).clamp(1.0, SLEEPS_MAX as f64) as usize;
+        let nearest = nearest(gap_s / self.mean_s).clamp(1.0, SLEEPS_MAX as f64) as usize;
         nearest.saturating_sub(2).min(SLEEPS_MAX - 3)
     }
 
@@ -296,9 +314,32 @@ fn half_width(spread: f64) -> f64 {
 
 /// How many sleeps a gap is, when it lies within three standard deviations (and at least 2 %) of a whole number.
 fn sleeps_in(gap_s: f64, mean_s: f64, spread: f64) -> Option<usize> {
-    let k = round(gap_s / mean_s).max(1.0);
-    let near = fabs(gap_s / mean_s - k) <= (3.0 * spread * sqrt(k)).max(0.02);
-    (near && k <= SLEEPS_MAX as f64).then_some(k as usize)
+    let sleeps = gap_s / mean_s;
+    let k = nearest(sleeps).max(1.0);
+    if k > SLEEPS_MAX as f64 {
+        return None;
+    }
+    let near = fabs(sleeps - k) <= (3.0 * spread * SQRT[k as usize]).max(0.02);
+    near.then_some(k as usize)
+}
+
+/// Square roots of 0 to [`SLEEPS_MAX`].
+const SQRT: [f64; SLEEPS_MAX + 1] = [
+    0.0,
+    1.0,
+    1.414_213_562_373_095_1,
+    1.732_050_807_568_877_2,
+    2.0,
+    2.236_067_977_499_79,
+    2.449_489_742_783_178,
+    2.645_751_311_064_590_7,
+    2.828_427_124_746_190_3,
+];
+
+/// The whole number next to one that is not negative, the larger of two; of one beyond what an `i64` holds something as large.
+fn nearest(value: f64) -> f64 {
+    let whole = value as i64 as f64;
+    if value - whole >= 0.5 { whole + 1.0 } else { whole }
 }
 
 /// Logarithm of a product of densities, taken eight at a time: logarithms cost the most here. Eight densities lie far

@@ -124,9 +124,11 @@ pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Opti
     let gaps: Vec<f64> = contacts.windows(2).map(|w| w[1].start.since(w[0].start) as f64 / 1e9).collect();
     let mut best: Option<(f64, Fit, usize)> = None;
     for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| *n < gaps.len())) {
-        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S) else { continue };
         // A part chosen among many costs the number of parts that there were.
         let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(pair.total) / used as f64) };
+        // Less a little, so that rounding decides nothing here.
+        let least = weight_min(used) + choice - 1e-6;
+        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S, least) else { continue };
         let weight = fit.weight - choice;
         if passes(&fit, used, weight, limits) && best.is_none_or(|(w, ..)| weight > w) {
             best = Some((weight, fit, used));
@@ -160,9 +162,13 @@ pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Opti
     Some(out)
 }
 
+/// What so many gaps have to weigh.
+fn weight_min(used: usize) -> f64 {
+    WEIGHT_MIN + WEIGHT_FEW * (FEW.saturating_sub(used) as f64 / (FEW / 2) as f64)
+}
+
 fn passes(fit: &Fit, used: usize, weight: f64, limits: &Limits) -> bool {
-    let few = FEW.saturating_sub(used) as f64 / (FEW / 2) as f64;
-    weight >= WEIGHT_MIN + WEIGHT_FEW * few
+    weight >= weight_min(used)
         && fit.fitting >= limits.samples_min
         && fit.jitter <= limits.jitter_max
         && fit.interval_s >= limits.interval_s_min

@@ -1,6 +1,8 @@
 //! What is not a beacon: memoryless, clustered and heavy-tailed gaps. The best of these models is what a beacon has to
 //! beat, so a talker whose gaps are a little more even than chance stays silent.
 
+use std::sync::LazyLock;
+
 use libm::{exp, lgamma, log, sqrt};
 
 /// Shapes of the gamma nulls: 1 is memoryless (Poisson); up to 1.5 (relative spread 0.82) covers people and retries that
@@ -16,31 +18,53 @@ const ROUNDS: usize = 8;
 /// Gaps are taken from the floor on, but not below this, seconds.
 const LEAST_S: f64 = 0.05;
 
-/// The best log-likelihood of the gaps under any null, nats, less what it costs to choose the scale (Laplace, as for the
-/// beacons). `gaps` is not empty.
-pub(super) fn ln_likelihood(gaps: &[f64], floor_s: f64) -> f64 {
-    let past: Vec<f64> = gaps.iter().map(|g| (g - floor_s).max(LEAST_S)).collect();
-    let n = past.len() as f64;
-    let mean = past.iter().sum::<f64>() / n;
-    let logs: Vec<f64> = past.iter().map(|x| log(*x)).collect();
-    let log_mean = logs.iter().sum::<f64>() / n;
+/// Gaps as the null models see them. A likelihood is in nats, less what it costs to choose the scale (Laplace, as for the
+/// beacons).
+pub(super) struct Gaps {
+    /// Beyond the floor.
+    past: Vec<f64>,
+    mean: f64,
+}
 
-    let gamma = SHAPES.iter().map(|&a| {
-        let scale = mean / a;
-        n * ((a - 1.0) * log_mean - mean / scale - a * log(scale) - lgamma(a)) - cost(1.0 / sqrt(a), n)
-    });
-    let log_spread = sqrt(logs.iter().map(|l| (l - log_mean) * (l - log_mean)).sum::<f64>() / n).max(LOG_SPREAD_MIN);
-    let log_normal = logs
-        .iter()
-        .map(|l| {
-            let z = (l - log_mean) / log_spread;
-            -l - log(log_spread) - 0.918_938_533_204_672_7 - 0.5 * z * z
-        })
-        .sum::<f64>()
-        - cost(log_spread, n);
-    // Its further parameters stay chosen for free: the null side may only be too good.
-    let two_rates = two_rates(&past, mean) - cost(1.0, n);
-    gamma.chain([log_normal, two_rates]).fold(f64::NEG_INFINITY, f64::max)
+/// Logarithms of the gamma function at [`SHAPES`].
+static LN_GAMMAS: LazyLock<[f64; SHAPES.len()]> = LazyLock::new(|| SHAPES.map(lgamma));
+
+impl Gaps {
+    /// Of gaps in seconds, not none.
+    pub fn new(gaps: &[f64], floor_s: f64) -> Self {
+        let past: Vec<f64> = gaps.iter().map(|g| (g - floor_s).max(LEAST_S)).collect();
+        let mean = past.iter().sum::<f64>() / past.len() as f64;
+        Self { past, mean }
+    }
+
+    /// The best log-likelihood under the nulls of one rate.
+    pub fn simple(&self) -> f64 {
+        let Self { past, mean } = self;
+        let n = past.len() as f64;
+        let logs: Vec<f64> = past.iter().map(|x| log(*x)).collect();
+        let log_mean = logs.iter().sum::<f64>() / n;
+
+        let gamma = SHAPES.iter().zip(&*LN_GAMMAS).map(|(&a, ln_gamma)| {
+            let scale = mean / a;
+            n * ((a - 1.0) * log_mean - mean / scale - a * log(scale) - ln_gamma) - cost(1.0 / sqrt(a), n)
+        });
+        let log_spread = sqrt(logs.iter().map(|l| (l - log_mean) * (l - log_mean)).sum::<f64>() / n).max(LOG_SPREAD_MIN);
+        let ln_spread = log(log_spread);
+        let log_normal = logs
+            .iter()
+            .map(|l| {
+                let z = (l - log_mean) / log_spread;
+                -l - ln_spread - 0.918_938_533_204_672_7 - 0.5 * z * z
+            })
+            .sum::<f64>()
+            - cost(log_spread, n);
+        gamma.chain([log_normal]).fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    /// The log-likelihood under two rates. Its further parameters stay chosen for free: the null side may only be too good.
+    pub fn two_rates(&self) -> f64 {
+        two_rates(&self.past, self.mean) - cost(1.0, self.past.len() as f64)
+    }
 }
 
 /// Cost of a scale known to `spread` per gap, nats.
