@@ -9,6 +9,7 @@ use crate::detectors;
 use crate::door::{Door, DoorStats};
 use crate::key::HostKey;
 use crate::operator::{Detector, Position, Seen, Slice};
+use crate::places::Places;
 use crate::planted::{self, Bug};
 use crate::rule::Rule;
 use crate::runtime::{Env, Instance, RestoreError, StateStats};
@@ -66,6 +67,8 @@ pub struct Detection {
     bytes_max: Option<usize>,
     /// Room for one host's rows; empty between hosts.
     room: Vec<Seen<'static>>,
+    /// Where the states of hosts lie: the door's, then each instance's.
+    places: Places,
 }
 
 impl std::fmt::Debug for Detection {
@@ -108,6 +111,7 @@ impl Detection {
             inputs: Vec::new(),
             bytes_max: None,
             room: Vec::new(),
+            places: Places::default(),
         };
         detection.set_rules(rules);
         detection
@@ -136,6 +140,7 @@ impl Detection {
             instance.set_rules(common, &own);
             self.instances.push(instance);
         }
+        self.places.reset(1 + self.instances.len());
         self.share_limit();
     }
 
@@ -185,10 +190,12 @@ impl Detection {
     /// One host's rows of a slice, sorted by [`SliceRow::order`].
     pub fn host(&mut self, key: &HostKey, route: u64, slice: Slice, rows: &[SliceRow<'_>], out: &mut SliceOutput) {
         let mut seen: Vec<Seen<'_>> = emptied(std::mem::take(&mut self.room));
-        out.duplicates += self.door.rows(key, route, slice, rows, &mut seen, &mut out.contacts);
-        let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings };
-        for instance in &mut self.instances {
-            instance.rows(key, route, &seen, &mut env);
+        let Self { places, door, instances, inputs, .. } = self;
+        let [at_door, places @ ..] = places.of(key, route) else { return };
+        out.duplicates += door.rows(key, route, at_door, slice, rows, &mut seen, &mut out.contacts);
+        let mut env = Env { slice, inputs, findings: &mut out.findings };
+        for (instance, place) in instances.iter_mut().zip(places) {
+            instance.rows(key, route, place, &seen, &mut env);
         }
         if seen.capacity() <= ROOM_ROWS_MAX {
             self.room = emptied(seen);
@@ -212,6 +219,8 @@ impl Detection {
 
     /// Frees what tenants in scope have kept beyond its lifetime.
     pub fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
+        // Hosts that are gone need no places.
+        self.places.clear();
         self.door.sweep(in_scope, now);
         self.instances.iter_mut().for_each(|i| i.sweep(in_scope, now));
     }
@@ -239,6 +248,7 @@ impl Detection {
 
     /// Takes one state group up. A group of a rule that is no longer there is left aside.
     pub fn unpack(&mut self, part: &Part, bytes: &[u8]) -> Result<(), RestoreError> {
+        self.places.clear();
         if part.0 == DOOR {
             return self.door.unpack(part.1, bytes);
         }

@@ -62,7 +62,7 @@ pub struct Peer<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flow<'a> {
     /// The record as exported.
-    pub row: FlowRow<'a>,
+    pub row: &'a FlowRow<'a>,
     /// First record of its connection: exactly one flow of a connection has it, however often it is re-exported.
     pub opens: bool,
     /// Who opened it.
@@ -89,15 +89,15 @@ pub enum Observation<'a> {
     /// A flow.
     Flow(Flow<'a>),
     /// A look-up by this host.
-    Dns(DnsRow<'a>),
+    Dns(&'a DnsRow<'a>),
     /// A handshake by this host.
-    Tls(TlsRow<'a>),
+    Tls(&'a TlsRow<'a>),
     /// A request by this host.
-    Http(HttpRow<'a>),
+    Http(&'a HttpRow<'a>),
     /// An edge of the service map.
-    Edge(EdgeRow<'a>),
+    Edge(&'a EdgeRow<'a>),
     /// A synthetic result.
-    Result(ResultRow<'a>),
+    Result(&'a ResultRow<'a>),
 }
 
 /// A row with its place.

@@ -12,7 +12,7 @@ use tidewatch_schemas::time::EventTime;
 use crate::key::HostKey;
 use crate::operator::{Context, Detector, Initiator, Observation, Operator, Seen, Slice};
 use crate::rule::{AllowTable, Rule};
-pub use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
+pub use crate::states::{KeyedStates, Place, RestoreError, StateLimits, StateStats};
 
 /// What an instance may use while it works on a slice.
 pub struct Env<'a> {
@@ -34,8 +34,9 @@ pub trait Instance: Send {
     fn allowed(&self) -> u64;
     /// The detector.
     fn detector(&self) -> &'static Detector;
-    /// One key's rows of a slice. Rows of kinds it does not read are skipped; without any, nothing happens.
-    fn rows(&mut self, key: &HostKey, route: u64, rows: &[Seen<'_>], env: &mut Env<'_>);
+    /// One key's rows of a slice. Rows of kinds it does not read are skipped; without any, nothing happens. `place` is what
+    /// is known of where its state lies.
+    fn rows(&mut self, key: &HostKey, route: u64, place: &mut Place, rows: &[Seen<'_>], env: &mut Env<'_>);
     /// Earliest wake-up of tenants in scope.
     fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime>;
     /// Serves the wake-ups that lie before the slice's end.
@@ -169,7 +170,7 @@ impl<O: Operator> Instance for Store<O> {
         self.detector
     }
 
-    fn rows(&mut self, key: &HostKey, route: u64, rows: &[Seen<'_>], env: &mut Env<'_>) {
+    fn rows(&mut self, key: &HostKey, route: u64, place: &mut Place, rows: &[Seen<'_>], env: &mut Env<'_>) {
         if !rows.iter().any(|s| self.detector.reads.contains(&kind_of(&s.what))) {
             return;
         }
@@ -180,7 +181,7 @@ impl<O: Operator> Instance for Store<O> {
         let (inputs, findings) = (env.inputs, &mut *env.findings);
         let first = findings.len();
         let concerned = || operator.concerns(key, rows);
-        states.touch_where(key, route, slice.start, concerned, |state, wake, forget| {
+        states.touch_where(key, route, place, slice.start, concerned, |state, wake, forget| {
             let mut ctx = Context { key, slice, rule, detector, inputs, findings, wake, forget };
             operator.rows(rows, state, &mut ctx);
         });
