@@ -132,7 +132,8 @@ fn slices(c: &mut Criterion) {
     group.bench_function("sort and group", |b| {
         let close = |mut open: OpenSlices| {
             let mut seen = 0;
-            open.close(&Scope::Shared, index, &[], |_, _, rows| seen += rows.len()).expect("nothing spilled");
+            open.close(&Scope::Shared, index, &[], |hosts| seen += hosts.iter().map(|host| host.rows.len()).sum::<usize>())
+                .expect("nothing spilled");
             seen
         };
         b.iter_batched(fill, close, BatchSize::LargeInput);
@@ -140,8 +141,11 @@ fn slices(c: &mut Criterion) {
     group.bench_function("close with all detectors", |b| {
         let close = |(mut open, mut detection): (OpenSlices, Detection)| {
             let mut out = SliceOutput::default();
-            open.close(&Scope::Shared, index, &[], |key, route, rows| detection.host(key, route, slice, rows, &mut out))
-                .expect("nothing spilled");
+            open.close(&Scope::Shared, index, &[], |hosts| {
+                detection.ahead(hosts);
+                hosts.iter().for_each(|host| detection.host(&host.key, host.route, slice, host.rows, &mut out));
+            })
+            .expect("nothing spilled");
             detection.end(slice, &|_| true, &mut out);
             (out.contacts.len(), detection)
         };

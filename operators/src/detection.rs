@@ -43,6 +43,17 @@ impl SliceRow<'_> {
     }
 }
 
+/// One host's rows of a slice, sorted by [`SliceRow::order`].
+#[derive(Clone, Debug)]
+pub struct HostRows<'a> {
+    /// Whose.
+    pub key: HostKey,
+    /// Its routing key.
+    pub route: u64,
+    /// The rows.
+    pub rows: &'a [SliceRow<'a>],
+}
+
 /// What a slice gave.
 #[derive(Debug, Default)]
 pub struct SliceOutput {
@@ -53,6 +64,9 @@ pub struct SliceOutput {
     /// Primary rows recognised as duplicates.
     pub duplicates: u64,
 }
+
+/// Rows of a host for which is looked ahead: most hosts have no more in a slice, and those of one that does come soon.
+pub(crate) const ROWS_AHEAD: usize = 4;
 
 /// Rows whose room is kept for the next host; what a scanning host took goes back.
 const ROOM_ROWS_MAX: usize = 4096;
@@ -185,6 +199,29 @@ impl Detection {
     /// Restores the list of input partitions.
     pub fn set_inputs(&mut self, inputs: Vec<(String, u32)>) {
         self.inputs = inputs;
+    }
+
+    /// Looks at the states of hosts whose rows come next. Their states are more than any cache holds, and each leads to the
+    /// next piece of memory; looked at one after the other, the waits of several hosts are one. Changes nothing.
+    pub fn ahead(&mut self, hosts: &[HostRows<'_>]) {
+        let Self { places, door, instances, .. } = self;
+        let mut seen = 0;
+        // First the look-ups, then the states, then what they lead to: in each round no look waits for another.
+        for host in hosts {
+            seen ^= places.of(&host.key, host.route).len() as u64;
+        }
+        for host in hosts {
+            let [at_door, places @ ..] = places.of(&host.key, host.route) else { continue };
+            seen ^= door.glance(*at_door);
+            seen = instances.iter().zip(places).fold(seen, |seen, (instance, place)| seen ^ instance.glance(*place));
+        }
+        for host in hosts {
+            let [at_door, places @ ..] = places.of(&host.key, host.route) else { continue };
+            seen ^= door.peek(*at_door, host);
+            seen = instances.iter().zip(places).fold(seen, |seen, (instance, place)| seen ^ instance.peek(*place, host));
+        }
+        // What was seen is nothing, but must not be left out.
+        std::hint::black_box(seen);
     }
 
     /// One host's rows of a slice, sorted by [`SliceRow::order`].

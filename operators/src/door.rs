@@ -16,7 +16,8 @@ use tidewatch_schemas::finding::Contacts;
 use tidewatch_schemas::observation::{FlowRow, Row};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
-use crate::detection::SliceRow;
+use crate::detection::{HostRows, ROWS_AHEAD, SliceRow};
+use crate::ends::raw_ends;
 use crate::key::{Host, HostKey};
 use crate::operator::{Flow, Footprint, Initiator, Observation, Peer, Seen, Slice};
 use crate::raw::{Input, Raw, serde_as_raw};
@@ -171,6 +172,22 @@ impl Door {
             },
         );
         told_again.unwrap_or(0)
+    }
+
+    /// Looks at the state of a host whose rows come next; see [`crate::detection::Detection::ahead`].
+    pub fn glance(&self, place: Place) -> u64 {
+        self.states.glance(place)
+    }
+
+    /// Looks at what that state leads to.
+    pub fn peek(&self, place: Place, host: &HostRows<'_>) -> u64 {
+        let look = |state: &DoorState, row: &SliceRow<'_>| {
+            let Row::Flow(flow) = &row.row else { return 0 };
+            let Some((peer, host_port, peer_port)) = raw_ends(&host.key.host, flow) else { return 0 };
+            let peer = xxhash_rust::xxh3::xxh3_64(&peer.0);
+            state.connections.glance(peer, host_port, peer_port, flow.transport) ^ state.known.glance(peer)
+        };
+        self.states.peek(place, |state| host.rows.iter().take(ROWS_AHEAD).fold(0, |seen, row| seen ^ look(state, row)))
     }
 
     /// Another limit on its states, bytes.

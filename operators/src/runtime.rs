@@ -9,6 +9,7 @@ use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::observation::Kind;
 use tidewatch_schemas::time::EventTime;
 
+use crate::detection::HostRows;
 use crate::key::HostKey;
 use crate::operator::{Context, Detector, Initiator, Observation, Operator, Seen, Slice};
 use crate::rule::{AllowTable, Rule};
@@ -37,6 +38,10 @@ pub trait Instance: Send {
     /// One key's rows of a slice. Rows of kinds it does not read are skipped; without any, nothing happens. `place` is what
     /// is known of where its state lies.
     fn rows(&mut self, key: &HostKey, route: u64, place: &mut Place, rows: &[Seen<'_>], env: &mut Env<'_>);
+    /// Looks at the state of a host whose rows come next; see [`crate::detection::Detection::ahead`].
+    fn glance(&self, place: Place) -> u64;
+    /// Looks at what that state leads to.
+    fn peek(&self, place: Place, host: &HostRows<'_>) -> u64;
     /// Earliest wake-up of tenants in scope.
     fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime>;
     /// Serves the wake-ups that lie before the slice's end.
@@ -186,6 +191,14 @@ impl<O: Operator> Instance for Store<O> {
             operator.rows(rows, state, &mut ctx);
         });
         *allowed += work.without_allowed(env.findings, first, rows);
+    }
+
+    fn glance(&self, place: Place) -> u64 {
+        self.states.glance(place)
+    }
+
+    fn peek(&self, place: Place, host: &HostRows<'_>) -> u64 {
+        self.states.peek(place, |state| O::peek(state, host))
     }
 
     fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime> {

@@ -158,6 +158,20 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         Some(self.touch_at(place, key, now, work))
     }
 
+    /// Looks at a state that is known to be there, without using it: see [`crate::detection::Detection::ahead`].
+    pub fn glance(&self, place: Place) -> u64 {
+        self.at(place).map_or(0, |slot| slot.touched.0 as u64 ^ u64::from(slot.group))
+    }
+
+    /// Lets somebody look at what a state that is known to be there leads to.
+    pub fn peek(&self, place: Place, look: impl FnOnce(&S) -> u64) -> u64 {
+        self.at(place).map_or(0, |slot| look(&slot.state))
+    }
+
+    fn at(&self, place: Place) -> Option<&Slot<S>> {
+        if let Place::At(place) = place { self.pages.get(place) } else { None }
+    }
+
     fn touch_at<T>(
         &mut self,
         place: u32,

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidewatch_operators::detection::{Detection, RuleStats, SliceOutput};
+use tidewatch_operators::detection::{Detection, HostRows, RuleStats, SliceOutput};
 use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::control::{Mark, StageMark, Version};
@@ -235,11 +235,14 @@ impl DetectTask {
             let ranks = self.detection.ranks();
             let detection = &mut self.detection;
             let mut duplicates: BTreeMap<String, u64> = BTreeMap::new();
-            self.open.close(scope, index, &ranks, |key, route, rows| {
-                let before = output.duplicates;
-                detection.host(key, route, slice, rows, &mut output);
-                if output.duplicates > before {
-                    *duplicates.entry(key.tenant.to_string()).or_default() += output.duplicates - before;
+            self.open.close(scope, index, &ranks, |hosts| {
+                detection.ahead(hosts);
+                for HostRows { key, route, rows } in hosts {
+                    let before = output.duplicates;
+                    detection.host(key, *route, slice, rows, &mut output);
+                    if output.duplicates > before {
+                        *duplicates.entry(key.tenant.to_string()).or_default() += output.duplicates - before;
+                    }
                 }
             })?;
             self.detection.end(slice, &in_scope, &mut output);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tidewatch_operators::detection::SliceRow;
+use tidewatch_operators::detection::{HostRows, SliceRow};
 use tidewatch_operators::key::HostKey;
 use tidewatch_operators::operator::Position;
 use tidewatch_schemas::observation::{self, Batch, Filed, Kind, Row};
@@ -198,14 +198,8 @@ impl OpenSlices {
         self.slices.values().flat_map(|s| s.rows.values()).map(Vec::len).sum()
     }
 
-    /// Takes a slice out and hands its hosts to `host` one by one, each with its rows in the one order of the slice.
-    pub fn close(
-        &mut self,
-        scope: &Scope,
-        index: i64,
-        ranks: &[u16],
-        mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
-    ) -> io::Result<()> {
+    /// Takes a slice out and hands its hosts to `hosts`, some at a time, each with its rows in the one order of the slice.
+    pub fn close(&mut self, scope: &Scope, index: i64, ranks: &[u16], mut hosts: impl FnMut(&[HostRows<'_>])) -> io::Result<()> {
         let Some(slice) = self.slices.remove(&(scope.clone(), index)) else { return Ok(()) };
         let mut batches: Vec<(Arc<Batch>, u16)> = Vec::with_capacity(slice.rows.len());
         let mut rows: Vec<Place> = Vec::with_capacity(slice.rows.values().map(Vec::len).sum());
@@ -224,14 +218,27 @@ impl OpenSlices {
         }
         let rows = sorted(rows);
 
-        let mut buffer: Vec<SliceRow<'_>> = Vec::new();
         if self.tenants.len() > TENANTS_SHARED_MAX {
             self.tenants.clear();
         }
+        let mut group = Group { batches: &batches, ranks, tenants: &mut self.tenants, rows: Vec::new(), hosts: Vec::new() };
+        let mut rest = &rows[..];
         for places in rows.chunk_by(|a, b| a.key == b.key) {
-            hand_over(&batches, places, ranks, &mut buffer, &mut self.tenants, &mut host);
+            if group.hosts.is_empty() {
+                // All rows of the group lie somewhere else: one look each before the first is read.
+                let seen = rest
+                    .iter()
+                    .take(GROUP_ROWS_AHEAD)
+                    .fold(0, |seen, p| seen ^ batches[p.batch as usize].0.glance(p.row as usize));
+                std::hint::black_box(seen);
+            }
+            group.add(places);
+            rest = &rest[places.len()..];
+            if group.is_full() || rest.is_empty() {
+                group.hand_over(&mut hosts);
+            }
         }
-        drop(buffer);
+        drop(group);
         self.release(slice.rows.keys());
         Ok(())
     }
@@ -297,41 +304,70 @@ fn sorted(rows: Vec<Place>) -> Vec<Place> {
 /// Bits by which [`sorted`] parts rows, at most: what is counted stays in the cache.
 const SORT_BITS_MAX: u32 = 16;
 
-/// Rows of one routing key: almost always one host; two hosts whose hashes collide are told apart here.
-fn hand_over<'b>(
+/// Hosts handed over at a time: as many as their states' ways through memory can overlap.
+const GROUP_HOSTS: usize = 8;
+
+/// Rows from which a group is handed over, however few hosts they are of.
+const GROUP_ROWS: usize = 256;
+
+/// Rows that are looked at ahead of a group.
+const GROUP_ROWS_AHEAD: usize = 16;
+
+/// Rows of a few hosts, read, sorted, and about to be handed over.
+struct Group<'b, 't> {
     batches: &'b [(Arc<Batch>, u16)],
-    places: &[Place],
-    ranks: &[u16],
-    buffer: &mut Vec<SliceRow<'b>>,
-    tenants: &mut BTreeSet<Arc<str>>,
-    host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
-) {
-    buffer.clear();
-    for place in places {
-        let (batch, input) = &batches[place.batch as usize];
-        let row = batch.row(place.row as usize);
-        let (offset, index) = row.position();
-        let position = Position { input: *input, offset, row: index };
-        buffer.push(SliceRow { at: place.time, row, position, primary: row.primary() });
+    ranks: &'t [u16],
+    tenants: &'t mut BTreeSet<Arc<str>>,
+    rows: Vec<SliceRow<'b>>,
+    /// Hosts, and where the rows of each end.
+    hosts: Vec<(HostKey, u64, usize)>,
+}
+
+impl<'b> Group<'b, '_> {
+    fn is_full(&self) -> bool {
+        self.hosts.len() >= GROUP_HOSTS || self.rows.len() >= GROUP_ROWS
     }
-    let first = buffer[0].row.routing();
-    let same = |row: &Row<'_>| {
-        let here = row.routing();
-        here.host_address == first.host_address && here.tenant == first.tenant && here.host_name == first.host_name
-    };
-    let key = places[0].key;
-    if buffer[1..].iter().all(|row| same(&row.row)) {
-        order(buffer, ranks);
-        host(&HostKey::from_routing_shared(&first, tenants), key, buffer);
-        return;
+
+    /// Adds the rows of one routing key: almost always one host; hosts whose hashes collide are told apart here.
+    fn add(&mut self, places: &[Place]) {
+        let begin = self.rows.len();
+        for place in places {
+            let (batch, input) = &self.batches[place.batch as usize];
+            let row = batch.row(place.row as usize);
+            let (offset, index) = row.position();
+            let position = Position { input: *input, offset, row: index };
+            self.rows.push(SliceRow { at: place.time, row, position, primary: row.primary() });
+        }
+        let key = places[0].key;
+        let first = self.rows[begin].row.routing();
+        let same = |row: &Row<'_>| {
+            let here = row.routing();
+            here.host_address == first.host_address && here.tenant == first.tenant && here.host_name == first.host_name
+        };
+        if self.rows[begin + 1..].iter().all(|row| same(&row.row)) {
+            order(&mut self.rows[begin..], self.ranks);
+            self.hosts.push((HostKey::from_routing_shared(&first, self.tenants), key, self.rows.len()));
+            return;
+        }
+        let mut apart: BTreeMap<HostKey, Vec<SliceRow<'b>>> = BTreeMap::new();
+        for row in self.rows.drain(begin..) {
+            apart.entry(HostKey::from_routing(&row.row.routing())).or_default().push(row);
+        }
+        for (host, mut rows) in apart {
+            order(&mut rows, self.ranks);
+            self.rows.append(&mut rows);
+            self.hosts.push((host, key, self.rows.len()));
+        }
     }
-    let mut hosts: BTreeMap<HostKey, Vec<SliceRow<'b>>> = BTreeMap::new();
-    for row in buffer.drain(..) {
-        hosts.entry(HostKey::from_routing(&row.row.routing())).or_default().push(row);
-    }
-    for (wanted, rows) in &mut hosts {
-        order(rows, ranks);
-        host(wanted, key, rows);
+
+    fn hand_over(&mut self, hosts: &mut impl FnMut(&[HostRows<'_>])) {
+        let mut begin = 0;
+        let all = self.hosts.drain(..).map(|(key, route, end)| {
+            let rows = &self.rows[std::mem::replace(&mut begin, end)..end];
+            HostRows { key, route, rows }
+        });
+        hosts(&all.collect::<Vec<_>>());
+        self.rows.clear();
     }
 }
 

@@ -197,6 +197,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind(b) => Row::$kind(b.row(i)),)* Self::Packed(b) => b.row(i) }
             }
 
+            /// See [`Packed::glance`].
+            pub fn glance(&self, i: usize) -> u64 {
+                if let Self::Packed(batch) = self { batch.glance(i) } else { 0 }
+            }
+
             /// Bytes that it holds, where they can be told.
             pub fn bytes(&self) -> Option<usize> {
                 if let Self::Packed(batch) = self { Some(batch.bytes()) } else { None }
