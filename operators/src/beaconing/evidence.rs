@@ -113,12 +113,14 @@ pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Option<Fit> {
     let ln_gaps: Vec<f64> = gaps.iter().map(|g| log(*g)).collect();
     let floors: Vec<[f64; FOREIGN.len()]> = gaps.iter().map(|g| FOREIGN.map(|(foreign, _)| foreign / (g * LN_RANGE))).collect();
     let mut cores: Vec<f64> = Vec::with_capacity(gaps.len());
+    let mut densities: Vec<Densities> = Vec::with_capacity(gaps.len());
     let mut all = Vec::with_capacity(ALTERNATIVES.len() * LOST.len() * FOREIGN.len());
     let mut best: Option<(f64, Fit)> = None;
     for (alternative, ln_gammas) in ALTERNATIVES.into_iter().zip(&*LN_GAMMAS) {
         let guess_s = if alternative.spread < WIDE_SPREAD { tight_s } else { wide_s };
         let sleep = Sleep::fitted(gaps, &sorted, guess_s, alternative, ln_gammas);
-        let densities: Vec<Densities> = gaps.iter().zip(&ln_gaps).map(|(g, ln)| sleep.densities(*g, *ln)).collect();
+        densities.clear();
+        densities.extend(gaps.iter().zip(&ln_gaps).map(|(g, ln)| sleep.densities(*g, *ln)));
         let fit = sleep.fit(gaps);
         let cost = sleep.period_cost(gaps, fit.fitting + fit.missed);
         for lost in LOST {

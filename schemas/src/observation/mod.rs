@@ -134,10 +134,14 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $row::WIDTH,)* }
             }
 
-            /// Reads a packed row.
+            /// Reads the packed row that begins at `at`.
             #[inline]
-            pub(crate) fn unpack<'a>(self, from: &mut packed::RowReader<'a>) -> Row<'a> {
-                match self { $(Self::$kind => Row::$kind($row::unpack(from)),)* }
+            pub(crate) fn unpack<'a>(self, rows: packed::Rows<'a>, at: usize) -> (Row<'a>, packed::End) {
+                match self { $(Self::$kind => {
+                    let mut reader = packed::RowReader::begin::<{ $row::WIDTH }>(rows, at);
+                    let row = $row::unpack(&mut reader);
+                    (Row::$kind(row), reader.end())
+                })* }
             }
         }
 
@@ -277,8 +281,12 @@ macro_rules! kinds {
 
             /// Writes its columns.
             #[inline]
-            pub(crate) fn pack(&self, to: &mut packed::RowWriter<'_>) {
-                match self { $(Row::$kind(r) => r.pack(to),)* }
+            pub(crate) fn pack(&self, to: &mut packed::Writing) {
+                match self { $(Row::$kind(r) => {
+                    let mut writer = packed::RowWriter::begin::<{ $row::WIDTH }>(to);
+                    r.pack(&mut writer);
+                    writer.end::<{ $row::WIDTH }>();
+                })* }
             }
 
             /// Its input format.

@@ -21,8 +21,8 @@ mod tests;
 use std::sync::Arc;
 
 use self::names::Names;
-pub use self::reader::RowReader;
-pub use self::writer::{Packer, Packers, RowWriter};
+pub use self::reader::{End, RowReader, Rows};
+pub use self::writer::{Packer, Packers, RowWriter, Writing};
 use super::{Kind, Row};
 use crate::time::EventTime;
 
@@ -131,12 +131,12 @@ impl Packed {
         let mut places = Vec::with_capacity(rows);
         let mut at = 0;
         for _ in 0..rows {
-            let mut reader = RowReader::begin(body, &names, base, at, kind.width());
-            let row = kind.unpack(&mut reader);
-            let next = reader.end(end).ok_or("a row that is none")?;
-            let tenant = reader.tenant();
-            places.push(Place { key: row.key(), time: row.event_time(), at: at as u32, tenant });
-            at = next;
+            let (row, next) = kind.unpack(Rows { body, names: &names, base }, at);
+            if !next.sound || next.at > end {
+                return Err("a row that is none");
+            }
+            places.push(Place { key: row.key(), time: row.event_time(), at: at as u32, tenant: next.tenant });
+            at = next.at;
         }
         if at != end {
             return Err("bytes behind the last row");
@@ -168,7 +168,7 @@ impl Packed {
     /// Row `i`.
     pub fn row(&self, i: usize) -> Row<'_> {
         let Inner { kind, body, names, base, rows } = &*self.0;
-        kind.unpack(&mut RowReader::begin(body, names, *base, rows[i].at as usize, kind.width()))
+        kind.unpack(Rows { body, names, base: *base }, rows[i].at as usize).0
     }
 
     /// Looks at where row `i` lies, without reading it: who looks at many before reading the first waits for memory once.

@@ -73,6 +73,7 @@ macro_rules! table_with_common {
             pub(crate) const WIDTH: usize = [$(stringify!($c),)* $(stringify!($o),)* $(stringify!($p),)*].len();
 
             /// Writes the row, column by column.
+            #[inline(always)]
             pub(crate) fn pack(&self, to: &mut $crate::observation::packed::RowWriter<'_>) {
                 $(<$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::pack(to, self.$c);)*
                 $(<$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::pack(to, self.$o);)*
@@ -98,7 +99,7 @@ macro_rules! table_with_common {
 
         impl<'a> $row<'a> {
             /// Reads what [`Self::pack`] wrote.
-            #[inline]
+            #[inline(always)]
             pub(crate) fn unpack(from: &mut $crate::observation::packed::RowReader<'a>) -> Self {
                 // Fields are read in the order in which they stand here.
                 Self {

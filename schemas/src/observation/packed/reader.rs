@@ -2,7 +2,7 @@
 //! none.
 
 use super::names::Names;
-use super::{Base, WORDS, length};
+use super::{Base, COLUMNS_MAX, WORDS, length};
 use crate::address::Address;
 use crate::time::EventTime;
 
@@ -20,6 +20,25 @@ const MASKS: [u64; 16] = {
     masks
 };
 
+/// Rows to be read from.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub(super) body: &'a [u8],
+    pub(super) names: &'a Names,
+    pub(super) base: Base,
+}
+
+/// What is known of a row once it is read.
+#[derive(Clone, Copy)]
+pub struct End {
+    /// Where the next one begins.
+    pub(super) at: usize,
+    /// Number of its tenant.
+    pub(super) tenant: u32,
+    /// It was a row.
+    pub(super) sound: bool,
+}
+
 /// One row being read: columns are taken in the order of their table.
 pub struct RowReader<'a> {
     body: &'a [u8],
@@ -35,25 +54,27 @@ pub struct RowReader<'a> {
 }
 
 impl<'a> RowReader<'a> {
+    /// A row of so many columns. The number is the compiler's: which bits of which word a column's length is must not be
+    /// worked out for every column of every row.
     #[inline(always)]
-    pub(super) fn begin(body: &'a [u8], names: &'a Names, base: Base, at: usize, width: usize) -> Self {
-        let octets = width.div_ceil(2);
+    pub fn begin<const WIDTH: usize>(rows: Rows<'a>, at: usize) -> Self {
+        const { assert!(WIDTH <= COLUMNS_MAX) };
+        let Rows { body, names, base: Base { time, offset } } = rows;
+        let octets = WIDTH.div_ceil(2);
         let mut lengths = [0; WORDS];
-        for (i, word) in lengths.iter_mut().enumerate().take(octets.div_ceil(8)) {
-            *word = word_at(body, at + 8 * i).unwrap_or(0);
+        let mut word = 0;
+        while word < octets.div_ceil(8) {
+            lengths[word] = word_at(body, at + 8 * word).unwrap_or(0);
+            word += 1;
         }
-        let Base { time, offset } = base;
         Self { body, names, lengths, column: 0, at: at + octets, time, offset, first: None, tenant: 0, sound: true }
     }
 
-    /// Where the next row begins; `None` when this one was none, or reached beyond `end`.
-    pub(super) fn end(&self, end: usize) -> Option<usize> {
-        (self.sound && self.at <= end).then_some(self.at)
-    }
-
-    /// Number of the tenant: the first column of every table.
-    pub(super) fn tenant(&self) -> u32 {
-        self.tenant
+    /// What is known of the row besides its values.
+    #[inline(always)]
+    pub fn end(self) -> End {
+        let Self { at, tenant, sound, .. } = self;
+        End { at, tenant, sound }
     }
 
     #[inline(always)]

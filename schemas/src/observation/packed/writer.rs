@@ -1,7 +1,7 @@
 //! Writes rows: see the form in [`super`]. No allocation per row.
 
 use super::names::Naming;
-use super::{Base, HEAD, MAGIC, TAIL, WORDS, length};
+use super::{Base, COLUMNS_MAX, HEAD, MAGIC, TAIL, WORDS, length};
 use crate::address::Address;
 use crate::observation::{Kind, Row};
 use crate::time::EventTime;
@@ -10,6 +10,8 @@ use crate::time::EventTime;
 pub struct RowWriter<'w> {
     body: &'w mut Vec<u8>,
     naming: &'w mut Naming,
+    /// Where the row begins.
+    start: usize,
     lengths: [u64; WORDS],
     column: usize,
     /// The time before, as a difference to which the next one is written.
@@ -19,7 +21,34 @@ pub struct RowWriter<'w> {
     first: Option<Address>,
 }
 
-impl RowWriter<'_> {
+/// What rows are written into.
+#[derive(Debug, Default)]
+pub struct Writing {
+    body: Vec<u8>,
+    naming: Naming,
+    base: Base,
+}
+
+impl<'w> RowWriter<'w> {
+    /// A row of so many columns; as for reading, the number is the compiler's.
+    #[inline(always)]
+    pub fn begin<const WIDTH: usize>(to: &'w mut Writing) -> Self {
+        const { assert!(WIDTH <= COLUMNS_MAX) };
+        let Writing { body, naming, base: Base { time, offset } } = to;
+        let start = body.len();
+        body.extend_from_slice(&[0; COLUMNS_MAX / 2][..WIDTH.div_ceil(2)]);
+        Self { body, naming, start, lengths: [0; WORDS], column: 0, time: *time, offset: *offset, first: None }
+    }
+
+    /// The row is whole.
+    #[inline(always)]
+    pub fn end<const WIDTH: usize>(self) {
+        let Self { body, start, lengths, .. } = self;
+        let mut octets = [0; COLUMNS_MAX / 2];
+        octets.as_chunks_mut::<8>().0.iter_mut().zip(lengths).for_each(|(to, word)| *to = word.to_le_bytes());
+        body[start..start + WIDTH.div_ceil(2)].copy_from_slice(&octets[..WIDTH.div_ceil(2)]);
+    }
+
     #[inline(always)]
     fn length(&mut self, length: u8) {
         self.lengths[self.column / 16] |= u64::from(length) << (self.column % 16 * 4);
@@ -108,34 +137,22 @@ impl RowWriter<'_> {
 pub struct Packer {
     kind: Kind,
     rows: u32,
-    body: Vec<u8>,
-    naming: Naming,
-    base: Base,
+    to: Writing,
 }
 
 impl Packer {
     /// None yet.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, rows: 0, body: Vec::new(), naming: Naming::default(), base: Base::default() }
+        Self { kind, rows: 0, to: Writing::default() }
     }
 
     /// Adds a row, which is of the packer's kind.
     pub fn push(&mut self, row: &Row<'_>) {
         debug_assert_eq!(row.kind(), self.kind);
         if self.rows == 0 {
-            self.base = Base { time: row.event_time().0, offset: row.position().0 };
+            self.to.base = Base { time: row.event_time().0, offset: row.position().0 };
         }
-        let start = self.body.len();
-        let octets = self.kind.width().div_ceil(2);
-        self.body.resize(start + octets, 0);
-        let Base { time, offset } = self.base;
-        let (body, naming) = (&mut self.body, &mut self.naming);
-        let mut writer = RowWriter { body, naming, lengths: [0; WORDS], column: 0, time, offset, first: None };
-        row.pack(&mut writer);
-        let lengths = writer.lengths;
-        for (to, word) in self.body[start..start + octets].chunks_mut(8).zip(lengths) {
-            to.copy_from_slice(&word.to_le_bytes()[..to.len()]);
-        }
+        row.pack(&mut self.to);
         self.rows += 1;
     }
 
@@ -151,25 +168,25 @@ impl Packer {
 
     /// Bytes that the batch has by now.
     pub fn bytes(&self) -> usize {
-        HEAD + self.naming.names().bytes() + self.body.len() + TAIL
+        HEAD + self.to.naming.names().bytes() + self.to.body.len() + TAIL
     }
 
     /// Ends the batch; the packer starts anew, with the room that it has.
     pub fn finish(&mut self) -> Vec<u8> {
-        let names = self.naming.names();
+        let names = self.to.naming.names();
         let mut out = Vec::with_capacity(self.bytes());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[self.kind as u8, self.kind.width() as u8, 0, 0]);
         out.extend_from_slice(&self.rows.to_le_bytes());
         out.extend_from_slice(&(names.len() as u32).to_le_bytes());
         out.extend_from_slice(&(names.text_bytes() as u32).to_le_bytes());
-        out.extend_from_slice(&self.base.time.to_le_bytes());
-        out.extend_from_slice(&self.base.offset.to_le_bytes());
+        out.extend_from_slice(&self.to.base.time.to_le_bytes());
+        out.extend_from_slice(&self.to.base.offset.to_le_bytes());
         names.write(&mut out);
-        out.extend_from_slice(&self.body);
+        out.extend_from_slice(&self.to.body);
         out.extend_from_slice(&[0; TAIL]);
-        self.naming.clear();
-        self.body.clear();
+        self.to.naming.clear();
+        self.to.body.clear();
         self.rows = 0;
         out
     }
