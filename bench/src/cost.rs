@@ -1,254 +1,291 @@
-//! `cost`: what a flow costs on the whole way, from the octets of a probectl record to a committed signal. Generates
-//! synthetic records once into a file and runs the library's backtest over it in this process, so that nothing but the
-//! product is measured. Judges nothing; the figures are of this machine.
+//! `cost`: what a flow costs on the whole way, from the broker's bytes to the committed signal, beside the limit of the same
+//! run: one process that consumes the same topic and decodes the same fields, and does nothing else. Makes the workload
+//! once, brings its own Kafka unless told another, and runs the two in turn, each in a process of its own.
+//!
+//! Judges nothing but whether a run counts: when the limit itself takes too long, the machine had other things to do. The
+//! figures are of one machine; a ratio says more than a time.
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+mod catch_up;
+mod columns;
+mod job;
+mod latency;
+mod limit;
+mod machine;
+mod paired;
+mod place;
+mod report;
+mod watch;
+mod whole;
+mod workload;
+
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use bumpalo::Bump;
-use serde::Serialize;
-use tidewatch::backtest::{self, BacktestConfig};
-use tidewatch::input::InputSpec;
-use tidewatch::worker::system_clock;
-use tidewatch_generator::recordfile::{EXTENSION, Header, RecordFile, write_record};
-use tidewatch_generator::{Plan, Synthetic};
-use tidewatch_operators::detectors;
-use tidewatch_schemas::wire::{self, Decoded, RecordMeta};
+use clap::ValueEnum;
+use tidewatch_generator::synthetic::Visits;
 
-const FORMAT: &str = "probectl-flow";
+use job::{Job, Until, What};
+use paired::{Paired, Shape};
+use place::Place;
+use report::Report;
+use workload::{Kind, Workload};
 
-/// Measure what a flow costs from its octets to a committed signal.
+/// Measure what a flow costs from the broker's bytes to a committed signal, beside the least that anybody pays.
 ///
 /// Build with --release; the figures are of this machine and of what else runs on it.
-#[derive(clap::Args)]
-#[command(after_help = "Example:
-  cargo run --release -p tidewatch-bench -- cost --flows 5000000 --pairs 1000000 --limit")]
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cargo run --release -p tidewatch-bench -- cost --flows 5000000 --pairs 1000000 --json cost.json
+  cargo run --release -p tidewatch-bench -- cost --measure all --rounds 5 --json cost.json --markdown cost.md
+  cargo run --release -p tidewatch-bench -- cost --log file --here --flows 300000 --pairs 60000 --span 600
+
+A Kafka of its own needs Java and Maven, which brings its jars once. With --brokers topics named cost-* stay behind there.")]
 pub struct Args {
-    /// Flow records.
+    /// Rows; for flows, flow records.
     #[arg(long, value_name = "N", default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     flows: u64,
     /// Distinct pairs of host and destination among them.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pairs: u64,
-    /// Seed of all random numbers.
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    seed: u64,
+    /// Detectors that run: all, none, or the kind of one.
+    #[arg(long, value_name = "WHICH", default_value = "all")]
+    detectors: String,
+    /// What is measured.
+    #[arg(long, value_enum, default_value_t = Measure::Cost)]
+    measure: Measure,
+    /// Where topics lie.
+    #[arg(long, value_enum, default_value_t = LogKind::Kafka)]
+    log: LogKind,
+    /// A Kafka that is there, instead of one that is started.
+    #[arg(long, value_name = "HOST:PORT")]
+    brokers: Option<String>,
+    /// Kind of rows.
+    #[arg(long, value_enum, default_value_t = Kind::Flow)]
+    input: Kind,
+    /// Pairs of runs, limit and pipeline in turn.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Worker threads of normalize and of detect.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: u32,
+    /// Share of all flows that one host has; measured beside the same without.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    skew: f64,
+    /// Seconds between snapshots: a run is short, and shall pay for some.
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
     /// Event time that the flows are spread over, seconds.
     #[arg(long, value_name = "S", default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..))]
     span: u32,
-    /// First only read and decode the same octets: the least that any consumer pays.
-    #[arg(long)]
-    limit: bool,
-    /// Where the figures go as one JSON object, besides standard output.
+    /// Seed of all random numbers.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Where the workload, logs and snapshots go; a temporary directory when not given.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Where the figures go as one JSON object, besides the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Where they go as a page.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// With --log file: once, in this process, without the limit; for profilers.
+    #[arg(long)]
+    here: bool,
+    /// This process measures; the order as JSON.
+    #[arg(long, hide = true, value_name = "JSON")]
+    child: Option<String>,
 }
 
-/// What a run came to.
-#[derive(Debug, Serialize)]
-struct Figures {
-    flows: u64,
-    pairs: u64,
-    seed: u64,
-    /// Octets of the record file.
-    bytes: u64,
-    backtest: Part,
-    /// Reading and decoding alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<Part>,
-    rows_in: u64,
-    rows_accounted: u64,
-    signals: u64,
-    /// Highest resident set of the process, octets.
-    resident_bytes_max: u64,
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Measure {
+    /// The cost of a row.
+    Cost,
+    /// The same on Kafka, on the embedded log, and as a backtest over a file.
+    Logs,
+    /// The same of flows, DNS calls and Zeek's JSON lines.
+    Inputs,
+    /// Over 1e5, 1e6 and so on up to --pairs live pairs: memory, and the cost of the last rows.
+    Scaling,
+    /// One worker and two.
+    Workers,
+    /// How quickly a job that was stopped catches up.
+    CatchUp,
+    /// From a row's event to the signal that it causes, at half the load that the machine can bear.
+    Latency,
+    /// Everything.
+    All,
 }
 
-/// One measured part.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Part {
-    wall_s: f64,
-    cpu_s: f64,
-    cpu_ns_per_flow: f64,
-    flows_per_wall_s: f64,
-}
-
-impl Part {
-    /// Runs `work` and measures it.
-    fn measure<T>(flows: u64, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(Self, T)> {
-        let (cpu, wall) = (cpu_s()?, Instant::now());
-        let out = work()?;
-        let (cpu_s, wall_s) = (cpu_s()? - cpu, wall.elapsed().as_secs_f64());
-        let per_flow = cpu_s * 1e9 / flows as f64;
-        Ok((Self { wall_s, cpu_s, cpu_ns_per_flow: per_flow, flows_per_wall_s: flows as f64 / wall_s.max(1e-9) }, out))
-    }
-
-    fn line(&self, what: &str) -> String {
-        format!(
-            "{what:<16} {:>8.2} s wall {:>8.2} s CPU {:>8.0} ns CPU per flow {:>10.0} flows/s\n",
-            self.wall_s, self.cpu_s, self.cpu_ns_per_flow, self.flows_per_wall_s
-        )
-    }
+/// Logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogKind {
+    Kafka,
+    Embedded,
+    File,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// Says what cannot be written, read or measured.
+/// Says what cannot be started, written, read or measured.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let dir = tempfile::Builder::new().prefix("tidewatch-cost").tempdir().context("cannot make a temporary directory")?;
-    let path = dir.path().join(format!("flows.{EXTENSION}"));
-    let synthetic = Synthetic { seed: args.seed, duration_s: args.span, ..Plan::bench(args.flows, args.pairs) };
-    let (made, bytes) = Part::measure(args.flows, || generate(&synthetic, &path))?;
-    let mut text = made.line("generate");
-    let mut limit = None;
-    if args.limit {
-        let (part, rows) = Part::measure(args.flows, || decode(&path))?;
-        if rows != args.flows {
-            bail!("decoded {rows} of {} flows", args.flows);
-        }
-        text += &part.line("read and decode");
-        limit = Some(part);
+    if let Some(job) = &args.child {
+        let measured = serde_json::from_str::<Job>(job).context("the order is not understood")?.here()?;
+        return say(&(serde_json::to_string(&measured)? + "\n"));
     }
-    let (part, outcome) = Part::measure(args.flows, || whole(&path))?;
-    text += &part.line("backtest");
-    let total = outcome.ledger.total();
-    let figures = Figures {
-        flows: args.flows,
-        pairs: args.pairs,
-        seed: args.seed,
-        bytes,
-        backtest: part,
-        limit,
-        rows_in: total.rows_in,
-        rows_accounted: total.normalized + total.rejected + total.late,
-        signals: outcome.signals.len() as u64,
-        resident_bytes_max: resident_bytes_max()?,
-    };
-    if let Some(limit) = limit {
-        text += &format!("{:<16} {:>8.1} times read and decode\n", "ratio", part.cpu_s / limit.cpu_s.max(1e-9));
+    whole::check(&args.detectors)?;
+    if args.here {
+        return here(args);
     }
-    text += &format!(
-        "{:<16} {} rows in, {} accounted, {} copies, {} signals; {:.0} MiB resident at most; {:.0} MiB of records\n",
-        "rows",
-        figures.rows_in,
-        figures.rows_accounted,
-        total.copies,
-        figures.signals,
-        figures.resident_bytes_max as f64 / f64::from(1 << 20),
-        bytes as f64 / f64::from(1 << 20),
-    );
-    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to the standard output")?;
+    let began = Instant::now();
+    let mut place = Place::new(args.dir.as_deref(), args.brokers.clone())?;
+    let mut report = Report::new(shape(args))?;
+    measure(args, &mut place, &mut report)?;
+    report.took_s = began.elapsed().as_secs_f64();
+    say(&report.text())?;
     if let Some(path) = &args.json {
-        let json = serde_json::to_string(&figures)? + "\n";
+        let json = serde_json::to_string_pretty(&report.json()?)? + "\n";
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    if figures.rows_in != args.flows || figures.rows_accounted != args.flows {
-        bail!("{} flows, but {} in and {} accounted for", args.flows, figures.rows_in, figures.rows_accounted);
+    if let Some(path) = &args.markdown {
+        std::fs::write(path, report.markdown()).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-/// Writes the records; octets written.
-fn generate(synthetic: &Synthetic, path: &Path) -> anyhow::Result<u64> {
-    let say = || format!("cannot write {}", path.display());
-    let mut out = BufWriter::with_capacity(1 << 20, File::create_new(path).with_context(say)?);
-    for record in synthetic.records() {
-        let header = Header { key: String::from_utf8(record.key).ok(), timestamp: record.timestamp, partition: None };
-        write_record(&mut out, &header, &record.value).with_context(say)?;
+fn shape(args: &Args) -> Shape {
+    Shape {
+        kind: args.input,
+        log: args.log,
+        flows: args.flows,
+        pairs: args.pairs,
+        visits: Visits::Uneven,
+        replies: true,
+        skew: args.skew,
+        detectors: args.detectors.clone(),
+        workers: args.workers,
+        rounds: args.rounds,
+        every_s: args.every,
+        span_s: args.span,
+        seed: args.seed,
+        tail_rows: 0,
+        allocations: true,
     }
-    out.flush().with_context(say)?;
-    Ok(std::fs::metadata(path).with_context(say)?.len())
 }
 
-/// Reads and decodes every record; rows decoded.
-fn decode(path: &Path) -> anyhow::Result<u64> {
-    let format = wire::format(FORMAT).with_context(|| format!("no format {FORMAT}"))?;
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let (mut decoder, mut arena, mut rows) = ((format.decoder)(), Bump::new(), 0);
-    for entry in RecordFile::new(BufReader::with_capacity(256 << 10, file)) {
-        let entry = entry.with_context(|| path.display().to_string())?;
-        let mut decoded = Decoded::default();
-        decoder.decode(&entry.value, RecordMeta { timestamp: entry.header.timestamp }, &arena, &mut decoded)?;
-        rows += decoded.rows.len() as u64;
-        drop(decoded);
-        arena.reset();
-    }
-    Ok(rows)
-}
-
-/// The product's own way over the file.
-fn whole(path: &Path) -> anyhow::Result<backtest::Outcome> {
-    let rules = tidewatch::rules::load(None, detectors::ALL).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
-    let config = BacktestConfig {
-        inputs: vec![InputSpec::Files { format: FORMAT.to_owned(), path: path.display().to_string() }],
-        topology: None,
-        tenant: None,
-        internal: Vec::new(),
-        own_rules: true,
-        rules: rules.rules,
-        flush: None,
-        log: None,
-        poll_records: 4096,
-        partitions: None,
+fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Result<()> {
+    let base = shape(args);
+    let wants = |measure| args.measure == measure || args.measure == Measure::All;
+    let mut run = |place: &mut Place, name: &str, shape: Shape| -> anyhow::Result<Paired> {
+        place.clear()?;
+        eprintln!("measuring {name}: {} rows, {} pairs, {} rounds", shape.flows, shape.pairs, shape.rounds);
+        let paired = paired::run(place, &shape)?;
+        eprint!("{}", paired.line(name));
+        report.sections.push((name.to_owned(), paired.clone()));
+        Ok(paired)
     };
-    Ok(backtest::run(&config, system_clock(), |_| ())?)
-}
-
-/// Processor time of this process, user and system, seconds.
-fn cpu_s() -> anyhow::Result<f64> {
-    let stat = proc_file("/proc/self/stat")?;
-    stat_cpu_ticks(&stat).map(|ticks| ticks as f64 / TICKS_PER_S).context("/proc/self/stat is not as proc(5) says")
-}
-
-/// `USER_HZ`: 100 on every Linux that this runs on (proc(5), `sysconf(_SC_CLK_TCK)`).
-const TICKS_PER_S: f64 = 100.0;
-
-/// utime and stime: the 12th and 13th field after the command's name, which may hold anything but ends with the last `)`.
-fn stat_cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let (user, system) = (fields.next()?.parse::<u64>().ok()?, fields.next()?.parse::<u64>().ok()?);
-    Some(user + system)
-}
-
-fn resident_bytes_max() -> anyhow::Result<u64> {
-    let status = proc_file("/proc/self/status")?;
-    status_peak_bytes(&status).context("/proc/self/status has no VmHWM")
-}
-
-fn status_peak_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
-}
-
-fn proc_file(path: &str) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {path}: cost is measured on Linux only"))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn proc_is_read_as_it_is_written() {
-        let stat = "42 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 700 55 1 1 20 0";
-        assert_eq!(stat_cpu_ticks(stat), Some(755));
-        assert_eq!(stat_cpu_ticks("42 (a S 1"), None);
-        assert_eq!(status_peak_bytes("VmPeak:\t 9 kB\nVmHWM:\t   2048 kB\n"), Some(2 << 20));
-        assert!(cpu_s().is_ok() && resident_bytes_max().unwrap() > 1 << 20);
+    let main = run(place, "main", base.clone())?;
+    if args.skew > 0.0 {
+        run(place, "even", Shape { skew: 0.0, ..base.clone() })?;
+    } else if args.measure == Measure::All {
+        run(place, "skewed", Shape { skew: 0.2, rounds: 1, allocations: false, ..base.clone() })?;
     }
+    let others = |shape: Shape| Shape { allocations: false, ..shape };
+    if wants(Measure::Logs) {
+        for (name, log) in [("kafka", LogKind::Kafka), ("embedded", LogKind::Embedded), ("file", LogKind::File)] {
+            if log != base.log {
+                run(place, name, others(Shape { log, ..base.clone() }))?;
+            }
+        }
+    }
+    if wants(Measure::Inputs) {
+        for (name, kind) in [("flow", Kind::Flow), ("dns", Kind::Dns), ("zeek", Kind::Zeek)] {
+            if kind != base.kind {
+                let flows = base.flows / 5;
+                run(place, name, others(Shape { kind, flows, rounds: base.rounds.min(3), ..base.clone() }))?;
+            }
+        }
+    }
+    if wants(Measure::Workers) {
+        // A broker on the same cores would be measured with it.
+        for workers in [1, 2] {
+            let shape = Shape { workers, log: LogKind::Embedded, rounds: base.rounds.min(3), ..base.clone() };
+            run(place, &format!("workers-{workers}"), others(shape))?;
+        }
+    }
+    if wants(Measure::Scaling) {
+        let mut pairs = 100_000.min(base.pairs);
+        let up_to = if args.measure == Measure::All { 10_000_000 } else { base.pairs };
+        while pairs <= up_to {
+            run(place, &format!("live-{pairs}"), others(scaled(&base, pairs)))?;
+            pairs *= 10;
+        }
+    }
+    if wants(Measure::CatchUp) {
+        place.clear()?;
+        report.catch_up = Some(catch_up::run(place, &base)?);
+    }
+    if wants(Measure::Latency) {
+        place.clear()?;
+        report.latency = Some(latency::run(place, &base, main.flows_per_s)?);
+    }
+    Ok(())
+}
 
-    #[test]
-    fn every_flow_is_accounted_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let json = dir.path().join("figures.json");
-        let args = Args { flows: 3_001, pairs: 500, seed: 3, span: 600, limit: true, json: Some(json.clone()) };
-        run(&args).unwrap();
-        let figures: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
-        assert_eq!((&figures["rows_in"], &figures["rows_accounted"]), (&3_001.into(), &3_001.into()));
-        assert!(figures["limit"]["cpu_s"].is_number() && figures["bytes"].as_u64() > Some(300_000));
+/// Every pair known well before the last `flows` rows, at the same rate of event time.
+fn scaled(base: &Shape, pairs: u64) -> Shape {
+    let known = pairs * 37 / 10;
+    let flows = known + base.flows.min(5_000_000);
+    let span_s = u64::from(base.span_s) * flows / base.flows.max(1);
+    Shape {
+        pairs,
+        flows,
+        visits: Visits::Live,
+        replies: false,
+        span_s: u32::try_from(span_s.clamp(600, 100_000)).unwrap_or(u32::MAX),
+        rounds: if pairs > 1_000_000 { 1 } else { base.rounds.min(3) },
+        tail_rows: base.flows.min(5_000_000),
+        ..base.clone()
+    }
+}
+
+/// For profilers: one process, one run over a file.
+fn here(args: &Args) -> anyhow::Result<()> {
+    if args.log != LogKind::File {
+        bail!("--here goes with --log file");
+    }
+    let place = Place::new(args.dir.as_deref(), None)?;
+    let shape = shape(args);
+    let workload = Workload::new(shape.kind, shape.synthetic());
+    let path = place.file("flows.records");
+    let loaded = workload.write(&path)?;
+    let job = Job {
+        rows: loaded.rows,
+        ..paired::job(&shape, What::Pipeline, job::Source::File(path), Until::Closed(loaded.end), &place)?
+    };
+    let measured = job.here()?;
+    say(&format!(
+        "{} flows, {:.2} s wall, {:.2} s CPU, {:.0} ns CPU per flow, {} signals, {:.0} MiB at most\n",
+        measured.rows,
+        measured.wall_s,
+        measured.cpu.total_s(),
+        measured.cpu_ns_per_flow,
+        measured.signals,
+        measured.rss_peak_bytes as f64 / f64::from(1 << 20)
+    ))
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to the standard output")
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
+        _ => Err("expected a share from 0 up to 1".to_owned()),
     }
 }

@@ -7,9 +7,9 @@
 
 #![allow(clippy::print_stdout, reason = "a measurement tells its figures on the standard output")]
 
-mod capture;
+pub mod capture;
 mod ordinary;
-mod tunnels;
+pub mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -47,29 +47,37 @@ pub struct Args {
 }
 
 /// Parts that a capture is cut into, each a tunnel of its own once it is slowed down.
-const PARTS: usize = 10;
+pub const PARTS: usize = 10;
 /// Seeds of each made-up layout.
 const SEEDS: u64 = 5;
 const SLICE_NS: i64 = 10_000_000_000;
 /// 2026-06-04T12:00:00Z, where made-up tunnels begin.
-const START_S: i64 = 1_780_574_400;
+pub const START_S: i64 = 1_780_574_400;
 
 /// A look-up.
 #[derive(Clone, Debug)]
 pub struct Look {
-    at_ns: i64,
-    host: String,
-    name: String,
-    kind: u16,
-    code: Option<u8>,
-    answers: String,
-    request_bytes: u32,
-    response_bytes: u32,
+    /// When the answer came, nanoseconds since 1970.
+    pub at_ns: i64,
+    /// Who asked.
+    pub host: String,
+    /// Name asked for.
+    pub name: String,
+    /// Type.
+    pub kind: u16,
+    /// Response code; `None` when no answer came.
+    pub code: Option<u8>,
+    /// Answers as a log writes them.
+    pub answers: String,
+    /// Octets of the question; 0 = not known.
+    pub request_bytes: u32,
+    /// Octets of the answer; 0 = not known.
+    pub response_bytes: u32,
 }
 
 impl Look {
     /// Of the one host of a made-up tunnel, so long after its start.
-    fn of(at_s: f64, name: String, kind: u16, code: u8) -> Self {
+    pub fn of(at_s: f64, name: String, kind: u16, code: u8) -> Self {
         let at_ns = START_S * 1_000_000_000 + (at_s * 1e9) as i64;
         let (host, answers) = ("10.0.0.9".to_owned(), String::new());
         Self { at_ns, host, name, kind, code: Some(code), answers, request_bytes: 0, response_bytes: 0 }
@@ -175,7 +183,7 @@ impl Recall {
 }
 
 /// Rates that tunnels are slowed down to: name, octets a second, how long they last at most and may take.
-const RATES: [(&str, f64, f64); 3] =
+pub const RATES: [(&str, f64, f64); 3] =
     [("10 B/s", 10.0, 600.0), ("0.7 B/s", 0.7, 3_600.0), ("1 kB/h", 1_000.0 / 3_600.0, 86_400.0)];
 
 /// Runs the command.
@@ -239,21 +247,26 @@ fn captures(rules: &[Rule], data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The names of dns-tunnel-names, of no type and without answers, under one domain.
-fn tools(rules: &[Rule], data: &Path) -> Result<()> {
+/// The names of dns-tunnel-names by tool, of no type and without answers, under one domain.
+pub fn tool_names(data: &Path) -> Result<BTreeMap<String, Vec<Look>>> {
     let path = data.join("dns-tunnel-names/dev.csv.gz");
     let mut text = String::new();
     let file = std::fs::File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     flate2::read::MultiGzDecoder::new(file)
         .read_to_string(&mut text)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let mut by: BTreeMap<&str, Vec<Look>> = BTreeMap::new();
+    let mut by: BTreeMap<String, Vec<Look>> = BTreeMap::new();
     for line in text.lines().skip(1) {
         let mut fields = line.rsplitn(3, ',');
         let (Some("tunneling"), Some(tool), Some(name)) = (fields.next(), fields.next(), fields.next()) else { continue };
         let name = format!("{}.carrier.example", name.to_lowercase());
-        by.entry(tool).or_default().push(Look { code: None, ..Look::of(0.0, name, 0, 0) });
+        by.entry(tool.to_owned()).or_default().push(Look { code: None, ..Look::of(0.0, name, 0, 0) });
     }
+    Ok(by)
+}
+
+fn tools(rules: &[Rule], data: &Path) -> Result<()> {
+    let by = tool_names(data)?;
     println!("names of tools, no types, no answers");
     for (tool, looks) in by {
         for (name, bytes_s, within_s) in RATES {
@@ -288,7 +301,7 @@ fn layouts(rules: &[Rule], seed: u64) {
 }
 
 /// The same look-ups with other gaps between them.
-fn slowed(looks: &[Look], gap: impl Fn(i64) -> i64) -> Vec<Look> {
+pub fn slowed(looks: &[Look], gap: impl Fn(i64) -> i64) -> Vec<Look> {
     let (mut before, mut at_ns) = (looks.first().map_or(0, |l| l.at_ns), START_S * 1_000_000_000);
     looks
         .iter()
@@ -301,7 +314,7 @@ fn slowed(looks: &[Look], gap: impl Fn(i64) -> i64) -> Vec<Look> {
 }
 
 /// The same look-ups, each when so many octets of names in front of the domain have gone by; for so long.
-fn at_rate(looks: &[Look], bytes_s: f64, lasts_s: f64) -> Vec<Look> {
+pub fn at_rate(looks: &[Look], bytes_s: f64, lasts_s: f64) -> Vec<Look> {
     let mut at_s = 0.0;
     let mut out = Vec::new();
     for look in looks {

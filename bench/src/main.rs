@@ -6,11 +6,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod allocations;
 mod cost;
 mod dns;
 mod generate;
+mod instructions;
 mod judge;
 mod merge;
+mod quality;
 mod rank;
 mod restart;
 mod train_names;
@@ -37,6 +40,8 @@ enum Command {
     Judge(judge::Args),
     Cost(cost::Args),
     Dns(dns::Args),
+    Quality(quality::Args),
+    Instructions(instructions::Args),
     Restart(restart::Args),
     TrainNames(train_names::Args),
 }
@@ -49,6 +54,8 @@ fn main() -> ExitCode {
         Command::Judge(args) => judge::run(&args),
         Command::Cost(args) => cost::run(&args),
         Command::Dns(args) => dns::run(&args),
+        Command::Quality(args) => quality::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::TrainNames(args) => train_names::run(&args),
     };

@@ -144,6 +144,35 @@ fn shift(text: &str) -> Result<Shift, String> {
 /// # Errors
 /// Says which folder or file cannot be read or written, or what in it is no Zeek text log.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let (counts, shift) = lay(args)?;
+    let mut out = std::io::stdout().lock();
+    for (log, theirs, ours) in counts {
+        writeln!(out, "{log:<5} {ours:>9} rows of {}, {theirs:>9} shifted by {} s", args.into.display(), seconds(shift))?;
+    }
+    Ok(())
+}
+
+/// Lays one folder into another so that both begin at once, one host's address becoming another.
+///
+/// # Errors
+/// As [`run`].
+pub fn together(beacon: &Path, into: &Path, (host, as_host): (&str, &str), out: &Path) -> anyhow::Result<()> {
+    let args = Args {
+        beacon: beacon.to_owned(),
+        into: into.to_owned(),
+        shift: Shift::Auto,
+        source_host: Some(host.to_owned()),
+        as_host: Some(as_host.to_owned()),
+        out: out.to_owned(),
+    };
+    lay(&args).map(|_| ())
+}
+
+/// A log, and its rows of either side.
+type Counts = Vec<(&'static str, usize, usize)>;
+
+/// Does it; rows by log, and the shift in microseconds.
+fn lay(args: &Args) -> anyhow::Result<(Counts, i64)> {
     if args.out.exists() {
         bail!("--out {}: is there already; name a new directory", args.out.display());
     }
@@ -170,11 +199,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     fs::rename(&partial, &args.out).with_context(|| format!("cannot move the result to {}", args.out.display()))?;
-    let mut out = std::io::stdout().lock();
-    for (log, theirs, ours) in counts {
-        writeln!(out, "{log:<5} {ours:>9} rows of {}, {theirs:>9} shifted by {} s", args.into.display(), seconds(shift))?;
-    }
-    Ok(())
+    Ok((counts, shift))
 }
 
 /// One row: when it was written, when it began, and its values in the order of its kind's columns.

@@ -71,6 +71,9 @@ pub(crate) const ROWS_AHEAD: usize = 4;
 /// Rows whose room is kept for the next host; what a scanning host took goes back.
 const ROOM_ROWS_MAX: usize = 4096;
 
+/// Hosts of one slice between two looks at the limits of state: a slice with many newcomers cannot outgrow them by more.
+const HOSTS_UNCHECKED_MAX: u32 = 1024;
+
 /// The operators of one task.
 pub struct Detection {
     detectors: &'static [&'static Detector],
@@ -83,6 +86,8 @@ pub struct Detection {
     room: Vec<Seen<'static>>,
     /// Where the states of hosts lie: the door's, then each instance's.
     places: Places,
+    /// Hosts of this slice since the limits of state were looked at.
+    unchecked: u32,
 }
 
 impl std::fmt::Debug for Detection {
@@ -126,6 +131,7 @@ impl Detection {
             bytes_max: None,
             room: Vec::new(),
             places: Places::default(),
+            unchecked: 0,
         };
         detection.set_rules(rules);
         detection
@@ -237,6 +243,17 @@ impl Detection {
         if seen.capacity() <= ROOM_ROWS_MAX {
             self.room = emptied(seen);
         }
+        // Counted from the slice's begin, and its hosts come in one order: where this falls depends on the rows alone.
+        self.unchecked += 1;
+        if self.unchecked >= HOSTS_UNCHECKED_MAX {
+            self.enforce();
+        }
+    }
+
+    fn enforce(&mut self) {
+        self.unchecked = 0;
+        self.instances.iter_mut().for_each(|i| i.enforce());
+        self.door.enforce();
     }
 
     /// Earliest wake-up of tenants in scope.
@@ -249,9 +266,8 @@ impl Detection {
         let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings };
         for instance in &mut self.instances {
             instance.wake(in_scope, &mut env);
-            instance.enforce();
         }
-        self.door.enforce();
+        self.enforce();
     }
 
     /// Frees what tenants in scope have kept beyond its lifetime.

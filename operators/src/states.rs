@@ -31,7 +31,8 @@ const PLANTED_PROCESS_BYTES_MAX: u64 = 16 << 10;
 /// Limits on the states of one operator in one task. Fixed in the topology, never per process.
 #[derive(Clone, Copy, Debug)]
 pub struct StateLimits {
-    /// All states of the task; at the limit the least recently touched go until 15/16 remain, counted as `evicted`.
+    /// All states of the task; at the limit keys go until 15/16 remain, counted as `evicted`: of the tenants that hold most,
+    /// down to one common level, each its least recently touched first. Who holds less than that level loses nothing.
     pub task_bytes_max: usize,
     /// States of one tenant; at the limit that tenant's least recently touched go first.
     pub tenant_bytes_max: usize,
@@ -243,11 +244,30 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
             }
         }
         if self.bytes > self.limits.task_bytes_max {
-            self.evict(None, self.limits.task_bytes_max / 16 * 15);
+            let level = self.level(self.limits.task_bytes_max / 16 * 15);
+            let over = |index: &u32| self.tenant_bytes[*index as usize] > level;
+            for tenant in self.tenants.values().copied().filter(over).collect::<Vec<_>>() {
+                self.evict(Some(tenant), level);
+            }
         }
         if planted::is(Bug::EvictByProcess) && planted::process_bytes() > PLANTED_PROCESS_BYTES_MAX {
             self.evict(None, self.bytes / 2);
         }
+    }
+
+    /// The most that each tenant may hold, so that all of them together hold `target_bytes`.
+    fn level(&self, target_bytes: usize) -> usize {
+        let mut held: Vec<usize> = self.tenant_bytes.iter().copied().filter(|bytes| *bytes > 0).collect();
+        held.sort_unstable();
+        let (mut left, mut tenants) = (target_bytes, held.len());
+        for bytes in held {
+            if bytes.saturating_mul(tenants) > left {
+                break;
+            }
+            left -= bytes;
+            tenants -= 1;
+        }
+        left / tenants.max(1)
     }
 
     fn evict(&mut self, tenant: Option<u32>, target_bytes: usize) {
@@ -422,6 +442,27 @@ mod tests {
         }
         assert!(states.contains(&key("quiet", 1)));
         assert!(!states.contains(&key("loud", 0)));
+    }
+
+    #[test]
+    fn at_the_task_s_limit_those_who_hold_most_give_and_the_others_nothing() {
+        let mut states = KeyedStates::new(limits(500_000, 400_000));
+        let held = |states: &KeyedStates<Weighty>, tenant| (0..60).filter(|h| states.contains(&key(tenant, *h))).count();
+        // The quiet one was touched first: by time alone it would go first.
+        for host in 0..10 {
+            touch(&mut states, &key("quiet", host), 0);
+        }
+        for host in 0..20 {
+            touch(&mut states, &key("steady", host), 1);
+        }
+        for host in 0..60 {
+            touch(&mut states, &key("loud", host), 2 + i64::from(host));
+            states.enforce();
+        }
+        assert_eq!((held(&states, "quiet"), held(&states, "steady")), (10, 20));
+        let loud = held(&states, "loud");
+        assert!((14..20).contains(&loud) && states.contains(&key("loud", 59)), "{loud}");
+        assert!(states.stats().bytes <= 500_000 && states.stats().evicted == 60 - loud as u64);
     }
 
     #[test]

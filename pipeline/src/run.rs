@@ -31,7 +31,7 @@ use crate::snapshot::{OUTPUT_VERSION, SnapshotStore};
 use crate::status::Board;
 use crate::telemetry::Telemetry;
 use crate::time::input::InputTime;
-use crate::topology::{self, Registry, Stage, Topology};
+use crate::topology::{self, Need, Registry, Stage, Topology};
 use crate::worker::{Absent, Bound, Clock, Known, MakeTask, Pace, Recovery, Side, Step, Worker, WorkerConfig, WorkerError};
 
 /// Marks read back from the control topic at a start, at most: enough to know where everybody is.
@@ -175,6 +175,15 @@ impl Run {
             self.log.create_topic(&spec)?;
         }
         Ok(())
+    }
+
+    /// What this process may need at its limits, with the partitions that its inputs have now.
+    pub fn need(&self, stages: &[Stage]) -> Result<Need, LogError> {
+        let mut partitions = 0;
+        for input in self.topology.inputs.iter().filter(|_| stages.contains(&Stage::Normalize)) {
+            partitions += u64::from(self.source.partitions(&input.topic)?);
+        }
+        Ok(Need::of(&self.topology, stages, partitions))
     }
 
     /// Fresh shared state. `bounded` inputs have an end, which passes down the stages.

@@ -8,6 +8,7 @@ mod deliver;
 mod destination;
 mod input;
 mod log;
+mod memory;
 mod names;
 mod read;
 mod section;
@@ -19,6 +20,7 @@ pub use log::{
     EMBEDDED_LIMIT_BYTES_DEFAULT, EMBEDDED_RETENTION_AGE_DEFAULT, EMBEDDED_RETENTION_BYTES_DEFAULT, EmbeddedLog, GroupProtocol,
     KafkaLog, LogChoice, REPLICATION_DEFAULT, Sasl, SaslMechanism, Timeouts, Tls,
 };
+pub use memory::{Exceeded, Memory, Need, Term};
 pub use names::{Names, Stage};
 pub use read::ReadError;
 pub(crate) use read::text_of;
@@ -99,6 +101,8 @@ pub struct Topology {
     pub signals: Kept,
     /// Limits (`limits`).
     pub limits: Limits,
+    /// What one process may take (`memory`).
+    pub memory: Memory,
     /// Length of one transaction (`epoch`), 50 ms to 5 s.
     pub epoch: Duration,
     /// Snapshots (`snapshots`).
@@ -208,6 +212,7 @@ impl Topology {
                 spill_dir: SPILL_DIR_DEFAULT.into(),
                 record_bytes: RECORD_BYTES_DEFAULT,
             },
+            memory: Memory::default(),
             epoch: EPOCH_DEFAULT,
             snapshots: Snapshots { url: SNAPSHOT_URL_DEFAULT.to_owned(), every: SNAPSHOT_EVERY_DEFAULT },
             workers: Workers { normalize: 1, detect: 1, correlate: 1 },

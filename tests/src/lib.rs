@@ -7,9 +7,7 @@ pub mod gate;
 pub mod growing;
 pub mod http_server;
 pub mod job;
-pub mod kafka;
 pub mod live;
-pub mod node;
 pub mod program;
 pub mod project;
 pub mod proxy;
@@ -18,3 +16,5 @@ pub mod scenario;
 pub mod secure;
 pub mod sim;
 pub mod traffic;
+
+pub use tidewatch_broker::{kafka, node};

@@ -37,7 +37,8 @@ fn silences(broker: &Broker, control: &str) -> BTreeMap<u32, usize> {
     let mut count = BTreeMap::new();
     while !reader.at_end() {
         for record in reader.poll(PollLimit::default(), Duration::from_secs(1)).unwrap() {
-            let mark = Mark::decode(record.value.as_deref().unwrap()).unwrap();
+            // Versions lie there, too.
+            let Ok(mark) = Mark::decode(record.value.as_deref().unwrap()) else { continue };
             if mark.cause == Cause::Silence && mark.input.topic == FLOW {
                 *count.entry(mark.input.partition).or_default() += 1;
             }
@@ -53,7 +54,7 @@ fn processes_of_one_machine_are_found_and_an_open_transaction_is_named() {
     let dir = place.path();
     let text = format!(
         "deployment: ops\nlog: {{kafka: {{brokers: [\"{}\"], allow_plaintext: true, replication: 1}}}}\n\
-         time: {{slice: 1s, idle_after: 1s}}\ninputs:\n\
+         time: {{idle_after: 1s}}\ninputs:\n\
          - {{topic: {FLOW}, format: probectl-flow, tenant: {{verified: {{open: true}}}}, partitions: 2}}\n\
          - {{topic: probectl.ebpf.flows, format: probectl-ebpf, tenant: {{verified: {{open: true}}}}, partitions: 1}}\n\
          - {{topic: probectl.network.results, format: probectl-result, tenant: {{verified: {{open: true}}}}, partitions: 1}}\n\
@@ -102,12 +103,13 @@ fn processes_of_one_machine_are_found_and_an_open_transaction_is_named() {
     })
     .unwrap_or_else(|e| panic!("{e}: {}", found().1));
     // What it holds may be rows: the partition is not silent, however long that lasts. The other one is.
-    let silences = || silences(&broker, "ops.tidewatch.control");
-    let before = silences();
-    until("the other partition is silent for some slices", WAIT, || silences()[&0] >= before[&0] + 3).unwrap();
-    assert_eq!(silences().get(&1), before.get(&1));
+    let silences = |partition: u32| silences(&broker, "ops.tidewatch.control").get(&partition).copied().unwrap_or(0);
+    let before = [silences(0), silences(1)];
+    until("the other partition is silent for some slices", WAIT, || silences(0) >= before[0] + 2).unwrap();
+    assert_eq!(silences(1), before[1]);
     producer.abort_transaction(WAIT).unwrap();
-    until("nothing is held again", WAIT, || found().0 == 0).unwrap_or_else(|e| panic!("{e}: {}", found().1));
+    let named = || found().1["held"].as_array().unwrap().iter().any(|h| h["by"] == "open_transaction");
+    until("it counts as silent again", WAIT, || silences(1) > before[1] && !named()).unwrap();
 
     // One of two has to be chosen; given up for good its places in the groups are free at once.
     let unclear = Command::new(PROGRAM).args(["drain", "t.yaml"]).current_dir(dir).output().unwrap();

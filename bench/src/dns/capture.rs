@@ -16,12 +16,29 @@ const NO_ANSWER_NS: i64 = 5_000_000_000;
 const JUMPS_MAX: usize = 20;
 const PCAPNG: u32 = 0x0a0d_0d0a;
 
+/// The packets of a capture's octets in the order of time: nanoseconds since 1970, link type, octets.
+pub fn packets<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<Packet<'a>>> {
+    let mut packets = if u32_at(bytes, 0, false) == Some(PCAPNG) { pcapng(bytes) } else { pcap(bytes) }
+        .with_context(|| format!("{} is no capture", path.display()))?;
+    packets.sort_by_key(|p| p.0);
+    Ok(packets)
+}
+
+/// Where the IP packet of a captured one begins, by link type; `None` for links that are not known.
+pub fn ip(link: u32, packet: &[u8]) -> Option<&[u8]> {
+    match link {
+        1 => packet.get(14..),
+        113 => packet.get(16..),
+        276 => packet.get(20..),
+        101 => Some(packet),
+        _ => None,
+    }
+}
+
 /// The look-ups of a capture, by the time of their answers.
 pub fn read(path: &Path) -> Result<Vec<Look>> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut packets = if u32_at(&bytes, 0, false) == Some(PCAPNG) { pcapng(&bytes) } else { pcap(&bytes) }
-        .with_context(|| format!("{} is no capture", path.display()))?;
-    packets.sort_by_key(|p| p.0);
+    let packets = packets(path, &bytes)?;
     let mut waiting: HashMap<(u32, u16, u16, String), Look> = HashMap::new();
     let mut looks = Vec::new();
     for (at_ns, link, packet) in packets {
@@ -56,7 +73,8 @@ pub fn read(path: &Path) -> Result<Vec<Look>> {
     Ok(looks)
 }
 
-type Packet<'a> = (i64, u32, &'a [u8]);
+/// Nanoseconds since 1970, link type, octets.
+pub type Packet<'a> = (i64, u32, &'a [u8]);
 
 fn pcap(bytes: &[u8]) -> Result<Vec<Packet<'_>>> {
     let magic = u32_at(bytes, 0, false).context("too short")?;
@@ -121,13 +139,7 @@ fn resolution(block: &[u8], big: bool) -> i64 {
 
 /// UDP of IPv4 with port 53 at one end: from, port, to, port, payload.
 fn datagram(link: u32, packet: &[u8]) -> Option<(u32, u16, u32, u16, &[u8])> {
-    let ip = match link {
-        1 => packet.get(14..)?,
-        113 => packet.get(16..)?,
-        276 => packet.get(20..)?,
-        101 => packet,
-        _ => return None,
-    };
+    let ip = ip(link, packet)?;
     let first = *ip.first()?;
     if first >> 4 != 4 || *ip.get(9)? != 17 {
         return None;

@@ -277,8 +277,9 @@ impl Watched {
         self.name_bytes += u64::from(asked.name_bytes);
         let answer = if asked.of.answer.is_none_or(|text| self.is_new(text, 3)) { asked.of.answer_bits() / 16.0 } else { 0.0 };
         self.answer_information += answer;
-        let mut bytes = answer;
+        let (mut bytes, mut burst) = (answer, 0.0);
         if new {
+            burst = asked.of.burst_bits() / 8.0;
             let bits = self.name_bits(asked.of.front) * asked.of.weight;
             self.name_information += bits / 8.0;
             bytes += (bits + asked.of.bonus_bits() * asked.of.weight) / 8.0;
@@ -295,6 +296,7 @@ impl Watched {
             self.raw.add(asked.position);
         }
         self.sums.iter_mut().for_each(|sum| *sum += bytes);
+        self.sums[0] += burst;
     }
 
     /// A new episode: what was told is forgotten, what was learned is not.

@@ -122,6 +122,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     run.alone = !args.until_end;
     run.patient = args.wait;
     patiently(args.wait, &stop, || Ok(run.create_topics()?))?;
+    let need = patiently(args.wait, &stop, || Ok(run.need(&stages)?))?;
+    need.within(&run.topology).map_err(|exceeded| Failure::Usage(exceeded.to_string()))?;
     // Rules are proposed by whoever detects; what is recorded wins.
     if stages.contains(&Stage::Detect) {
         match versions::propose(&*log, &run.topology, &rules, (run.clock)()) {

@@ -14,7 +14,7 @@ use tidewatch_schemas::document::{Mistake, Mistakes, show_duration};
 use self::judge::{Finding, Level};
 use super::{Exit, Failure, Output};
 use crate::rules;
-use crate::topology::{ReadError, Tenancy, Topology};
+use crate::topology::{INPUT_PARTITIONS_DEFAULT, Need, ReadError, Stage, Tenancy, Topology};
 use crate::worker::system_clock;
 
 /// Check a topology and its rules, and report every mistake at once
@@ -48,7 +48,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     }
     let (topology, rules) = checked?;
     tell(&args.topology, &topology, &rules, out)?;
-    let warnings = lint(&rules, system_clock()());
+    let mut warnings: Vec<String> = lint(&rules, system_clock()()).iter().map(ToString::to_string).collect();
+    warnings.extend(memory(&topology));
     if !warnings.is_empty() {
         out.line("")?;
         warnings.iter().try_for_each(|warning| out.line(format_args!("warning: {warning}")))?;
@@ -57,6 +58,13 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         tell_found(&found, problems, out)?;
     }
     Ok(exit)
+}
+
+/// A budget that the limits do not keep to, with the partitions that the topology knows of; `run` asks the log.
+fn memory(topology: &Topology) -> Option<String> {
+    let partitions = |input: &crate::topology::Input| u64::from(input.partitions.unwrap_or(INPUT_PARTITIONS_DEFAULT));
+    let need = Need::of(topology, Stage::ALL, topology.inputs.iter().map(partitions).sum());
+    need.within(topology).err().map(|exceeded| exceeded.to_string())
 }
 
 fn tell_found(found: &[Finding], problems: usize, out: &mut Output) -> Result<(), Failure> {

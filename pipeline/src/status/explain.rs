@@ -137,7 +137,7 @@ fn of_lane(facts: &Facts, lane: &Option<String>, out: &mut Explanation) {
     for input in of_lane.iter().filter(|i| i.watermark.is_none()) {
         of_input(facts, input, out);
     }
-    // A partition whose readers wait behind an open transaction looks silent: it may hold nobody, and its rows come late.
+    // A partition whose readers wait behind an open transaction is at its end and yet never silent, so it holds the slices.
     for input in of_lane.iter().filter(|i| i.watermark.is_some() && i.end > i.stable_end && !i.records_wait) {
         let reader = reader(facts, input);
         if reader.is_some_and(|t| t.last_record.is_none_or(|last| facts.now.since(last) > facts.idle_after_ns)) {

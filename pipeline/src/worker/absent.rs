@@ -29,17 +29,15 @@ impl Absent {
         Self { hold_ns, state: Mutex::default() }
     }
 
-    /// A mark from the control topic.
-    pub fn heard(&self, mark: &Mark, now: EventTime) {
-        if self.hold_ns.is_none() {
-            return;
-        }
+    /// A mark from the control topic. Says when it took an input away (`Some(true)`) or brought it back (`Some(false)`).
+    pub fn heard(&self, mark: &Mark, now: EventTime) -> Option<bool> {
+        self.hold_ns?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if mark.cause == Cause::Leave {
-            state.left.insert(mark.input.clone());
+            state.left.insert(mark.input.clone()).then_some(true)
         } else {
-            state.left.remove(&mark.input);
             state.heard.insert(mark.input.clone(), now);
+            state.left.remove(&mark.input).then_some(false)
         }
     }
 
@@ -80,13 +78,15 @@ mod tests {
         let absent = Absent::new(Some(60_000_000_000));
         let t = EventTime::from_secs;
         absent.look(&roster, t(0));
-        absent.heard(&Mark { input: InputRef { topic: "flow".into(), partition: 0 }, ..mark(Cause::Rows) }, t(50));
+        let other = Mark { input: InputRef { topic: "flow".into(), partition: 0 }, ..mark(Cause::Rows) };
+        assert_eq!(absent.heard(&other, t(50)), None);
         absent.look(&roster, t(61));
         assert_eq!(absent.overdue(), vec![mark(Cause::Leave).input]);
-        absent.heard(&mark(Cause::Leave), t(61));
+        assert_eq!(absent.heard(&mark(Cause::Leave), t(61)), Some(true));
+        assert_eq!(absent.heard(&mark(Cause::Leave), t(61)), None, "told by another process, too");
         absent.look(&roster, t(100));
         assert!(absent.overdue().is_empty());
-        absent.heard(&mark(Cause::Rows), t(100));
+        assert_eq!(absent.heard(&mark(Cause::Rows), t(100)), Some(false));
         absent.look(&roster, t(105));
         assert!(absent.overdue().is_empty());
     }

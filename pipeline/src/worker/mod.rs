@@ -54,7 +54,7 @@ pub fn system_clock() -> Clock {
 }
 
 /// Bytes of outputs after which an epoch ends early: well below what a transaction should hold.
-const EPOCH_BYTES_MAX: usize = 16 << 20;
+pub(crate) const EPOCH_BYTES_MAX: usize = 16 << 20;
 
 /// A full log is asked again after so long.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
@@ -418,8 +418,10 @@ impl Worker {
             for record in control.poll(self.config.poll, Duration::ZERO)? {
                 if let Some(Ok(mark)) = record.value.as_deref().map(Mark::decode) {
                     pace.heard(&mark);
-                    if let Some((absent, _)) = &self.config.absent {
-                        absent.heard(&mark, now);
+                    if let Some((absent, _)) = &self.config.absent
+                        && let Some(gone) = absent.heard(&mark, now)
+                    {
+                        tell::tell_absent(&self.config.board, &mark, gone, now);
                     }
                 }
             }

@@ -1,12 +1,13 @@
 //! What a worker tells the outside: lines on the board, counts in the metrics. Once per epoch and per change, never per row.
 
+use tidewatch_schemas::control::Mark;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::Worker;
 use crate::epoch::Ledger;
 use crate::log::{Append, CommitError, Committed, LogError, TopicPartition};
 use crate::metrics::table;
-use crate::status::{Cause, EpochFacts};
+use crate::status::{Board, Cause, EpochFacts, about};
 use crate::telemetry::Tasks;
 
 /// What a slot counts for its worker to tell.
@@ -18,6 +19,38 @@ pub(super) struct Heard {
     pub last: Option<EventTime>,
     /// When the task was begun, until it is live.
     pub restoring: Option<EventTime>,
+    /// Keys that the task had dropped at its limit when the worker last looked.
+    pub evicted: Option<u64>,
+    /// When it last dropped some.
+    pub evicted_at: Option<EventTime>,
+}
+
+/// A task that has dropped no key for so long is well again, ns.
+const EVICTED_TOLD_NS: i64 = 600 * SECOND_NS;
+
+/// An input that said nothing for `hold_at_most` is gone on without, or is back.
+pub(super) fn tell_absent(board: &Board, mark: &Mark, gone: bool, now: EventTime) {
+    let input = format!("{}/{}", mark.input.topic, mark.input.partition);
+    if gone {
+        board.raise(Cause::WithoutInput, &input, "not heard of for hold_at_most: slices close without it".to_owned(), now);
+    } else {
+        board.clear(Cause::WithoutInput, &input);
+    }
+}
+
+impl Heard {
+    /// Takes note of the keys that a task has dropped so far, and tells it while that goes on.
+    fn evictions(&mut self, evicted: u64, about: &str, board: &Board, now: EventTime) {
+        let before = self.evicted.replace(evicted).unwrap_or(evicted);
+        if evicted > before {
+            self.evicted_at = Some(now);
+            let reason = format!("{evicted} keys dropped at limits.state_bytes so far, the least recently touched first");
+            board.raise(Cause::Evicted, about, reason, now);
+        } else if self.evicted_at.is_some_and(|at| now.since(at) > EVICTED_TOLD_NS) {
+            self.evicted_at = None;
+            board.clear(Cause::Evicted, about);
+        }
+    }
 }
 
 /// Moments of one epoch, by the worker's clock.
@@ -97,6 +130,8 @@ impl Worker {
                 line.last_record = slot.heard.last.or(line.last_record);
                 line.read(slot.heard.records, now);
             });
+            let evicted = slot.progress().evicted;
+            slot.heard.evictions(evicted, &about(stage, at), &self.config.board, now);
             self.config.metrics.add(&table::RECORDS_READ, &[stage], std::mem::take(&mut slot.heard.records));
             if slot.is_live()
                 && let Some(began) = slot.heard.restoring.take()
@@ -183,5 +218,26 @@ impl Worker {
 
     fn about(&self) -> String {
         format!("{} worker {}", self.config.stage, self.config.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_keys_are_told_while_they_are_dropped() {
+        let (board, mut heard) = (Board::default(), Heard::default());
+        let t = EventTime::from_secs;
+        let told = || board.conditions().0.iter().map(|c| (c.cause, c.about.clone())).collect::<Vec<_>>();
+        // What a restored state had dropped before is no news.
+        heard.evictions(7, "detect obs/1", &board, t(0));
+        assert!(told().is_empty());
+        heard.evictions(9, "detect obs/1", &board, t(10));
+        assert_eq!(told(), [(Cause::Evicted, "detect obs/1".to_owned())]);
+        heard.evictions(9, "detect obs/1", &board, t(600));
+        assert_eq!(told().len(), 1);
+        heard.evictions(9, "detect obs/1", &board, t(611));
+        assert!(told().is_empty());
     }
 }

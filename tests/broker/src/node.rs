@@ -18,7 +18,7 @@ use anyhow::{Context, Result, anyhow, bail};
 /// What a bare Debian machine needs.
 const INSTALL: &str = "apt-get install openjdk-17-jre-headless maven";
 /// The pom with the broker's version.
-const POM: &str = include_str!("../kafka/pom.xml");
+const POM: &str = include_str!("../../kafka/pom.xml");
 /// Serial collector and first compiler tier: quick start, few threads.
 const JAVA: [&str; 3] = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
 /// Settings of a node.
@@ -120,7 +120,8 @@ impl Node {
         Ok(kib * 1024)
     }
 
-    fn pid(&self) -> Result<u32> {
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Result<u32> {
         Ok(fs::read_to_string(self.dir.join("pid")).context("the node is not running")?.trim().parse()?)
     }
 }
@@ -220,7 +221,7 @@ fn jars() -> Result<&'static Path> {
 /// Where jars and data live: under the target directory, kept between runs.
 fn cache_dir() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
     target.join("kafka")
 }
 

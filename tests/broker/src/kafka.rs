@@ -1,6 +1,6 @@
 //! A real Apache Kafka broker for tests: one KRaft node on loopback, from jars that Maven brings once.
 //!
-//! Not a mock: exactly-once is claimed only against this. Three of them are a [`crate::cluster`]; the process itself is a
+//! Not a mock: exactly-once is claimed only against this. The process itself is a
 //! [`crate::node`].
 
 use std::path::Path;
@@ -97,6 +97,11 @@ impl Broker {
     /// Lets a frozen broker go on.
     pub fn thaw(&self) -> Result<()> {
         self.node.signal("CONT")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Result<u32> {
+        self.node.pid()
     }
 
     /// Resident memory, bytes.

@@ -1,0 +1,95 @@
+//! P5 and P4 under attack: one tenant makes up new pairs by the hundred thousand in a minute. State stays at its limit all the
+//! while, hosts that go are the attacker's own, and the others' signals are those of a run without it.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tidewatch_generator::synthetic::Visits;
+use tidewatch_generator::{Plan, Synthetic, probectl_records};
+use tidewatch_schemas::time::SECOND_NS;
+use tidewatch_tests::scenario::{self, Drive, Layout, LogKind, Message, Scenario, Signals, open_input, published};
+use tidewatch_tests::traffic::{EBPF, FLOW};
+
+const LAYOUT: Layout = Layout {
+    poll_records: 256,
+    inputs: 2,
+    obs: 2,
+    findings: 1,
+    workers: 1,
+    shuffle: None,
+    log: LogKind::Memory,
+    drive: Drive::Lockstep,
+};
+
+/// State of a task: room for a small office in every detector, not for the attack.
+const STATE_BYTES: u64 = 24 << 20;
+
+/// New pairs within a minute, from as many hosts as there are for 40 pairs each: 20 times what the limit holds.
+const PAIRS: u64 = 600_000;
+
+struct Seen {
+    signals: Signals,
+    state_bytes_max: u64,
+    evicted: u64,
+    rows: u64,
+}
+
+fn run(messages: Vec<Message>) -> Seen {
+    let inputs = vec![open_input(FLOW, "probectl-flow"), open_input(EBPF, "probectl-ebpf")];
+    let scenario = Scenario::new("attack", inputs, messages);
+    let (log, _keep) = scenario::open(LAYOUT.log).unwrap();
+    scenario.load(&LAYOUT, &log).unwrap();
+    let mut run = scenario.bounded(&LAYOUT, &log).unwrap();
+    run.topology.limits.state_bytes = STATE_BYTES;
+    run.create_topics().unwrap();
+    let shared = run.shared();
+    let (most, evicted) = (AtomicU64::new(0), AtomicU64::new(0));
+    run.lockstep(&shared, || {
+        for (_, progress) in shared.board.progress() {
+            most.fetch_max(progress.state_bytes, Ordering::Relaxed);
+            evicted.fetch_max(progress.evicted, Ordering::Relaxed);
+        }
+        Ok(())
+    })
+    .unwrap();
+    let rows = shared.ledger.lock().unwrap().total().rows_in;
+    Seen {
+        signals: published(&log, &run.topology.names.signals()).unwrap(),
+        state_bytes_max: most.into_inner(),
+        evicted: evicted.into_inner(),
+        rows,
+    }
+}
+
+/// Without the places in the log, which other records move.
+fn of(signals: &Signals, tenant: &str) -> Vec<String> {
+    scenario::without_raw(signals).get(tenant).cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_tenant_that_makes_up_pairs_loses_its_own_state_and_nobody_else_s() {
+    let plan = Plan::small(5);
+    let office = || probectl_records(&plan).map(|r| Message::new(r.topic, r.key, r.timestamp, r.value));
+    let attack = Synthetic {
+        tenants: 1,
+        replies: false,
+        visits: Visits::Live,
+        // In the middle of what the others do.
+        start: plan.start.plus(5_400 * SECOND_NS),
+        duration_s: 60,
+        ..Plan::bench(PAIRS, PAIRS)
+    };
+    let quiet = run(office().collect());
+    assert_eq!(quiet.evicted, 0, "the office alone fits");
+    assert!(of(&quiet.signals, "acme").len() >= 3 && !of(&quiet.signals, "brook").is_empty());
+
+    let mut messages: Vec<Message> = office().collect();
+    messages.extend(attack.records().map(|r| Message::new(r.topic, r.key, r.timestamp, r.value)));
+    let loud = run(messages);
+    assert_eq!(loud.rows, quiet.rows + PAIRS, "every row is accounted for");
+    assert!(loud.evicted > 1_000, "{} hosts went", loud.evicted);
+    assert!(loud.state_bytes_max < STATE_BYTES + STATE_BYTES / 4, "{} bytes of state", loud.state_bytes_max);
+    for tenant in ["acme", "brook"] {
+        assert_eq!(of(&loud.signals, tenant), of(&quiet.signals, tenant), "{tenant}");
+    }
+}
