@@ -19,10 +19,6 @@ mod restart;
 mod train_names;
 mod zeek_files;
 
-/// As in the product: what is measured is what is shipped.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Traffic and measurements for tidewatch.
 #[derive(Parser)]
 #[command(name = "tidewatch-bench", version, max_term_width = 100)]

@@ -337,7 +337,7 @@ fn sleeps_in(ratio: f64, spread: f64) -> Option<usize> {
 const SQRT: [f64; SLEEPS_MAX + 1] = [
     0.0,
     1.0,
-    1.414_213_562_373_095_1,
+    std::f64::consts::SQRT_2,
     1.732_050_807_568_877_2,
     2.0,
     2.236_067_977_499_79,

@@ -3,10 +3,6 @@
 
 use std::process::ExitCode;
 
-/// States of hosts grow in small steps and for ever: libc's allocator took a tenth of what a flow costs.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     tidewatch::command::main()
 }
