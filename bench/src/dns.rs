@@ -115,7 +115,7 @@ fn detect(rules: &[Rule], looks: &[Look]) -> Outcome {
     let mut slices: BTreeMap<i64, BTreeMap<&str, Vec<SliceRow<'_>>>> = BTreeMap::new();
     for look in looks {
         let position = Position { input: 0, offset: 0, row: 0 };
-        let row = SliceRow { at: EventTime(look.at_ns), row: Row::Dns(look.row()), position, primary: true };
+        let row = SliceRow { at: EventTime(look.at_ns), row: Row::Dns(look.row()), position, primary: true, passes: u64::MAX };
         slices.entry(look.at_ns.div_euclid(SLICE_NS)).or_default().entry(&look.host).or_default().push(row);
     }
     let (mut out, mut bytes, mut keys, mut ns) = (SliceOutput::default(), 0, 0, 0.0);

@@ -269,6 +269,7 @@ impl Obs {
             rules: rules.to_vec(),
             versions: std::collections::BTreeMap::new(),
             detectors: detectors::ALL,
+            watch: None,
         };
         DetectTask::new(TopicPartition::new("obs", 0), config)
     }

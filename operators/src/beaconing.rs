@@ -76,10 +76,11 @@ use crate::detection::{HostRows, ROWS_AHEAD, SliceRow};
 use crate::ends::raw_ends;
 use crate::key::HostKey;
 use crate::operator::{
-    Context, Detector, Draft, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Slice, Threshold,
+    Context, Detector, Draft, Field, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Slice, Threshold,
 };
 use crate::rule::Rule;
 use crate::runtime::Store;
+use crate::why::{About, CASES_MAX, Case, Condition};
 
 /// The detector.
 pub static DETECTOR: Detector = Detector {
@@ -146,6 +147,21 @@ pub static DETECTOR: Detector = Detector {
             entry: ListEntry::Text,
             meaning: "update, telemetry and push services, with their subdomains: low severity",
         },
+    ],
+    evidence: &[
+        ("interval_s", Field::Double),
+        ("jitter", Field::Double),
+        ("samples", Field::Long),
+        ("missed", Field::Long),
+        ("contacts", Field::Long),
+        ("span_s", Field::Double),
+        ("failed_ratio", Field::Double),
+        ("open_s", Field::Double),
+        ("weight", Field::Double),
+        ("size_evenness", Field::Double),
+        ("key", Field::Text),
+        ("bytes_median", Field::Long),
+        ("ordinary", Field::Text),
     ],
     build: |rule| Store::boxed(&DETECTOR, rule, Beaconing::new),
     judge: judge::judge,
@@ -335,6 +351,20 @@ impl Operator for Beaconing {
             // Not more than once an hour, whatever expires.
             ctx.wake_at(next.max(at.plus(3600 * tidewatch_schemas::time::SECOND_NS)));
         }
+    }
+
+    fn conditions(&self, state: &HostState, about: &About<'_>) -> Option<Vec<Case>> {
+        let records = state.pairs.records();
+        let mut places: Vec<usize> = (0..records.len()).filter(|place| about.is(&records[*place].key.to_string())).collect();
+        places.sort_by(|a, b| (records[*b].total, &records[*a].key).cmp(&(records[*a].total, &records[*b].key)));
+        places.truncate(CASES_MAX);
+        let case = |place: usize| {
+            let view = state.view(place);
+            let mut conditions = verdict::conditions(view, &self.limits);
+            conditions.push(Condition::is("explained by a name or a proxy", state.explained(&view.pair.key), false));
+            Case { subject: view.pair.key.to_string(), way: "rhythm", conditions }
+        };
+        Some(places.into_iter().map(case).collect())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::detection::{Detection, SliceOutput, SliceRow};
 use crate::detectors;
 use crate::key::{Host, HostKey};
 use crate::operator::{Position, Slice};
+use crate::rule::filter::tests::declared;
 use crate::rule::{DEFAULTS, Rule, RuleSet, Source};
 
 /// Length of a slice here, seconds.
@@ -126,6 +127,7 @@ impl Drive {
                     row: *row,
                     position,
                     primary,
+                    passes: u64::MAX,
                 });
                 primary = false;
             }
@@ -140,6 +142,7 @@ impl Drive {
                 self.detection.host(&key, key.route(), slice, &rows, &mut out);
             }
             self.detection.end(slice, &|_| true, &mut out);
+            out.findings.iter().for_each(declared);
             self.findings.extend(out.findings);
             between(self);
         }
@@ -340,6 +343,7 @@ fn a_scan_of_100_000_destinations_is_bounded_and_told_a_few_times() {
                     row: *r,
                     position: Position { input: 0, offset: 0, row: 0 },
                     primary: true,
+                    passes: u64::MAX,
                 })
                 .collect();
             detection.host(&key, key.route(), slice, &rows, &mut out);

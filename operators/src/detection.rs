@@ -1,6 +1,8 @@
 //! Detection of one task: a closed slice's rows in, findings and contacts out. Pure: the answer depends on the set of
 //! rows, the rules and what earlier slices left behind; not on how the rows came.
 
+use std::sync::Arc;
+
 use tidewatch_schemas::finding::{Contacts, Finding};
 use tidewatch_schemas::observation::{Kind, Row};
 use tidewatch_schemas::time::EventTime;
@@ -12,7 +14,9 @@ use crate::operator::{Detector, Position, Seen, Slice};
 use crate::places::Places;
 use crate::planted::{self, Bug};
 use crate::rule::Rule;
-use crate::runtime::{Env, Instance, RestoreError, StateStats};
+use crate::rule::filter::Filters;
+use crate::runtime::{Env, Instance, KeptBack, RestoreError, StateStats};
+use crate::why::{About, RuleAnswer};
 
 /// A row of a slice as detection takes it. The slice's rows come sorted by [`SliceRow::order`] within one host.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +29,8 @@ pub struct SliceRow<'a> {
     pub position: Position,
     /// False on a copy under a second key.
     pub primary: bool,
+    /// Bits of the expressions that let it through, see [`Filters::select`]; all of them where there are none.
+    pub passes: u64,
 }
 
 impl SliceRow<'_> {
@@ -79,6 +85,7 @@ pub struct Detection {
     detectors: &'static [&'static Detector],
     door: Door,
     instances: Vec<Box<dyn Instance>>,
+    filters: Arc<Filters>,
     inputs: Vec<(String, u32)>,
     /// Limit on all states; `None` = the defaults of each.
     bytes_max: Option<usize>,
@@ -105,8 +112,8 @@ pub struct RuleStats {
     pub kind: String,
     /// States.
     pub states: StateStats,
-    /// Findings that an exception kept back.
-    pub allowed: u64,
+    /// What its exceptions and its `where` kept back.
+    pub kept_back: KeptBack,
 }
 
 /// Name under which the door's states travel in snapshots; no rule id may be equal (ids hold no space).
@@ -127,6 +134,7 @@ impl Detection {
             detectors,
             door: Door::default(),
             instances: Vec::new(),
+            filters: Arc::default(),
             inputs: Vec::new(),
             bytes_max: None,
             room: Vec::new(),
@@ -141,6 +149,7 @@ impl Detection {
     /// of one id and kind, everybody's and single tenants', are one instance.
     pub fn set_rules(&mut self, rules: &[Rule]) {
         let mut old = std::mem::take(&mut self.instances);
+        let mut filters = Filters::after(&self.filters);
         let mut groups: Vec<(&Rule, Vec<&Rule>)> = Vec::new();
         for rule in rules.iter().filter(|r| r.enabled || r.tenant.is_some()) {
             match groups.iter_mut().find(|(first, _)| first.id == rule.id && first.kind == rule.kind) {
@@ -157,11 +166,18 @@ impl Detection {
             };
             let common = group.iter().copied().find(|r| r.tenant.is_none());
             let own: Vec<&Rule> = group.into_iter().filter(|r| r.tenant.is_some()).collect();
-            instance.set_rules(common, &own);
+            instance.set_rules(common, &own, &mut filters);
             self.instances.push(instance);
         }
+        filters.complete();
+        self.filters = Arc::new(filters);
         self.places.reset(1 + self.instances.len());
         self.share_limit();
+    }
+
+    /// The expressions over rows of the rules that act: what [`SliceRow::passes`] comes from.
+    pub fn filters(&self) -> Arc<Filters> {
+        self.filters.clone()
     }
 
     /// Limits the state of the task, bytes: a quarter for the door, the rest in equal parts for the rules.
@@ -233,10 +249,11 @@ impl Detection {
     /// One host's rows of a slice, sorted by [`SliceRow::order`].
     pub fn host(&mut self, key: &HostKey, route: u64, slice: Slice, rows: &[SliceRow<'_>], out: &mut SliceOutput) {
         let mut seen: Vec<Seen<'_>> = emptied(std::mem::take(&mut self.room));
-        let Self { places, door, instances, inputs, .. } = self;
+        let Self { places, door, instances, inputs, filters, .. } = self;
         let [at_door, places @ ..] = places.of(key, route) else { return };
         out.duplicates += door.rows(key, route, at_door, slice, rows, &mut seen, &mut out.contacts);
-        let mut env = Env { slice, inputs, findings: &mut out.findings };
+        let passes = if filters.over_rows() { passes_of(rows, &seen) } else { Vec::new() };
+        let mut env = Env { slice, inputs, findings: &mut out.findings, passes: &passes };
         for (instance, place) in instances.iter_mut().zip(places) {
             instance.rows(key, route, place, &seen, &mut env);
         }
@@ -263,7 +280,7 @@ impl Detection {
 
     /// Ends a slice: wake-ups that lie before its end, then the limits.
     pub fn end(&mut self, slice: Slice, in_scope: &dyn Fn(&str) -> bool, out: &mut SliceOutput) {
-        let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings };
+        let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings, passes: &[] };
         for instance in &mut self.instances {
             instance.wake(in_scope, &mut env);
         }
@@ -317,10 +334,15 @@ impl Detection {
             rule: i.rule().id.clone(),
             kind: i.rule().kind.clone(),
             states: i.stats(),
-            allowed: i.allowed(),
+            kept_back: i.kept_back(),
         };
         let rules = self.instances.iter().map(|i| of(i.as_ref())).collect();
         (self.door.stats().0, rules)
+    }
+
+    /// What every rule's state of a host says of its conditions.
+    pub fn why(&self, key: &HostKey, about: &About<'_>) -> Vec<RuleAnswer> {
+        self.instances.iter().map(|i| i.why(key, about)).collect()
     }
 
     /// Figures of the door's states.
@@ -332,6 +354,13 @@ impl Detection {
     pub fn reads(&self, kind: Kind) -> bool {
         self.instances.iter().any(|i| i.detector().reads.contains(&kind))
     }
+}
+
+/// Which expressions let the rows through that the door did: it takes some out and leaves the order.
+fn passes_of(rows: &[SliceRow<'_>], seen: &[Seen<'_>]) -> Vec<u64> {
+    let mut rows = rows.iter();
+    let of = |s: &Seen<'_>| rows.find(|r| r.position == s.position && r.row.kind() == s.what.kind());
+    seen.iter().map(of).map(|row| row.map_or(u64::MAX, |row| row.passes)).collect()
 }
 
 /// The room that rows took, free of what they borrowed. (Collecting in place keeps the allocation.)

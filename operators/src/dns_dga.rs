@@ -71,9 +71,10 @@ pub use self::state::HostState;
 use self::state::{Acquaintance, Asked};
 use crate::key::HostKey;
 use crate::names::score_label;
-use crate::operator::{Context, Detector, Draft, Observation, Operator, Position, Seen, Threshold};
+use crate::operator::{Context, Detector, Draft, Field, Observation, Operator, Position, Seen, Threshold};
 use crate::rule::Rule;
 use crate::runtime::Store;
+use crate::why::{About, Case};
 
 /// The detector.
 pub static DETECTOR: Detector = Detector {
@@ -149,6 +150,19 @@ pub static DETECTOR: Detector = Detector {
         },
     ],
     lists: &[],
+    evidence: &[
+        ("names_distinct", Field::Long),
+        ("generated_ratio", Field::Double),
+        ("example", Field::Text),
+        ("examples", Field::List),
+        ("found", Field::List),
+        ("suffixes", Field::List),
+        ("failed_domains", Field::Long),
+        ("generated_domains", Field::Long),
+        ("burst_domains", Field::Long),
+        ("weight", Field::Double),
+        ("span_s", Field::Double),
+    ],
     build: |rule| Store::boxed(&DETECTOR, rule, DnsDga::new),
     judge: |finding, _| Some(finding),
 };
@@ -325,6 +339,10 @@ impl Operator for DnsDga {
     fn wake(&self, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
         state.advance(at.minus(self.window_ns));
         self.rest(state, ctx);
+    }
+
+    fn conditions(&self, state: &HostState, about: &About<'_>) -> Option<Vec<Case>> {
+        Some(self.cases(state, about.at))
     }
 }
 

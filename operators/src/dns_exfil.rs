@@ -78,9 +78,10 @@ use self::question::{Carrier, carrier};
 use self::state::{Asked, PARTS};
 pub use self::state::{HostState, Watched};
 use crate::key::HostKey;
-use crate::operator::{Context, Detector, Draft, ListEntry, ListField, Observation, Operator, Seen, Threshold};
+use crate::operator::{Context, Detector, Draft, Field, ListEntry, ListField, Observation, Operator, Seen, Threshold};
 use crate::rule::Rule;
 use crate::runtime::Store;
+use crate::why::{About, Case};
 
 /// The detector.
 pub static DETECTOR: Detector = Detector {
@@ -155,6 +156,20 @@ pub static DETECTOR: Detector = Detector {
         entry: ListEntry::Text,
         meaning: "domains, with all below them, that are asked about digests, addresses or names by design",
     }],
+    evidence: &[
+        ("domain", Field::Text),
+        ("queries", Field::Long),
+        ("qname_bytes", Field::Long),
+        ("unique_ratio", Field::Double),
+        ("names_distinct", Field::Long),
+        ("information_bytes", Field::Long),
+        ("answer_bytes", Field::Long),
+        ("horizon_s", Field::Long),
+        ("horizon_bytes", Field::Long),
+        ("span_s", Field::Double),
+        ("types", Field::List),
+        ("examples", Field::List),
+    ],
     build: |rule| Store::boxed(&DETECTOR, rule, DnsExfil::new),
     judge: verdict::judge,
 };
@@ -268,6 +283,10 @@ impl Operator for DnsExfil {
     fn wake(&self, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
         state.sweep(at);
         self.rest(state, ctx);
+    }
+
+    fn conditions(&self, state: &HostState, about: &About<'_>) -> Option<Vec<Case>> {
+        Some(verdict::cases(self, state, about))
     }
 }
 

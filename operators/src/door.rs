@@ -187,7 +187,7 @@ impl Door {
             let peer = xxhash_rust::xxh3::xxh3_64(&peer.0);
             state.connections.glance(peer, host_port, peer_port, flow.transport) ^ state.known.glance(peer)
         };
-        self.states.peek(place, |state| host.rows.iter().take(ROWS_AHEAD).fold(0, |seen, row| seen ^ look(state, row)))
+        self.states.look(place, |state| host.rows.iter().take(ROWS_AHEAD).fold(0, |seen, row| seen ^ look(state, row)))
     }
 
     /// Another limit on its states, bytes.
@@ -354,7 +354,13 @@ mod tests {
             sampled_packet,
             ..FlowRow::default()
         };
-        let row = SliceRow { at, row: Row::Flow(row), position: Position { input: 0, offset: 0, row: 0 }, primary: true };
+        let row = SliceRow {
+            at,
+            row: Row::Flow(row),
+            position: Position { input: 0, offset: 0, row: 0 },
+            primary: true,
+            passes: u64::MAX,
+        };
         let key = HostKey { tenant: "acme".into(), host: Host::Address(host) };
         let slice = Slice { start: at, end: at.plus(10 * SECOND_NS) };
         let mut out = SliceOutput::default();

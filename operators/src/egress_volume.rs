@@ -62,9 +62,10 @@ use self::state::{Sent, Spike};
 use crate::detection::HostRows;
 use crate::ends::{host_class, peer_class, peer_hash};
 use crate::key::HostKey;
-use crate::operator::{Context, Detector, Draft, Flow, Initiator, Observation, Operator, Seen, TenantFacts, Threshold};
+use crate::operator::{Context, Detector, Draft, Field, Flow, Initiator, Observation, Operator, Seen, TenantFacts, Threshold};
 use crate::rule::Rule;
 use crate::runtime::Store;
+use crate::why::{About, Case};
 
 /// The detector.
 pub static DETECTOR: Detector = Detector {
@@ -98,6 +99,17 @@ pub static DETECTOR: Detector = Detector {
         },
     ],
     lists: &[],
+    evidence: &[
+        ("bytes", Field::Long),
+        ("baseline_bytes", Field::Long),
+        ("ratio", Field::Double),
+        ("window_s", Field::Long),
+        ("top_destination", Field::Text),
+        ("top_destination_bytes", Field::Long),
+        ("destinations", Field::Long),
+        ("new_destination_share", Field::Double),
+        ("history_days", Field::Long),
+    ],
     build: |rule| Store::boxed(&DETECTOR, rule, EgressVolume::new),
     judge,
 };
@@ -267,6 +279,10 @@ impl Operator for EgressVolume {
         if state.is_empty() {
             ctx.forget();
         }
+    }
+
+    fn conditions(&self, state: &HostState, about: &About<'_>) -> Option<Vec<Case>> {
+        Some(state.cases(&self.limits).into_iter().filter(|case| about.is(&case.subject)).collect())
     }
 }
 

@@ -87,7 +87,7 @@ fn state_seeds(_: &str) -> Vec<Vec<u8>> {
             ..FlowRow::default()
         };
         let position = Position { input: 0, offset: minute, row: 0 };
-        let rows = [SliceRow { at, row: Row::Flow(row), position, primary: true }];
+        let rows = [SliceRow { at, row: Row::Flow(row), position, primary: true, passes: u64::MAX }];
         let slice = Slice { start: at, end: at.plus(10_000_000_000) };
         detection.host(&key, key.route(), slice, &rows, &mut SliceOutput::default());
     }

@@ -69,9 +69,12 @@ use self::state::{Reach, Touch};
 use crate::ends::{host_class, peer_class, peer_hash};
 use crate::key::{Host, HostKey};
 use crate::listed::Listed;
-use crate::operator::{Context, Detector, Draft, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Threshold};
+use crate::operator::{
+    Context, Detector, Draft, Field, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Threshold,
+};
 use crate::rule::Rule;
 use crate::runtime::Store;
+use crate::why::{About, Case, Condition};
 
 /// The detector.
 pub static DETECTOR: Detector = Detector {
@@ -117,6 +120,16 @@ pub static DETECTOR: Detector = Detector {
             entry: ListEntry::Text,
             meaning: "hosts that may: addresses, networks (10.0.9.0/24) or workload names",
         },
+    ],
+    evidence: &[
+        ("fanout", Field::Long),
+        ("at_least", Field::Flag),
+        ("ports", Field::List),
+        ("failed_ratio", Field::Double),
+        ("first_seen", Field::Long),
+        ("excluded", Field::Long),
+        ("targets", Field::List),
+        ("window_s", Field::Double),
     ],
     build: |rule| Store::boxed(&DETECTOR, rule, Lateral::new),
     judge: |finding, _| Some(finding),
@@ -291,6 +304,18 @@ impl Operator for Lateral {
         if state.is_empty() {
             ctx.forget();
         }
+    }
+
+    fn conditions(&self, state: &HostState, about: &About<'_>) -> Option<Vec<Case>> {
+        let case = |way, name, reach: Reach, least: usize| Case {
+            subject: format!("ports {}", reach.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
+            way,
+            conditions: vec![Condition::at_least(name, reach.fanout as f64, least as f64)],
+        };
+        Some(vec![
+            case("window", "hosts reached (fanout)", state.reach(about.at, self.window_ns), self.fanout),
+            case("day", "hosts first reached (fanout_day)", state.reach_fresh(about.at), self.fanout_day),
+        ])
     }
 }
 

@@ -33,3 +33,4 @@ pub mod runtime;
 pub mod scan;
 pub mod states;
 mod table;
+pub mod why;

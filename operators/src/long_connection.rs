@@ -54,7 +54,7 @@ pub use self::state::HostState;
 use self::state::{Open, Part};
 use crate::ends::{peer_class, peer_hash};
 use crate::operator::{
-    Context, Detector, Draft, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, TenantFacts, Threshold,
+    Context, Detector, Draft, Field, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, TenantFacts, Threshold,
 };
 use crate::rule::Rule;
 use crate::runtime::Store;
@@ -106,6 +106,16 @@ pub static DETECTOR: Detector = Detector {
             entry: ListEntry::Port,
             meaning: "own ports on which a connection from outside counts",
         },
+    ],
+    evidence: &[
+        ("open_s", Field::Long),
+        ("bytes_out", Field::Long),
+        ("bytes_in", Field::Long),
+        ("bytes_s", Field::Double),
+        ("records", Field::Long),
+        ("hours_heard", Field::Long),
+        ("opened_by_host", Field::Flag),
+        ("port", Field::Long),
     ],
     build: |rule| Store::boxed(&DETECTOR, rule, LongConnection::new),
     judge,

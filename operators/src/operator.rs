@@ -18,6 +18,7 @@ use tidewatch_schemas::time::EventTime;
 use crate::detection::HostRows;
 use crate::key::{Host, HostKey};
 use crate::rule::Rule;
+use crate::why::{About, Case};
 
 /// An interval of event time, `[start, end)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,20 @@ pub enum Observation<'a> {
     Result(&'a ResultRow<'a>),
 }
 
+impl Observation<'_> {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Flow(_) => Kind::Flow,
+            Self::Dns(_) => Kind::Dns,
+            Self::Tls(_) => Kind::Tls,
+            Self::Http(_) => Kind::Http,
+            Self::Edge(_) => Kind::Edge,
+            Self::Result(_) => Kind::Result,
+        }
+    }
+}
+
 /// A row with its place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Seen<'a> {
@@ -150,6 +165,12 @@ pub trait Operator: Send + 'static {
     /// A wake-up asked for with [`Context::wake_at`] has come; `at` is the time asked for, not later than the slice's end.
     fn wake(&self, at: EventTime, state: &mut Self::State, ctx: &mut Context<'_>) {
         let _ = (at, state, ctx);
+    }
+
+    /// What a host's state says of each condition, see [`crate::why`]; `None` = this detector cannot tell.
+    fn conditions(&self, state: &Self::State, about: &About<'_>) -> Option<Vec<Case>> {
+        let _ = (state, about);
+        None
     }
 }
 
@@ -323,6 +344,21 @@ pub enum ListEntry {
     Text,
 }
 
+/// What a field of a detector's evidence holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// Whole number.
+    Long,
+    /// Number.
+    Double,
+    /// Text.
+    Text,
+    /// Truth value.
+    Flag,
+    /// Several of the above.
+    List,
+}
+
 /// What correlate knows of a destination when a finding is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TenantFacts {
@@ -352,6 +388,8 @@ pub struct Detector {
     pub thresholds: &'static [Threshold],
     /// Lists.
     pub lists: &'static [ListField],
+    /// Fields of its findings' evidence, before the tenant's view adds to them.
+    pub evidence: &'static [(&'static str, Field)],
     /// An instance for a rule; config is typed here, once.
     pub build: fn(&Rule) -> Box<dyn crate::runtime::Instance>,
     /// The tenant's view: may raise or lower confidence, complete `why` and evidence, or drop the candidate (`None`).

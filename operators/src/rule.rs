@@ -4,6 +4,7 @@
 mod allow;
 mod defaults;
 pub mod example;
+pub mod filter;
 mod lint;
 mod parse;
 mod set;
@@ -21,6 +22,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tidewatch_schemas::signal::Severity;
+
+use crate::operator::Detector;
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +48,7 @@ pub struct Rule {
     pub enabled: bool,
     /// Thresholds, the detector's defaults filled in: every name the detector declares is present.
     pub thresholds: BTreeMap<String, f64>,
-    /// Lists, the detector's defaults filled in.
+    /// Lists, the detector's defaults filled in, and `where`, see [`Rule::filter`].
     pub lists: BTreeMap<String, Vec<String>>,
     /// Whose it is; `None` = everybody's but those tenants' that have one of the same id.
     #[serde(default)]
@@ -76,7 +79,16 @@ impl Default for Rule {
     }
 }
 
+/// Under which name `where` travels among the lists: in recorded versions and snapshots it is then what it always was to
+/// whoever does not know it, and part of the set's hash. No detector may have a list of that name.
+pub(crate) const WHERE: &str = "where";
+
 impl Rule {
+    /// Its `where`, see [`filter`].
+    pub fn filter(&self) -> Option<&str> {
+        self.list(WHERE).first().map(String::as_str)
+    }
+
     /// A threshold the detector declares. 0 if it does not, which the rule parser and a test exclude.
     pub fn threshold(&self, name: &str) -> f64 {
         self.thresholds.get(name).copied().unwrap_or_default()
@@ -86,6 +98,16 @@ impl Rule {
     pub fn list(&self, name: &str) -> &[String] {
         self.lists.get(name).map_or(&[], Vec::as_slice)
     }
+}
+
+/// The first `where` of a set that cannot be read, in words: of rules that were not parsed here, but recorded.
+pub fn unreadable(rules: &[Rule], detectors: &[&Detector]) -> Option<String> {
+    let mut filters = filter::Filters::default();
+    rules.iter().find_map(|rule| {
+        let detector = detectors.iter().find(|d| d.rule_kind == rule.kind)?;
+        filters.take(rule, detector).err()?;
+        Some(format!("where of rule {} cannot be read: {}", rule.id, rule.filter().unwrap_or_default()))
+    })
 }
 
 #[cfg(test)]

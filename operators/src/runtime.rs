@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::finding::Finding;
-use tidewatch_schemas::observation::Kind;
 use tidewatch_schemas::time::EventTime;
 
 use crate::detection::HostRows;
 use crate::key::HostKey;
 use crate::operator::{Context, Detector, Initiator, Observation, Operator, Seen, Slice};
+use crate::rule::filter::{Filters, Numbered};
 use crate::rule::{AllowTable, Rule};
 pub use crate::states::{KeyedStates, Place, RestoreError, StateLimits, StateStats};
+use crate::why::{About, Answer, RuleAnswer};
 
 /// What an instance may use while it works on a slice.
 pub struct Env<'a> {
@@ -23,6 +24,8 @@ pub struct Env<'a> {
     pub inputs: &'a [(String, u32)],
     /// Candidates so far.
     pub findings: &'a mut Vec<Finding>,
+    /// For each row the bits of the expressions (`where`) that let it through; empty = no rule has one over rows.
+    pub passes: &'a [u64],
 }
 
 /// A rule at work: an operator and the states of its keys, behind one object-safe face.
@@ -30,9 +33,9 @@ pub trait Instance: Send {
     /// The rule; where it is not everybody's, that of its first tenant.
     fn rule(&self) -> &Rule;
     /// Takes up other rules of the same id and kind: everybody's, and those of single tenants; states stay.
-    fn set_rules(&mut self, common: Option<&Rule>, own: &[&Rule]);
-    /// Findings that an exception of the rule kept back so far.
-    fn allowed(&self) -> u64;
+    fn set_rules(&mut self, common: Option<&Rule>, own: &[&Rule], filters: &mut Filters);
+    /// What exceptions and `where` of the rule kept back so far.
+    fn kept_back(&self) -> KeptBack;
     /// The detector.
     fn detector(&self) -> &'static Detector;
     /// One key's rows of a slice. Rows of kinds it does not read are skipped; without any, nothing happens. `place` is what
@@ -60,8 +63,23 @@ pub trait Instance: Send {
     fn pack(&self, group: u16) -> Vec<u8>;
     /// Takes a group's states up.
     fn unpack(&mut self, group: u16, bytes: &[u8]) -> Result<(), RestoreError>;
+    /// What the rule's state of a host says of each condition.
+    fn why(&self, key: &HostKey, about: &About<'_>) -> RuleAnswer;
     /// Figures.
     fn stats(&self) -> StateStats;
+}
+
+/// What a rule's exceptions and its `where` kept back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptBack {
+    /// Findings that an exception covered.
+    pub allowed: u64,
+    /// Rows that `where` let the detector not see.
+    pub rows: u64,
+    /// Findings that `where` did not let through.
+    pub findings: u64,
+    /// Rows or findings that did not match because `where` had an error in them; rows of other rules' tenants included.
+    pub errors: u64,
 }
 
 /// An operator with the states of its keys.
@@ -72,7 +90,7 @@ pub struct Store<O: Operator> {
     common: Option<Work<O>>,
     own: BTreeMap<String, Option<Work<O>>>,
     states: KeyedStates<O::State>,
-    allowed: u64,
+    kept_back: KeptBack,
 }
 
 /// A rule that acts.
@@ -80,15 +98,41 @@ struct Work<O> {
     rule: Rule,
     operator: O,
     allow: AllowTable,
+    filter: Option<Numbered>,
 }
 
 impl<O: Operator> Work<O> {
-    /// `None` = it is switched off.
-    fn of(rule: &Rule, make: fn(&Rule) -> O) -> Option<Self> {
-        rule.enabled.then(|| Self { rule: rule.clone(), operator: make(rule), allow: AllowTable::new(&rule.allow) })
+    /// `None` = it is switched off, or its expression is none that this binary reads.
+    fn of(rule: &Rule, detector: &'static Detector, make: fn(&Rule) -> O, filters: &mut Filters) -> Option<Self> {
+        if !rule.enabled {
+            return None;
+        }
+        let filter = filters.take(rule, detector).ok()?;
+        Some(Self { rule: rule.clone(), operator: make(rule), allow: AllowTable::new(&rule.allow), filter })
     }
 
-    /// Takes out, of the findings from `first` on, what an exception covers; how many that were.
+    /// The rows that its `where` lets it see; `None` = all.
+    fn let_through<'a>(&self, rows: &[Seen<'a>], passes: &[u64]) -> Option<Vec<Seen<'a>>> {
+        let bit = self.filter.as_ref()?.bit?;
+        let seen = rows.iter().zip(passes).filter(|(_, passes)| *passes >> bit & 1 == 1);
+        Some(seen.map(|(row, _)| *row).collect())
+    }
+
+    /// Takes out, of the findings from `first` on, what its `where` does not let through and what an exception covers.
+    fn sift(&self, findings: &mut Vec<Finding>, first: usize, rows: &[Seen<'_>], kept_back: &mut KeptBack) {
+        if findings.len() == first {
+            return;
+        }
+        if let Some(Numbered { filter, bit: None }) = &self.filter {
+            let before = findings.len();
+            let new = findings.split_off(first);
+            let matches = filter.findings(&new);
+            findings.extend(new.into_iter().zip(matches).filter(|(_, is)| *is).map(|(finding, _)| finding));
+            kept_back.findings += (before - findings.len()) as u64;
+        }
+        kept_back.allowed += self.without_allowed(findings, first, rows);
+    }
+
     fn without_allowed(&self, findings: &mut Vec<Finding>, first: usize, rows: &[Seen<'_>]) -> u64 {
         if self.allow.is_empty() || findings.len() == first {
             return 0;
@@ -124,10 +168,11 @@ impl<O: Operator> Store<O> {
             detector,
             rule: rule.clone(),
             make,
-            common: Work::of(rule, make),
+            // Until the rules are set, which [`crate::detection::Detection`] does at once.
+            common: None,
             own: BTreeMap::new(),
             states: KeyedStates::new(StateLimits::default()),
-            allowed: 0,
+            kept_back: KeptBack::default(),
         }
     }
 
@@ -142,33 +187,31 @@ fn work_of<'w, O>(common: &'w Option<Work<O>>, own: &'w BTreeMap<String, Option<
     own.get(tenant).unwrap_or(common).as_ref()
 }
 
-fn kind_of(what: &Observation<'_>) -> Kind {
-    match what {
-        Observation::Flow(_) => Kind::Flow,
-        Observation::Dns(_) => Kind::Dns,
-        Observation::Tls(_) => Kind::Tls,
-        Observation::Http(_) => Kind::Http,
-        Observation::Edge(_) => Kind::Edge,
-        Observation::Result(_) => Kind::Result,
-    }
-}
-
 impl<O: Operator> Instance for Store<O> {
     fn rule(&self) -> &Rule {
         &self.rule
     }
 
-    fn set_rules(&mut self, common: Option<&Rule>, own: &[&Rule]) {
+    fn set_rules(&mut self, common: Option<&Rule>, own: &[&Rule], filters: &mut Filters) {
         if let Some(rule) = common.or(own.first().copied()) {
             self.rule = rule.clone();
         }
-        self.common = common.and_then(|rule| Work::of(rule, self.make));
-        let of_tenant = |rule: &&Rule| Some((rule.tenant.clone()?, Work::of(rule, self.make)));
-        self.own = own.iter().filter_map(of_tenant).collect();
+        let (detector, make) = (self.detector, self.make);
+        let mut work = |rule: &Rule| Work::of(rule, detector, make, filters);
+        self.common = common.and_then(&mut work);
+        self.own = own.iter().filter_map(|rule| Some((rule.tenant.clone()?, work(rule)))).collect();
     }
 
-    fn allowed(&self) -> u64 {
-        self.allowed
+    fn kept_back(&self) -> KeptBack {
+        let mut filters: Vec<_> = self
+            .common
+            .iter()
+            .chain(self.own.values().flatten())
+            .filter_map(|work| Some(&work.filter.as_ref()?.filter))
+            .collect();
+        filters.sort_by_key(|f| std::sync::Arc::as_ptr(f));
+        filters.dedup_by_key(|f| std::sync::Arc::as_ptr(f));
+        KeptBack { errors: filters.iter().map(|f| f.errors()).sum(), ..self.kept_back }
     }
 
     fn detector(&self) -> &'static Detector {
@@ -176,11 +219,21 @@ impl<O: Operator> Instance for Store<O> {
     }
 
     fn rows(&mut self, key: &HostKey, route: u64, place: &mut Place, rows: &[Seen<'_>], env: &mut Env<'_>) {
-        if !rows.iter().any(|s| self.detector.reads.contains(&kind_of(&s.what))) {
+        if !rows.iter().any(|s| self.detector.reads.contains(&s.what.kind())) {
             return;
         }
-        let Self { detector, common, own, states, allowed, .. } = self;
+        let Self { detector, common, own, states, kept_back, .. } = self;
         let Some(work) = work_of(common, own, &key.tenant) else { return };
+        let let_through = work.let_through(rows, env.passes);
+        if let Some(let_through) = &let_through {
+            let read = |rows: &[Seen<'_>]| rows.iter().filter(|s| detector.reads.contains(&s.what.kind())).count();
+            let (all, left) = (read(rows), read(let_through));
+            kept_back.rows += (all - left) as u64;
+            if left == 0 {
+                return;
+            }
+        }
+        let rows = let_through.as_deref().unwrap_or(rows);
         let Work { rule, operator, .. } = work;
         let slice = env.slice;
         let (inputs, findings) = (env.inputs, &mut *env.findings);
@@ -190,7 +243,7 @@ impl<O: Operator> Instance for Store<O> {
             let mut ctx = Context { key, slice, rule, detector, inputs, findings, wake, forget };
             operator.rows(rows, state, &mut ctx);
         });
-        *allowed += work.without_allowed(env.findings, first, rows);
+        work.sift(env.findings, first, rows, kept_back);
     }
 
     fn glance(&self, place: Place) -> u64 {
@@ -198,7 +251,7 @@ impl<O: Operator> Instance for Store<O> {
     }
 
     fn peek(&self, place: Place, host: &HostRows<'_>) -> u64 {
-        self.states.peek(place, |state| O::peek(state, host))
+        self.states.look(place, |state| O::peek(state, host))
     }
 
     fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime> {
@@ -210,7 +263,7 @@ impl<O: Operator> Instance for Store<O> {
             if !self.states.contains(&key) {
                 continue;
             }
-            let Self { detector, common, own, states, allowed, .. } = self;
+            let Self { detector, common, own, states, kept_back, .. } = self;
             let Some(work) = work_of(common, own, &key.tenant) else { continue };
             let Work { rule, operator, .. } = work;
             let slice = env.slice;
@@ -221,7 +274,7 @@ impl<O: Operator> Instance for Store<O> {
                 operator.wake(at, state, &mut ctx);
                 // A wish inside this slice would be served in the next one at the earliest.
             });
-            *allowed += work.without_allowed(env.findings, first, &[]);
+            work.sift(env.findings, first, &[], kept_back);
         }
     }
 
@@ -251,6 +304,17 @@ impl<O: Operator> Instance for Store<O> {
 
     fn unpack(&mut self, group: u16, bytes: &[u8]) -> Result<(), RestoreError> {
         self.states.unpack(&self.rule.id, group, bytes)
+    }
+
+    fn why(&self, key: &HostKey, about: &About<'_>) -> RuleAnswer {
+        let work = work_of(&self.common, &self.own, &key.tenant);
+        let answer = match (work, self.states.peek(key)) {
+            (None, _) => Answer::Off,
+            (Some(_), None) => Answer::NothingKept,
+            (Some(work), Some(state)) => work.operator.conditions(state, about).map_or(Answer::CannotTell, Answer::Cases),
+        };
+        let rule = work.map_or(&self.rule, |work| &work.rule);
+        RuleAnswer { rule: rule.id.clone(), version: rule.version, kind: rule.kind.clone(), answer }
     }
 
     fn stats(&self) -> StateStats {

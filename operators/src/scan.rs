@@ -83,9 +83,10 @@ use self::state::{Attempt, seconds};
 use crate::ends::{host_class, peer_class, peer_hash};
 use crate::key::{Host, HostKey};
 use crate::listed::Listed;
-use crate::operator::{Context, Detector, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Threshold};
+use crate::operator::{Context, Detector, Field, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Threshold};
 use crate::rule::Rule;
 use crate::runtime::Store;
+use crate::why::{About, Case};
 
 /// The detector.
 pub static DETECTOR: Detector = Detector {
@@ -124,6 +125,19 @@ pub static DETECTOR: Detector = Detector {
             entry: ListEntry::Port,
             meaning: "ports by which printers, names, clocks and neighbours are looked for by nature; attempts at them do not count",
         },
+    ],
+    evidence: &[
+        ("form", Field::Text),
+        ("side", Field::Text),
+        ("targets", Field::Long),
+        ("ports", Field::List),
+        ("failed", Field::Long),
+        ("answered", Field::Long),
+        ("failed_ratio", Field::Double),
+        ("at_least", Field::Flag),
+        ("window_s", Field::Long),
+        ("span_s", Field::Long),
+        ("examples", Field::List),
     ],
     build: |rule| Store::boxed(&DETECTOR, rule, Scan::new),
     judge: |finding, _| Some(finding),
@@ -299,6 +313,10 @@ impl Operator for Scan {
         if seen.waiting > 0 {
             ctx.wake_at(at.plus(60 * SECOND_NS));
         }
+    }
+
+    fn conditions(&self, state: &HostState, about: &About<'_>) -> Option<Vec<Case>> {
+        Some(verdict::cases(self, state, about))
     }
 }
 

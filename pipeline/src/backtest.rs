@@ -15,6 +15,7 @@ use crate::epoch::Ledger;
 use crate::input::{InputSpec, Range, RangeEnd, Sources, SpecError};
 use crate::log::memory::MemoryLog;
 use crate::log::{Log, LogError, PollLimit, Reader, TopicPartition};
+use crate::rules::watch::Watch;
 use crate::run::{Run, RunError};
 use crate::task::Progress;
 use crate::topology::{Input, LogChoice, Registry, Tenancy, Topology};
@@ -109,7 +110,17 @@ pub struct Done {
 }
 
 /// Runs a backtest. `progress` is called between rounds.
-pub fn run(config: &BacktestConfig, clock: Clock, mut progress: impl FnMut(Done)) -> Result<Outcome, BacktestError> {
+pub fn run(config: &BacktestConfig, clock: Clock, progress: impl FnMut(Done)) -> Result<Outcome, BacktestError> {
+    run_watched(config, clock, None, progress)
+}
+
+/// The same with a watch on one host.
+pub fn run_watched(
+    config: &BacktestConfig,
+    clock: Clock,
+    watch: Option<Arc<Watch>>,
+    mut progress: impl FnMut(Done),
+) -> Result<Outcome, BacktestError> {
     let mut plan = Plan::new(config)?;
     plan.fill(config)?;
     let Plan { topology, sources, bounds, recorded, files, .. } = plan;
@@ -125,6 +136,7 @@ pub fn run(config: &BacktestConfig, clock: Clock, mut progress: impl FnMut(Done)
         recorded,
         poll: PollLimit { records: config.poll_records, ..PollLimit::default() },
         trim: true,
+        watch,
         ..Run::new(topology, config.rules.clone(), log.clone(), clock)
     };
     run.mirror_inputs()?;

@@ -3,6 +3,7 @@
 
 pub mod reload;
 pub mod testing;
+pub mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};

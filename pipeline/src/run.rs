@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::normalize::reject::RejectedTopic;
 use crate::normalize::tenancy::{FileRegistry, RegistryError, Tenancy};
 use crate::normalize::{InputConfig, NormalizeConfig, NormalizeTask};
+use crate::rules::watch::Watch;
 use crate::snapshot::{OUTPUT_VERSION, SnapshotStore};
 use crate::status::Board;
 use crate::telemetry::Telemetry;
@@ -122,6 +123,8 @@ pub struct Run {
     pub patient: bool,
     /// Detectors that rules may name; all of them, but for tests that bring their own.
     pub detectors: &'static [&'static Detector],
+    /// Somebody asks why nothing is said of a host.
+    pub watch: Option<Arc<Watch>>,
 }
 
 impl std::fmt::Debug for Run {
@@ -153,6 +156,7 @@ impl Run {
             alone: false,
             patient: false,
             detectors: tidewatch_operators::detectors::ALL,
+            watch: None,
         }
     }
 
@@ -382,9 +386,10 @@ impl Run {
         }))
     }
 
-    fn make_detect(&self) -> MakeTask {
+    /// What a detect task is given.
+    pub fn detect_config(&self) -> DetectConfig {
         let topology = &self.topology;
-        let config = DetectConfig {
+        DetectConfig {
             slice_ns: topology.time.slice.as_nanos() as i64,
             findings: (topology.names.findings(), topology.findings.partitions),
             late: topology.names.late(),
@@ -397,7 +402,12 @@ impl Run {
             rules: self.rules.clone(),
             versions: self.versions.clone(),
             detectors: self.detectors,
-        };
+            watch: self.watch.clone(),
+        }
+    }
+
+    fn make_detect(&self) -> MakeTask {
+        let config = self.detect_config();
         Box::new(move |at| Box::new(DetectTask::new(at.clone(), config.clone())))
     }
 

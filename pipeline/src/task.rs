@@ -139,6 +139,15 @@ pub struct RuleFigures {
     /// Findings that an exception kept back, since the task began.
     #[serde(default)]
     pub allowed: u64,
+    /// Rows that the rule's `where` let its detector not see.
+    #[serde(default)]
+    pub where_rows: u64,
+    /// Findings that the rule's `where` did not let through.
+    #[serde(default)]
+    pub where_findings: u64,
+    /// Rows or findings that did not match because of an error in them.
+    #[serde(default)]
+    pub where_errors: u64,
 }
 
 /// What came of one rule's candidates in one task.

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidewatch_operators::rule::{Rule, RuleSet};
+use tidewatch_operators::detectors;
+use tidewatch_operators::rule::{self, Rule, RuleSet};
 use tidewatch_schemas::control::{ControlError, Version};
 use tidewatch_schemas::header::{self, RecordType};
 use tidewatch_schemas::time::EventTime;
@@ -62,8 +63,13 @@ pub enum Proposed {
 
 /// The rules of a version.
 pub fn rules_of(version: &Version) -> Result<Vec<Rule>, VersionError> {
-    serde_json::from_str(&version.content)
-        .map_err(|e| VersionError::Content { hash: version.hash.clone(), reason: e.to_string() })
+    let wrong = |reason: String| VersionError::Content { hash: version.hash.clone(), reason };
+    let rules: Vec<Rule> = serde_json::from_str(&version.content).map_err(|e| wrong(e.to_string()))?;
+    // An expression that only a newer binary can read: better to stop than to judge without it.
+    match rule::unreadable(&rules, detectors::ALL) {
+        Some(what) => Err(wrong(what)),
+        None => Ok(rules),
+    }
 }
 
 /// The rules of a set as a version carries them.

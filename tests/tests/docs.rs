@@ -10,10 +10,11 @@ use std::fs;
 use tidewatch::metrics::table as metric;
 use tidewatch::metrics::{OTHERS, SERIES_MAX, TENANTS_SHOWN_MAX};
 use tidewatch_operators::detectors;
-use tidewatch_operators::operator::{Detector, ListEntry};
+use tidewatch_operators::operator::{Detector, Field, ListEntry};
 use tidewatch_operators::rule::example::{
     EXAMPLE_FIELDS, EXAMPLE_ROWS_MAX, EXAMPLES_MAX, EXPECT_FIELDS, PATTERN_FIELDS, ROW_FIELDS,
 };
+use tidewatch_operators::rule::filter::{FINDING_FIELDS, FUNCTIONS, ROW_FILTERS_MAX, WHERE_BYTES_MAX, WHERE_DEPTH_MAX};
 use tidewatch_operators::rule::{
     ALLOW_ENTRIES_MAX, ALLOW_FIELDS, DEFAULTS, FIELDS, RULE_ID_BYTES_MAX, RULES_MAX, TEXT_BYTES_MAX,
 };
@@ -95,6 +96,10 @@ fn page(out: &mut String, detector: &Detector) {
             vec![format!("`{}`", t.name), t.default.to_string(), t.min.to_string(), t.max.to_string(), t.meaning.to_owned()]
         }),
     );
+    let fields = detector.evidence.iter().filter(|(_, field)| *field != Field::List);
+    let fields: Vec<String> =
+        fields.map(|(name, field)| format!("`evidence.{name}` ({})", format!("{field:?}").to_lowercase())).collect();
+    writeln!(out, "\nFor [`where`](rules.md#where): {}.", fields.join(", ")).unwrap();
     if !detector.lists.is_empty() {
         out.push('\n');
         table(
@@ -184,7 +189,13 @@ fn rules_md() {
     write!(
         out,
         "\nAt most {RULES_MAX} rules, {RULE_ID_BYTES_MAX} bytes of id, {TEXT_BYTES_MAX} bytes of any other text. Thresholds and lists of \
-         each kind: [detectors.md](detectors.md).\n\n## Exceptions\n\n\
+         each kind: [detectors.md](detectors.md).\n\n"
+    )
+    .unwrap();
+    where_section(&mut out);
+    write!(
+        out,
+        "## Exceptions\n\n\
          An exception under `allow` keeps findings back that meet every field it has, by one of the field's values. It belongs to \
          its rule; under `allow:` beside `rules:` it is for several rules at once, those of the kinds and ids that it names or all, and \
          in a tenant's directory for that tenant's findings alone. It acts from the event time of the version that brought it, ends at \
@@ -225,13 +236,65 @@ fn rules_md() {
          sound set is recorded as a version in every partition of `obs` and `findings` and holds from one event time on, for every task \
          of every process; that time lies a slice and `max_future` ahead, so that nobody has closed what it begins with. A set with a \
          mistake changes nothing: every mistake is logged, and told by the command. Keep the directory the same for all processes: \
-         whoever starts proposes what it has.\n\n## The default rules\n",
+         whoever starts proposes what it has.\n\n## Silent for a while\n\n`tidewatch rules mute --topology FILE --source 10.0.0.5 --for 8h \
+         --owner ann --reason 'ticket 4711'` appends an exception with that end to `muted.yaml` in the rules directory (with `--tenant` in \
+         the tenant's), for an analyst who has looked and knows enough, and lets a process that runs there read its rules again. Were the \
+         rules wrong with it, nothing is written.\n\n## Why a rule says nothing\n\n`tidewatch rules why-not HOST --tenant ID --input \
+         zeek:/logs/2026-03-11` takes the rows the whole way and tells, for each rule and each peer, domain, port or window of the host, \
+         each condition with its value and threshold at the moment when it came nearest; `--from` and `--to` bound the span, `--about` and \
+         `--only` what is told, and what exceptions, `where`, suppression or the tenant's view kept back is said with it. `--live` asks the \
+         newest snapshots of a deployment instead. Long connections cannot tell yet.\n\n## The default rules\n",
     );
     for default in DEFAULTS {
         write!(out, "\n`{}`\n\n```yaml\n{}```\n", default.file, default.text).unwrap();
     }
     check("rules.md", &out);
 }
+
+/// `where`, and what it costs as measured.
+fn where_section(out: &mut String) {
+    out.push_str(
+        "## `where`\n\nOne SQL expression, compiled once with DataFusion and evaluated over whole batches. Which of two things it decides \
+         follows from the names in it:\n\n\
+         - Columns of the rows ([observations.md](observations.md)): the detector sees a row only where the expression is true. It is \
+         asked of the row as it was exported, by itself. Rows of tables that have not all of the named columns are seen as before \
+         (`destination_port <> 8443` says nothing about look-ups). What a detector does not see it does not learn from.\n\
+         - Fields of the findings (below): a finding goes on to the tenant's view only where the expression is true. The detector \
+         learns and counts as before.\n\nMixing the two, and names that neither has, are mistakes. Like the rest of a rule it holds from \
+         the event time of its version on, live as in a backtest. What is true does not depend on the batch, the partitions, the machine \
+         or the time: volatile functions (`now()`, `random()`), aggregates, windows and subqueries are refused, and so are the columns \
+         that say where a row lies (`offset`, `row`, `key`, `primary`).\n\nA value that is absent makes a comparison neither true nor \
+         false, and such a row does not match: write `IS NULL` or `coalesce` where that matters. Whole numbers calculate as 64 bit with a \
+         sign. **An error in a row** (division by zero, overflow, a cast of a text that is no number) makes that row or finding not match, \
+         nothing else, and is counted in `tidewatch_where_errors_total`; what was left out is counted in `tidewatch_where_rows_total` and \
+         `tidewatch_where_findings_total`. A part that does not decide is not evaluated: `bytes_reverse <> 0 AND bytes_forward / \
+         bytes_reverse > 3` has no error.\n\n```yaml\nwhere: destination_port IN (80, 8080) AND NOT in_network(destination_address, \
+         '198.51.100.0/24')\n# or, of findings:\nwhere: evidence.interval_s < 600 AND hour(decided_at) NOT BETWEEN 6 AND 20\n```\n\nOperators: `= <> < <= > >= \
+         IS [NOT] DISTINCT FROM`, `AND OR NOT`, `IS [NOT] NULL`, `IS [NOT] TRUE|FALSE|UNKNOWN`, `[NOT] IN (...)`, `[NOT] BETWEEN`, `[NOT] \
+         LIKE`, `ILIKE`, `~ ~* !~ !~*` (regular expressions), `+ - * / %`, `& |`, `||`, `CASE`, `CAST` and `TRY_CAST` to `BIGINT`, `DOUBLE`, \
+         `TEXT`, `BOOLEAN`. Addresses and moments beside a column of their kind are texts in single quotes. Functions:\n\n",
+    );
+    table(
+        out,
+        &["function", "says"],
+        FUNCTIONS.iter().map(|(name, form, says)| vec![format!("`{name}({form})`"), (*says).to_owned()]),
+    );
+    out.push_str("\nFields of findings, and the fields of each detector's evidence as `evidence.NAME`, lists excepted ([detectors.md](detectors.md)):\n\n");
+    table(
+        out,
+        &["field", "type", "meaning"],
+        FINDING_FIELDS.iter().map(|(n, t, m)| vec![format!("`{n}`"), (*t).to_owned(), (*m).to_owned()]),
+    );
+    write!(
+        out,
+        "\nAt most {WHERE_BYTES_MAX} bytes, {WHERE_DEPTH_MAX} operators deep, and {ROW_FILTERS_MAX} different expressions over rows in one \
+         set of rules.\n\n{WHERE_COST}\n\n"
+    )
+    .unwrap();
+}
+
+/// Measured; the commands stand in it.
+const WHERE_COST: &str = "What an expression costs a row: `cargo run --release -p tidewatch-operators --example where_cost`.";
 
 #[test]
 fn limits_md() {

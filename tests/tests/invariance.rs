@@ -172,6 +172,7 @@ const fn detector(
         attack: &[],
         thresholds: &[],
         lists: &[],
+        evidence: &[],
         build,
         judge: |finding, _| Some(finding),
     }

@@ -311,9 +311,23 @@ fn an_exception_beside_the_rules_is_for_the_kinds_and_rules_that_it_names() {
 /// Rules that change while the job runs hold from one event time on, for every task; a backtest over the topics says the same.
 #[test]
 fn rules_read_again_at_run_time_hold_from_one_event_time_live_and_in_a_backtest() {
+    read_again("c.yaml", "allow: [{source: 10.0.0.5, owner: me, reason: r, expires: never}]");
+}
+
+/// So does an expression over rows: it is part of the version.
+#[test]
+fn a_where_over_rows_holds_from_the_versions_event_time_live_and_in_a_backtest() {
+    read_again(
+        "b.yaml",
+        "rules: [{id: ndr-beaconing-default, version: 3, kind: beaconing, severity: low, base_confidence: 40, suppress: 2m, \
+         where: \"source_address <> '10.0.0.5'\"}]",
+    );
+}
+
+/// Plays half of the traffic, lays a file over the rules that silences the beacon of 10.0.0.5, plays the rest.
+fn read_again(file: &str, silent: &str) {
     let beaconing =
         "rules: [{id: ndr-beaconing-default, version: 2, kind: beaconing, severity: low, base_confidence: 40, suppress: 2m}]";
-    let silent = "allow: [{source: 10.0.0.5, owner: me, reason: r, expires: never}]";
     let overlay = dir(&[("b.yaml", beaconing)]);
     let base = traffic::by_hand();
     let layout = Layout { obs: 3, workers: 2, ..Layout::default() };
@@ -333,11 +347,11 @@ fn rules_read_again_at_run_time_hold_from_one_event_time_live_and_in_a_backtest(
     live.play(before).unwrap();
 
     // A set with a mistake changes nothing, and says what is wrong.
-    put(overlay.path(), &[("c.yaml", "rules: [{id: x}]")]);
+    put(overlay.path(), &[("d.yaml", "rules: [{id: x}]")]);
     let refused = reload.now(live.now()).unwrap_err().to_string();
-    assert!(refused.contains("c.yaml:1:9: kind is missing"), "{refused}");
+    assert!(refused.contains("d.yaml:1:9: kind is missing"), "{refused}");
     assert_eq!(recorded(), 1);
-    put(overlay.path(), &[("c.yaml", silent)]);
+    put(overlay.path(), &[("d.yaml", ""), (file, silent)]);
     let from = EventTime::parse_rfc3339(&reload.now(live.now()).unwrap().from.unwrap()).unwrap();
     assert!(from > live.now() && from < noon(3000.0), "{from}");
     assert_eq!(reload.now(live.now()).unwrap().outcome, "unchanged");

@@ -194,7 +194,7 @@ fn live(pairs: u64, serial: u64, seed: u64) -> u64 {
     let place = if step == 1 { at % pairs } else { (at - 3 * pairs) % tenth };
     // A multiple of a number that shares no divisor with `among` passes every one once.
     let chance = mix(&[seed, turn, round]);
-    let mut factor = chance % among.max(2) | 1;
+    let mut factor = (chance % among.max(2)) | 1;
     while divisor(factor, among) > 1 {
         factor += 2;
     }

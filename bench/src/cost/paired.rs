@@ -87,8 +87,8 @@ pub(super) struct Paired {
     pub(super) ratio: f64,
     /// Resident memory of the pipeline's process, at most.
     pub(super) rss_mib: f64,
-    /// State by its own count, over the pairs that called.
-    pub(super) bytes_per_pair: f64,
+    /// State by its own count, over the pairs that called; of flows only.
+    pub(super) bytes_per_pair: Option<f64>,
     /// The limit took longer than it may: the figures do not count.
     pub(super) void: bool,
     pub(super) spread: Spread,
@@ -106,7 +106,7 @@ pub(super) struct Paired {
     /// Rows of open slices at most, which the budget of memory sets apart.
     pub(super) slice_mib_max: f64,
     pub(super) state_mib: f64,
-    pub(super) hosts: u64,
+    pub(super) keys: u64,
     pub(super) evicted: u64,
     pub(super) snapshots: u64,
     pub(super) signals: u64,
@@ -255,7 +255,7 @@ fn summary(
         limit_cpu_ns_per_flow: limit,
         ratio: mid(&|r| r.ratio),
         rss_mib: mib(mid(&|r| r.pipeline.rss_peak_bytes as f64)),
-        bytes_per_pair: mid(&|r| r.pipeline.state_bytes as f64) / workload.pairs.max(1) as f64,
+        bytes_per_pair: (workload.pairs > 0).then(|| mid(&|r| r.pipeline.state_bytes as f64) / workload.pairs as f64),
         void: shape.kind == Kind::Flow && shape.log == LogKind::Kafka && limit > LIMIT_NS_MAX,
         spread: Spread {
             pipeline: range(all(&|r| r.pipeline.cpu_ns_per_flow)),
@@ -274,7 +274,7 @@ fn summary(
         rss_settled_mib: mib(mid(&|r| r.pipeline.rss_settled_bytes as f64)),
         slice_mib_max: mib(mid(&|r| r.pipeline.slice_bytes_max as f64)),
         state_mib: mib(mid(&|r| r.pipeline.state_bytes as f64)),
-        hosts: last(|m| m.keys),
+        keys: last(|m| m.keys),
         evicted: last(|m| m.evicted),
         snapshots: last(|m| m.snapshots),
         signals: last(|m| m.signals),
@@ -294,13 +294,13 @@ impl Paired {
     /// One line for people.
     pub(super) fn line(&self, name: &str) -> String {
         format!(
-            "{name:<14} {:>6.0} ns pipeline {:>5.0} ns limit {:>5.1} times {:>9.0} flows/s {:>6.0} MiB {:>5.0} B/pair{}\n",
+            "{name:<14} {:>6.0} ns pipeline {:>5.0} ns limit {:>5.1} times {:>9.0} flows/s {:>6.0} MiB{}{}\n",
             self.pipeline_cpu_ns_per_flow,
             self.limit_cpu_ns_per_flow,
             self.ratio,
             self.flows_per_s,
             self.rss_mib,
-            self.bytes_per_pair,
+            self.bytes_per_pair.map_or_else(String::new, |bytes| format!(" {bytes:>5.0} B/pair")),
             if self.void { "  VOID: the limit took too long" } else { "" }
         )
     }

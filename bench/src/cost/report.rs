@@ -191,7 +191,7 @@ impl Report {
                 p.signals
             );
         }
-        out += "\n## State\n\n| run | pairs that called | 3 times | 10 times | hosts | bytes per pair, counted | resident, above the \
+        out += "\n## State\n\n| run | pairs that called | 3 times | 10 times | keys with state | bytes per pair, counted | resident, above the \
                 start | evicted | last rows alone |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
         for (name, p) in self.sections.iter().filter(|(_, p)| p.workload.pairs > 0) {
             let grown = p.rounds.last().map_or(0.0, |r| {
@@ -204,8 +204,8 @@ impl Report {
                 p.workload.pairs,
                 p.workload.pairs_3,
                 p.workload.pairs_10,
-                p.hosts,
-                p.bytes_per_pair,
+                p.keys,
+                p.bytes_per_pair.unwrap_or_default(),
                 p.evicted,
                 p.tail_cpu_ns_per_flow.map_or_else(|| "-".to_owned(), |ns| format!("{ns:.0} ns"))
             );

@@ -283,3 +283,30 @@ fn argus_state(proto: &str, state: &str) -> (&'static str, &'static str) {
         (false, ..) => ("OTH", "Cc"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn argus_text_becomes_connections_that_the_product_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.binetflow");
+        let text = "StartTime,Dur,Proto,SrcAddr,Sport,Dir,DstAddr,Dport,State,sTos,dTos,TotPkts,TotBytes,SrcBytes,Label\n\
+                    2026/03/11 08:00:00.500000,1.5,tcp,10.0.0.66,4000,   ->,10.0.1.1,81,REQ,0,0,2,120,120,\n\
+                    2026/03/11 08:00:01.000000,0.1,tcp,10.0.0.66,4001,   ->,10.0.1.2,81,S_RA,0,0,2,114,60,\n\
+                    2026/03/11 08:00:01.000000,0.1,arp,10.0.0.66,0,   ->,10.0.1.2,0,INT,0,0,2,114,60,\n";
+        fs::write(&path, text).unwrap();
+        let conns = argus(&path).unwrap();
+        let told: Vec<_> = conns.iter().map(|c| (c.state.as_str(), c.to_port, c.packets_sent, c.end_ns - c.start_ns)).collect();
+        assert_eq!(told, [("S0", 81, 2, 1_500_000_000), ("REJ", 81, 2, 100_000_000)]);
+        write_conns(dir.path(), conns).unwrap();
+        fs::remove_file(&path).unwrap();
+        let ran = super::super::way::run(dir.path(), &[], &[]).unwrap();
+        assert_eq!((ran.rows, ran.lost), (2, 0));
+        let table = Table::read(&dir.path().join("conn.log")).unwrap();
+        let failed = table.moments(|t, row| t.cell(row, "conn_state") == "S0");
+        assert_eq!(failed.iter().map(|at| at.to_rfc3339()).collect::<Vec<_>>(), ["2026-03-11T08:00:00.5Z"]);
+    }
+}

@@ -308,7 +308,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// Takes another part in; of states the fullest count.
+    /// Takes another part in; of states the run counts that held most.
     pub fn merge(&mut self, other: Self) {
         self.cases.extend(other.cases);
         self.benign.extend(other.benign);
@@ -319,7 +319,7 @@ impl Part {
         self.rows += other.rows;
         for (kind, state) in other.states {
             let most = self.states.entry(kind).or_default();
-            if state.keys > most.keys {
+            if state.bytes > most.bytes {
                 *most = state;
             }
         }

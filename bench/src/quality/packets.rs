@@ -177,3 +177,71 @@ fn pair(bytes: &[u8], at: usize) -> Option<u16> {
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const A: u32 = 0x0a00_0001;
+    const B: u32 = 0x0a00_0002;
+
+    /// A TCP packet over raw IP: seconds, from, to, flags, octets of payload.
+    fn packet(at_s: u32, (from, from_port): (u32, u16), (to, to_port): (u32, u16), flags: u8, payload: u16) -> Vec<u8> {
+        let total = 40 + payload;
+        let mut ip = vec![0x45, 0];
+        ip.extend(total.to_be_bytes());
+        ip.extend([0, 0, 0, 0, 64, 6, 0, 0]);
+        ip.extend(from.to_be_bytes());
+        ip.extend(to.to_be_bytes());
+        ip.extend(from_port.to_be_bytes());
+        ip.extend(to_port.to_be_bytes());
+        ip.extend([0; 8]);
+        ip.extend([0x50, flags, 0, 0, 0, 0, 0, 0]);
+        ip.resize(usize::from(total), 0);
+        let mut out = Vec::new();
+        for word in [at_s, 0, ip.len() as u32, ip.len() as u32] {
+            out.extend(word.to_le_bytes());
+        }
+        out.extend(ip);
+        out
+    }
+
+    fn read_all(packets: &[Vec<u8>]) -> Vec<Conn> {
+        let mut bytes = Vec::new();
+        for word in [0xa1b2_c3d4_u32, 0, 0, 0, 65_535, 101] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(packets.concat());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        connections(file.path()).unwrap()
+    }
+
+    #[test]
+    fn connections_end_as_zeek_would_say() {
+        let (a, b) = ((A, 4_000), (B, 80));
+        let told = |packets: &[Vec<u8>]| {
+            let all = read_all(packets);
+            all.iter().map(|c| (c.state.clone(), c.from.clone(), c.sent, c.received)).collect::<Vec<_>>()
+        };
+        let one = |state: &str, from: &str, sent, received| vec![(state.to_owned(), from.to_owned(), sent, received)];
+        assert_eq!(told(&[packet(1, a, b, SYN, 0), packet(4, a, b, SYN, 0)]), one("S0", "10.0.0.1", 0, 0));
+        assert_eq!(told(&[packet(1, a, b, SYN, 0), packet(1, b, a, RST | ACK, 0)]), one("REJ", "10.0.0.1", 0, 0));
+        let whole = [
+            packet(1, a, b, SYN, 0),
+            packet(1, b, a, SYN | ACK, 0),
+            packet(1, a, b, ACK, 100),
+            packet(2, b, a, ACK, 900),
+            packet(3, a, b, FIN | ACK, 0),
+            packet(3, b, a, FIN | ACK, 0),
+        ];
+        assert_eq!(told(&whole), one("SF", "10.0.0.1", 100, 900));
+        // An answer to what nobody asked: the one who answers did not begin.
+        assert_eq!(told(&[packet(1, b, a, SYN | ACK, 0)]), one("OTH", "10.0.0.1", 0, 0));
+        // A port that is used again is another connection.
+        let mut again = whole.to_vec();
+        again.push(packet(9, a, b, SYN, 0));
+        assert_eq!(told(&again).len(), 2);
+    }
+}

@@ -83,7 +83,7 @@ pub fn markdown(head: &Head, rules: &[Rule], part: &Part) -> String {
     }
     recall(&mut out, part);
     benign(&mut out, part);
-    out += "\n## State\n\nAt the end of the run that held most keys (hosts).\n\n| detector | keys | bytes a key |\n| --- | ---: | ---: |\n";
+    out += "\n## State\n\nAt the end of the run that held most bytes of it; a key is a host. Limits and what happens there: docs/limits.md.\n\n| detector | keys | bytes a key |\n| --- | ---: | ---: |\n";
     for (kind, state) in &part.states {
         let _ = writeln!(out, "| {kind} | {} | {} |", state.keys, state.bytes / state.keys.max(1));
     }

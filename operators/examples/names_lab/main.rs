@@ -51,7 +51,13 @@ fn found(looks: &[Look]) -> (Vec<Finding>, u64) {
             server_port: Some(53),
             ..DnsRow::default()
         };
-        let row = SliceRow { at: look.at, row: Row::Dns(row), position: Position { input: 0, offset: 0, row: 0 }, primary: true };
+        let row = SliceRow {
+            at: look.at,
+            row: Row::Dns(row),
+            position: Position { input: 0, offset: 0, row: 0 },
+            primary: true,
+            passes: u64::MAX,
+        };
         slices.entry(look.at.0.div_euclid(SLICE_NS)).or_default().entry(&look.host).or_default().push(row);
     }
     let mut out = SliceOutput::default();

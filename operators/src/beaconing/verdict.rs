@@ -6,6 +6,7 @@ use libm::{exp, fabs, sqrt};
 use super::evidence::{self, Fit};
 use super::pair::{BURST_S, Contact, FARM, PairView, bytes, lasting_s};
 use crate::rule::Rule;
+use crate::why::Condition;
 
 /// Weight (log e-value, nats) that makes a beacon. By the e-value's bound a memoryless pair passes with a chance of about
 /// e^-9, 1 in 8,000, in its life; real traffic is not memoryless, which is what the rest of this file is for.
@@ -160,6 +161,40 @@ pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Opti
     out.ordinary = ordinary(&out, view, listed);
     out.confidence = confidence(&out, pair.total, limits);
     Some(out)
+}
+
+/// The same as conditions, over the part of the gaps that comes nearest; without enough gaps that alone.
+pub(super) fn conditions(view: PairView<'_>, limits: &Limits) -> Vec<Condition> {
+    let contacts = view.collapsed();
+    let gaps: Vec<f64> = contacts.windows(2).map(|w| w[1].start.since(w[0].start) as f64 / 1e9).collect();
+    let enough = Condition::at_least("gaps (min_samples)", gaps.len() as f64, limits.samples_min as f64);
+    if !enough.met() {
+        return vec![enough];
+    }
+    let mut nearest: Option<Vec<Condition>> = None;
+    let lacks = |all: &[Condition]| all.iter().map(Condition::lacks).sum::<f64>();
+    for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| *n < gaps.len())) {
+        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S, f64::NEG_INFINITY) else { continue };
+        let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(view.pair.total) / used as f64) };
+        let part = &contacts[contacts.len() - used - 1..];
+        let span_s = part[part.len() - 1].start.since(part[0].start) as f64 / 1e9;
+        let all = vec![
+            enough.clone(),
+            Condition::at_least("weight of the rhythm", fit.weight - choice, weight_min(used)),
+            Condition::at_least("gaps that fit (min_samples)", fit.fitting as f64, limits.samples_min as f64),
+            Condition::at_most("jitter (max_jitter)", fit.jitter, limits.jitter_max),
+            Condition::at_least("interval, s (min_interval_s)", fit.interval_s, limits.interval_s_min),
+            Condition::at_most("interval, s (max_interval_s)", fit.interval_s, limits.interval_s_max),
+            Condition::at_least("share of gaps that fit", fit.fitting as f64 / used as f64, FITTING_SHARE_MIN),
+            Condition::at_least("share of single sleeps", fit.single as f64 / fit.fitting.max(1) as f64, SINGLE_SHARE_MIN),
+            Condition::at_least("span, s", span_s, SPAN_S_MIN),
+            Condition::at_most("octets sent per contact", sizes(part).0.unwrap_or(0.0), BULK_BYTES),
+        ];
+        if nearest.as_ref().is_none_or(|known| lacks(&all) < lacks(known)) {
+            nearest = Some(all);
+        }
+    }
+    nearest.unwrap_or_else(|| vec![enough, Condition::is("some rhythm fits the gaps", false, true)])
 }
 
 /// What so many gaps have to weigh.

@@ -7,6 +7,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use super::DnsDga;
 use super::state::HostState;
 use crate::operator::{Context, Draft};
+use crate::why::{Case, Condition};
 
 /// New failing domains must be this many times those that exist before a burst is one.
 const BURST_OVER_FOUND: u32 = 2;
@@ -26,6 +27,54 @@ impl DnsDga {
             && counts.failed_apex * 10 >= counts.failed * 8
             && (f64::from(counts.failed_apex_bytes) >= self.burst_label_bytes * f64::from(counts.failed_apex)
                 || counts.failed_apex_percent >= BURST_PERCENT * counts.failed_apex)
+    }
+
+    /// What the state says of each condition.
+    pub(super) fn cases(&self, state: &HostState, at: EventTime) -> Vec<Case> {
+        let (counts, episode) = (&state.counts, &state.episode);
+        let number = f64::from;
+        let share = |part: u32, of: u32| f64::from(part) / f64::from(of.max(1));
+        let long = number(counts.failed_apex_bytes) / number(counts.failed_apex.max(1)) / self.burst_label_bytes;
+        let strange = share(counts.failed_apex_percent, counts.failed_apex) / number(BURST_PERCENT);
+        let case = |way, conditions| Case { subject: "dga".to_owned(), way, conditions };
+        vec![
+            case(
+                "evidence",
+                vec![
+                    Condition::at_least(
+                        "generated domains that fail (min_failed)",
+                        number(episode.generated),
+                        number(self.min_failed),
+                    ),
+                    Condition::at_least("weight of the names (evidence)", state.evidence(at), self.evidence),
+                ],
+            ),
+            case(
+                "share",
+                vec![
+                    Condition::at_least("distinct names (min_names)", number(counts.names), number(self.min_names)),
+                    Condition::at_least("share that looks generated (ratio)", share(counts.generated, counts.names), self.ratio),
+                    Condition::at_least(
+                        "the same without labels of one length (ratio)",
+                        share(counts.generated.saturating_sub(state.of_one_length()), counts.names),
+                        self.ratio,
+                    ),
+                ],
+            ),
+            case(
+                "burst",
+                vec![
+                    Condition::at_least("new domains that do not exist (burst)", number(counts.failed_apex), number(self.burst)),
+                    Condition::at_least(
+                        "of these, per new domain that exists",
+                        share(counts.failed_apex, counts.found),
+                        number(BURST_OVER_FOUND),
+                    ),
+                    Condition::at_least("share of failures that are such domains", share(counts.failed_apex, counts.failed), 0.8),
+                    Condition::at_least("length or strangeness of labels, of what is asked", long.max(strange), 1.0),
+                ],
+            ),
+        ]
     }
 
     /// A draft when something is to be told now.

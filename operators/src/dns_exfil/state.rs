@@ -141,6 +141,11 @@ impl HostState {
         self.glances.is_empty() && self.watched.is_empty()
     }
 
+    /// Domains that are watched.
+    pub(super) fn watched(&self) -> &[Watched] {
+        &self.watched
+    }
+
     /// Moment of the newest look-up that is kept.
     pub(super) fn newest(&self) -> Option<EventTime> {
         (!self.is_empty()).then_some(self.last)

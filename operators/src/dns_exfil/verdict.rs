@@ -7,9 +7,10 @@ use tidewatch_schemas::time::EventTime;
 
 use super::DnsExfil;
 use super::question::NO_DOMAIN;
-use super::state::{HORIZONS_S, Watched, Window};
+use super::state::{HORIZONS_S, HostState, Watched, Window};
 use crate::door::dns_contact;
 use crate::operator::{Context, Draft, TenantFacts};
+use crate::why::{About, CASES_MAX, Case, Condition};
 
 /// Hosts that must know a domain, and share of the tenant's, for it to be everybody's.
 const COMMON_HOSTS_MIN: u64 = 3;
@@ -55,6 +56,38 @@ impl DnsExfil {
         let confidence = (self.base_confidence + more).clamp(1.0, 99.0) as u8;
         Some(draft(watched, confidence, &sums, horizon, window, at, ctx))
     }
+}
+
+/// What the state says of each condition, domain by domain.
+pub(super) fn cases(of: &DnsExfil, state: &HostState, about: &About<'_>) -> Vec<Case> {
+    const HORIZONS: [&str; 4] = ["bytes within 10 s", "bytes within 10 min", "bytes within 1 h", "bytes within 24 h"];
+    let mut watched: Vec<&Watched> = state.watched().iter().filter(|w| about.is(&w.domain)).collect();
+    watched.sort_by(|a, b| (b.names, &a.domain).cmp(&(a.names, &b.domain)));
+    let mut cases = Vec::new();
+    for watched in watched.into_iter().take(CASES_MAX / 2) {
+        let strength = |n: &usize| watched.sums()[*n] / of.bytes[*n];
+        let horizon = (0..HORIZONS.len()).max_by(|a, b| strength(a).total_cmp(&strength(b))).unwrap_or(0);
+        let window = watched.window(of.part_ns);
+        let unique = f64::from(window.distinct) / f64::from(window.queries.max(1));
+        let case = |way, conditions| Case { subject: watched.domain.clone(), way, conditions };
+        cases.push(case(
+            "information",
+            vec![
+                Condition::at_least("new names within a day (min_names)", watched.lately(), of.min_names),
+                Condition::at_least(HORIZONS[horizon], watched.sums()[horizon], of.bytes[horizon]),
+            ],
+        ));
+        cases.push(case(
+            "many new names",
+            vec![
+                Condition::at_least("queries (min_queries)", f64::from(window.queries), f64::from(of.min_queries)),
+                Condition::at_least("octets of names (qname_bytes)", f64::from(window.bytes), of.qname_bytes),
+                Condition::at_least("share of new names (unique_ratio)", unique, of.unique_ratio),
+                Condition::is("mostly digests", watched.asks_for_digests(), false),
+            ],
+        ));
+    }
+    cases
 }
 
 fn draft(

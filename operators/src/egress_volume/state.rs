@@ -12,6 +12,7 @@ use super::habit::Habits;
 use super::known::Known;
 use super::window::{Bucket, CONVERSATION, History, Place};
 use crate::operator::{Footprint, Position, RawRows};
+use crate::why::{Case, Condition};
 
 /// Lengths of windows that are judged.
 pub(super) const SCALES: usize = 3;
@@ -153,6 +154,29 @@ impl HostState {
         if sent.out > 0.0 {
             volumes.known.note(sent.peer);
         }
+    }
+
+    /// What the running windows say of each condition.
+    pub(super) fn cases(&self, limits: &Limits) -> Vec<Case> {
+        let Some(volumes) = &self.0 else { return Vec::new() };
+        let case = |scale: Scale| {
+            let (bytes, history) = (volumes.sum(scale), &volumes.history[scale as usize]);
+            let samples = if scale == Scale::Minute { limits.samples_min } else { limits.samples_min.min(24) };
+            let busy = history.busy(floor(limits)).max(floor(limits));
+            let mut conditions = vec![
+                Condition::at_least("octets out (min_bytes)", bytes, limits.bytes_min),
+                Condition::at_least("windows known (min_samples)", f64::from(history.samples), f64::from(samples)),
+                Condition::at_least("times the busy window (spike_factor)", bytes / busy, scale.factor(limits)),
+            ];
+            if scale != Scale::Minute {
+                conditions.push(Condition::at_least("days known", f64::from(history.days()), 1.0));
+            }
+            let bucket = if scale == Scale::Minute { &volumes.minute } else { &volumes.hour };
+            let told = volumes.is_told(scale, bytes, bucket.last);
+            conditions.push(Condition::is("told already", told, false));
+            Case { subject: scale.words().to_owned(), way: "volume", conditions }
+        };
+        Scale::ALL.map(case).to_vec()
     }
 
     /// What is over the bar now and was not told.

@@ -10,8 +10,9 @@ use tidewatch_schemas::signal::Severity;
 
 pub use self::allow::{ALLOW_ENTRIES_MAX, ALLOW_FIELDS};
 use super::allow::Allow;
+use super::filter::Filter;
 use super::set::{Notes, Place};
-use super::{Rule, example};
+use super::{Rule, WHERE, example};
 use crate::operator::{Detector, ListEntry};
 
 /// Rules of one set, at most.
@@ -52,6 +53,7 @@ pub const FIELDS: &[(&str, bool, &str)] = &[
     ("enabled", false, "`false` switches it off; `true` when left out"),
     ("thresholds", false, "numbers by name; the detector's defaults when left out"),
     ("lists", false, "lists by name; the detector's defaults when left out"),
+    ("where", false, "an SQL expression over columns of the rows, or over fields of the findings, see below"),
     ("allow", false, "what it says nothing about, see below"),
     ("tests", false, "rows in, signals out; `tidewatch rules test` runs them"),
     ("false_positives", false, "what else looks like this, in words"),
@@ -147,7 +149,10 @@ fn rule(map: &Map<'_>, tenant: Option<&str>, detectors: &[&Detector], mistakes: 
     let detector = detector?;
     let thresholds = thresholds(map, detector, mistakes);
     let lists = lists(map, detector, mistakes);
+    let filter = filter(map, detector, mistakes);
     let (allow, allow_places): (Vec<Allow>, Vec<Place>) = allow?.into_iter().unzip();
+    let mut lists = lists?;
+    lists.extend(filter?.map(|text| (WHERE.to_owned(), vec![text])));
     let rule = Rule {
         id: id?.to_owned(),
         version: version?,
@@ -161,7 +166,7 @@ fn rule(map: &Map<'_>, tenant: Option<&str>, detectors: &[&Detector], mistakes: 
         suppress_ns: suppress?.as_nanos() as i64,
         enabled: enabled?,
         thresholds: thresholds?,
-        lists: lists?,
+        lists,
         tenant: tenant.map(str::to_owned),
         allow,
     };
@@ -175,6 +180,23 @@ fn rule(map: &Map<'_>, tenant: Option<&str>, detectors: &[&Detector], mistakes: 
         replaces: None,
     };
     Some((rule, notes))
+}
+
+/// The expression of `where`, which compiles. `None` = a mistake; `Some(None)` = not given.
+fn filter(rule: &Map<'_>, detector: &Detector, mistakes: &mut Mistakes) -> Option<Option<String>> {
+    let Some(node) = rule.get(WHERE) else { return Some(None) };
+    let text = node.str(mistakes)?.trim();
+    match Filter::compile(text, detector) {
+        Ok(_) => Some(Some(text.to_owned())),
+        Err(all) => {
+            for wrong in all {
+                let mut mistake = node.mistake(format!("where: {}", wrong.what));
+                mistake.suggestion = wrong.suggestion;
+                mistakes.push(mistake);
+            }
+            None
+        }
+    }
 }
 
 fn id<'a>(node: Node<'a>, mistakes: &mut Mistakes) -> Option<&'a str> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use tidewatch_schemas::document::{Document, Mistake, Mistakes, Node, did_you_mean, shown};
 
 use super::example::Example;
+use super::filter::{Filters, ROW_FILTERS_MAX};
 use super::parse::Shared;
 use super::{ALLOW_ENTRIES_MAX, Parsed, Rule, parse};
 use crate::operator::Detector;
@@ -135,6 +136,7 @@ impl RuleSet {
                 all.insert(key, notes);
                 (rules, all)
             });
+        expressions(&rules, &notes, detectors, &mut mistakes);
         mistakes.or(Self { notes, ..Self::of(rules) })
     }
 
@@ -153,6 +155,23 @@ impl RuleSet {
         let mut all: Vec<&Rule> = self.rules.iter().chain(&self.off).collect();
         all.sort_by(|a, b| (&a.id, &a.tenant).cmp(&(&b.id, &b.tenant)));
         all.into_iter().filter_map(|rule| Some((rule, self.notes.get(&(rule.id.clone(), rule.tenant.clone()))?)))
+    }
+}
+
+/// Each expression over rows is one bit beside every row: there is room for so many different ones.
+fn expressions(rules: &[Rule], notes: &BTreeMap<RuleKey, Notes>, detectors: &[&Detector], mistakes: &mut Mistakes) {
+    let mut filters = Filters::default();
+    for rule in rules.iter().filter(|r| r.enabled) {
+        let Some(detector) = detectors.iter().find(|d| d.rule_kind == rule.kind) else { continue };
+        if filters.take(rule, detector).is_err()
+            && let Some(notes) = notes.get(&(rule.id.clone(), rule.tenant.clone()))
+        {
+            mistakes.push(
+                notes
+                    .place
+                    .remark(format!("where: more than {ROW_FILTERS_MAX} different expressions over rows in one set of rules")),
+            );
+        }
     }
 }
 

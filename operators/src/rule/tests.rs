@@ -4,7 +4,7 @@
 use expect_test::expect;
 
 use super::*;
-use crate::operator::{Context, Detector, Footprint, ListEntry, ListField, Operator, Seen, Threshold};
+use crate::operator::{Context, Detector, Field, Footprint, ListEntry, ListField, Operator, Seen, Threshold};
 use crate::runtime::Store;
 
 struct Nothing;
@@ -42,6 +42,7 @@ static BEACONING: Detector = Detector {
         threshold("max_interval_s", 3_600.0, 1.0, 86_400.0),
     ],
     lists: &[],
+    evidence: &[("score", Field::Double), ("ports", Field::List)],
     build: |rule| Store::boxed(&BEACONING, rule, |_| Nothing),
     judge: |finding, _| Some(finding),
 };
@@ -58,6 +59,7 @@ static LATERAL: Detector = Detector {
         ListField { name: "ports", default: &["22", "445"], entry: ListEntry::Port, meaning: "test" },
         ListField { name: "allow", default: &[], entry: ListEntry::Text, meaning: "test" },
     ],
+    evidence: &[("score", Field::Double), ("ports", Field::List)],
     build: |rule| Store::boxed(&LATERAL, rule, |_| Nothing),
     judge: |finding, _| Some(finding),
 };

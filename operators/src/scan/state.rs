@@ -99,6 +99,11 @@ impl HostState {
         self.0.is_none()
     }
 
+    /// What is kept.
+    pub(super) fn kept(&self) -> Option<&Seen> {
+        self.0.as_deref()
+    }
+
     pub(super) fn seen(&mut self) -> Option<&mut Seen> {
         self.0.as_deref_mut()
     }

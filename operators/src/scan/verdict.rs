@@ -6,8 +6,9 @@ use tidewatch_schemas::time::EventTime;
 
 use super::Scan;
 use super::group::{DAY_S, FAILS_MAX, Group, STEP_S, Sweep, What};
-use super::state::{Attempt, Seen, seconds};
+use super::state::{Attempt, HostState, Seen, seconds};
 use crate::operator::{Context, Draft, RawRows};
+use crate::why::{About, CASES_MAX, Case, Condition};
 
 /// Horizons, seconds, and how many times the threshold each asks for: chance collects more over longer ones.
 const HORIZONS: [(u32, f64); 3] = [(2 * STEP_S, 1.0), (3600, 1.25), (DAY_S, 1.5)];
@@ -295,6 +296,57 @@ fn severity(shape: &Shape, inside: bool, confidence: u8) -> Severity {
         _ if confidence >= GRAVE[usize::from(shape.what.outside())] => Severity::High,
         _ => Severity::Medium,
     }
+}
+
+/// What the state says of each condition, port by port and target by target.
+pub(super) fn cases(of: &Scan, state: &HostState, about: &About<'_>) -> Vec<Case> {
+    let Some(seen) = state.kept() else { return Vec::new() };
+    let at_s = seconds(about.at);
+    let mut cases: Vec<Case> = Vec::new();
+    for group in seen.groups.records() {
+        let side = if group.what.outside() { "external" } else { "internal" };
+        let (subject, way) = match group.what {
+            What::Port { port, .. } => (format!("{}{port} {side}", protocol(group.what)), "horizontal"),
+            What::Target { .. } => (group.examples.first().cloned().unwrap_or_default(), "vertical"),
+        };
+        if !about.is(&subject) {
+            continue;
+        }
+        let mut conditions = group_conditions(of, group, at_s);
+        if let What::Port { port, outside: true, .. } = group.what
+            && port >= 1024
+        {
+            conditions.push(Condition::at_least("share of all failures outside", seen.standing_out(port), STANDS_OUT));
+        }
+        cases.push(Case { subject, way, conditions });
+    }
+    cases.sort_by(|a, b| a.distance().total_cmp(&b.distance()).then_with(|| a.subject.cmp(&b.subject)));
+    cases.truncate(CASES_MAX);
+    cases
+}
+
+/// Over the horizon that comes nearest.
+fn group_conditions(of: &Scan, group: &Group, at_s: u32) -> Vec<Condition> {
+    // Moving time on belongs to the detector.
+    let answers = group.clone().answers(at_s);
+    let (threshold, share_min) = match group.what {
+        What::Port { transport: 6, port: 80 | 443, outside: true } => (of.targets * 2.0, SHARE_WEB),
+        What::Port { transport: 1 | 58, .. } => (of.targets * 2.0, SHARE),
+        What::Port { .. } => (of.targets, SHARE),
+        What::Target { .. } => (of.ports, SHARE),
+    };
+    const NAMES: [&str; 3] = ["failed and answered, 10 min", "failed and answered, 1 h", "failed and answered, 1 day"];
+    let all = HORIZONS.into_iter().zip(answers).zip(NAMES).map(|(((window_s, times), answered), name)| {
+        let (f, s) = (f64::from(group.failed(at_s, window_s).0), f64::from(answered));
+        let score = f + if group.what.outside() { 0.0 } else { s.min(f) / 2.0 };
+        vec![
+            Condition::at_least("failed attempts", f, FAILED_SHARE * threshold),
+            Condition::at_least(name, score, (threshold * times).min(FAILS_MAX as f64)),
+            Condition::at_least("share that failed", f / (f + s).max(1.0), share_min),
+        ]
+    });
+    let lacks = |all: &Vec<Condition>| all.iter().map(Condition::lacks).sum::<f64>();
+    all.min_by(|a, b| lacks(a).total_cmp(&lacks(b))).unwrap_or_default()
 }
 
 /// The first horizon over which a group is over its threshold.

@@ -111,7 +111,8 @@ fn create(path: &std::path::Path) -> Result<std::io::BufWriter<std::fs::File>, F
     })
 }
 
-fn failure(e: BacktestError) -> Failure {
+/// As the command line tells it.
+pub(crate) fn failure(e: BacktestError) -> Failure {
     match e {
         BacktestError::Log(e) => Failure::Log(e),
         BacktestError::Run(crate::run::RunError::Log(e)) => Failure::Log(e),

@@ -14,18 +14,22 @@ use crate::topology::Topology;
 mod explain;
 mod lint;
 mod list;
+mod mute;
 mod new;
 mod reload;
 mod test;
+mod why_not;
 
-/// List, check, test, explain, begin and reload rules
+/// List, check, test, explain, begin and reload rules; tell why one says nothing
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidewatch rules list --rules my-rules\n  \
                         tidewatch rules lint --topology topologies/kafka.yaml\n  \
                         tidewatch rules test --rules my-rules --only my-rule\n  \
                         tidewatch rules explain my-rule --rules my-rules\n  \
                         tidewatch rules new KIND --id my-rule > my-rules/my-rule.yaml\n  \
-                        tidewatch rules reload topologies/quickstart.yaml\n\n\
+                        tidewatch rules reload topologies/quickstart.yaml\n  \
+                        tidewatch rules mute --rules my-rules --source 10.0.0.5 --for 8h --owner ann --reason 'ticket 4711'\n  \
+                        tidewatch rules why-not 10.0.0.5 --tenant acme --input zeek:/logs/2026-03-11\n\n\
                         How rules are written: docs/rules.md. What a detector sees and does not see: docs/detectors.md.")]
 pub struct Args {
     #[command(subcommand)]
@@ -41,6 +45,8 @@ enum Command {
     Explain(explain::Args),
     New(new::Args),
     Reload(reload::Args),
+    Mute(Box<mute::Args>),
+    WhyNot(Box<why_not::Args>),
 }
 
 /// Runs it.
@@ -52,6 +58,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         Command::Explain(args) => explain::run(args, out),
         Command::New(args) => new::run(args, out),
         Command::Reload(args) => reload::run(args, out),
+        Command::Mute(args) => mute::run(args, out),
+        Command::WhyNot(args) => why_not::run(args, out),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod slices;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Outputs;
 use crate::log::{Append, Record, TopicPartition};
+use crate::rules::watch::Watch;
 use crate::task::{Digest, Progress, RuleFigures, State, Task, TaskError};
 use crate::time::closing::{Closing, Scope};
 use crate::time::{floor, slice_index, slice_start};
@@ -55,6 +57,8 @@ pub struct DetectConfig {
     pub versions: BTreeMap<EventTime, Vec<Rule>>,
     /// Detectors that rules may name.
     pub detectors: &'static [&'static Detector],
+    /// Somebody asks why nothing is said of a host; no output depends on it.
+    pub watch: Option<Arc<Watch>>,
 }
 
 /// The task.
@@ -105,6 +109,11 @@ impl DetectTask {
             swept: BTreeMap::new(),
             late_rows: 0,
         }
+    }
+
+    /// The operators, and up to when slices are closed: for whoever looks into a snapshot.
+    pub fn operators(&self) -> (&Detection, EventTime) {
+        (&self.detection, self.closed.values().copied().max().unwrap_or(EventTime::MIN))
     }
 
     fn foreign(&self, record: &Record, reason: impl ToString) -> TaskError {
@@ -233,19 +242,25 @@ impl DetectTask {
             apply(&self.versions, &self.config.rules, &mut self.applied, slice.start, &mut self.detection);
             let mut output = SliceOutput::default();
             let ranks = self.detection.ranks();
+            let filters = self.detection.filters();
+            let watch = &self.config.watch;
             let detection = &mut self.detection;
             let mut duplicates: BTreeMap<String, u64> = BTreeMap::new();
-            self.open.close(scope, index, &ranks, |hosts| {
+            self.open.close(scope, index, &ranks, &filters, |hosts| {
                 detection.ahead(hosts);
                 for HostRows { key, route, rows } in hosts {
                     let before = output.duplicates;
+                    let watch = watch.as_deref().filter(|watch| watch.is_on(key, slice));
+                    let kept_back = watch.map(|watch| watch.before(detection));
                     detection.host(key, *route, slice, rows, &mut output);
+                    watch.zip(kept_back).into_iter().for_each(|(watch, before)| watch.after(detection, rows, &before));
                     if output.duplicates > before {
                         *duplicates.entry(key.tenant.to_string()).or_default() += output.duplicates - before;
                     }
                 }
             })?;
             self.detection.end(slice, &in_scope, &mut output);
+            self.config.watch.iter().for_each(|watch| watch.found(slice, &output.findings));
             let hour = slice_index(slice.start, 3_600_000_000_000);
             if self.swept.insert(scope.clone(), hour).is_some_and(|last| last != hour) {
                 self.detection.sweep(&in_scope, slice.start);
@@ -404,8 +419,18 @@ impl Task for DetectTask {
 }
 
 fn figures(rule: RuleStats) -> RuleFigures {
-    let RuleStats { rule, kind, states, allowed } = rule;
-    RuleFigures { rule, detector: kind, keys: states.keys, bytes: states.bytes, evicted: states.evicted, allowed }
+    let RuleStats { rule, kind, states, kept_back } = rule;
+    RuleFigures {
+        rule,
+        detector: kind,
+        keys: states.keys,
+        bytes: states.bytes,
+        evicted: states.evicted,
+        allowed: kept_back.allowed,
+        where_rows: kept_back.rows,
+        where_findings: kept_back.findings,
+        where_errors: kept_back.errors,
+    }
 }
 
 /// Gives the operators the rules that hold at a moment, if they have others.

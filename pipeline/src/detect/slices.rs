@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tidewatch_operators::detection::{HostRows, SliceRow};
 use tidewatch_operators::key::HostKey;
 use tidewatch_operators::operator::Position;
+use tidewatch_operators::rule::filter::Filters;
 use tidewatch_schemas::observation::{self, Batch, Filed, Kind, Row};
 use tidewatch_schemas::time::EventTime;
 
@@ -47,6 +48,26 @@ struct Held {
     offset: i64,
     bytes: usize,
     users: usize,
+    /// Which expressions let its rows through, and of which generation of them: a batch of many slices is judged once.
+    passes: Option<(u64, Arc<Vec<u64>>)>,
+}
+
+impl Held {
+    fn passes(&mut self, batch: &Batch, filters: &Filters) -> Option<Arc<Vec<u64>>> {
+        if let Some((_, passes)) = self.passes.as_ref().filter(|(generation, _)| *generation == filters.generation()) {
+            return Some(passes.clone());
+        }
+        let passes = Arc::new(filters.select(batch)?);
+        self.passes = Some((filters.generation(), passes.clone()));
+        Some(passes)
+    }
+}
+
+/// A batch of the slice that closes: its rows, its input, which expressions let them through (`None` = all).
+struct Closing {
+    batch: Arc<Batch>,
+    input: u16,
+    passes: Option<Arc<Vec<u64>>>,
 }
 
 #[derive(Default)]
@@ -152,7 +173,7 @@ impl OpenSlices {
             Rows::Memory(Arc::new(batch))
         };
         let Origin { input, offset } = origin;
-        self.batches.insert(id, Held { rows, kind, input, offset, bytes, users });
+        self.batches.insert(id, Held { rows, kind, input, offset, bytes, users, passes: None });
         Ok(refused)
     }
 
@@ -199,9 +220,16 @@ impl OpenSlices {
     }
 
     /// Takes a slice out and hands its hosts to `hosts`, some at a time, each with its rows in the one order of the slice.
-    pub fn close(&mut self, scope: &Scope, index: i64, ranks: &[u16], mut hosts: impl FnMut(&[HostRows<'_>])) -> io::Result<()> {
+    pub fn close(
+        &mut self,
+        scope: &Scope,
+        index: i64,
+        ranks: &[u16],
+        filters: &Filters,
+        mut hosts: impl FnMut(&[HostRows<'_>]),
+    ) -> io::Result<()> {
         let Some(slice) = self.slices.remove(&(scope.clone(), index)) else { return Ok(()) };
-        let mut batches: Vec<(Arc<Batch>, u16)> = Vec::with_capacity(slice.rows.len());
+        let mut batches: Vec<Closing> = Vec::with_capacity(slice.rows.len());
         let mut rows: Vec<Place> = Vec::with_capacity(slice.rows.values().map(Vec::len).sum());
         for (id, indices) in &slice.rows {
             let held = &self.batches[id];
@@ -214,7 +242,10 @@ impl OpenSlices {
                 let filed = batch.filed(row as usize);
                 rows.push(Place { key: filed.key, time: filed.event_time, batch: at, row });
             }
-            batches.push((batch, held.input));
+            let input = held.input;
+            let held = self.batches.get_mut(id).filter(|_| filters.over_rows());
+            let passes = held.and_then(|held| held.passes(&batch, filters));
+            batches.push(Closing { batch, input, passes });
         }
         let rows = sorted(rows);
 
@@ -229,7 +260,7 @@ impl OpenSlices {
                 let seen = rest
                     .iter()
                     .take(GROUP_ROWS_AHEAD)
-                    .fold(0, |seen, p| seen ^ batches[p.batch as usize].0.glance(p.row as usize));
+                    .fold(0, |seen, p| seen ^ batches[p.batch as usize].batch.glance(p.row as usize));
                 std::hint::black_box(seen);
             }
             group.add(places);
@@ -315,7 +346,7 @@ const GROUP_ROWS_AHEAD: usize = 16;
 
 /// Rows of a few hosts, read, sorted, and about to be handed over.
 struct Group<'b, 't> {
-    batches: &'b [(Arc<Batch>, u16)],
+    batches: &'b [Closing],
     ranks: &'t [u16],
     tenants: &'t mut BTreeSet<Arc<str>>,
     rows: Vec<SliceRow<'b>>,
@@ -332,11 +363,12 @@ impl<'b> Group<'b, '_> {
     fn add(&mut self, places: &[Place]) {
         let begin = self.rows.len();
         for place in places {
-            let (batch, input) = &self.batches[place.batch as usize];
+            let Closing { batch, input, passes } = &self.batches[place.batch as usize];
             let row = batch.row(place.row as usize);
             let (offset, index) = row.position();
             let position = Position { input: *input, offset, row: index };
-            self.rows.push(SliceRow { at: place.time, row, position, primary: row.primary() });
+            let passes = passes.as_ref().and_then(|p| p.get(place.row as usize)).copied().unwrap_or(u64::MAX);
+            self.rows.push(SliceRow { at: place.time, row, position, primary: row.primary(), passes });
         }
         let key = places[0].key;
         let first = self.rows[begin].row.routing();

@@ -27,6 +27,7 @@ fn duplicates(sampled_packet: bool) -> u64 {
         slices: SliceLimits { bytes_max: 1 << 20, spill_dir: dir.path().to_owned() },
         state_bytes_max: 1 << 20,
         rules: Vec::new(),
+        watch: None,
         detectors: &[],
         versions: BTreeMap::new(),
     };

@@ -10,6 +10,7 @@ use super::Metrics;
 use super::table::*;
 use crate::log::Settled;
 use crate::status::{Cause, ProcessState, ProcessStatus, TaskPhase, TaskStatus};
+use crate::task::RuleFigures;
 
 /// Content type of what [`Metrics::text`] gives.
 pub(crate) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -43,13 +44,19 @@ impl Metrics {
             kept.clear();
         }
         self.process(status);
-        let mut rules: BTreeMap<(&str, &str), (u64, u64, u64, u64)> = BTreeMap::new();
+        let mut rules: BTreeMap<(&str, &str), RuleFigures> = BTreeMap::new();
         let mut verdicts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for task in &status.tasks {
             self.task(task, status.now);
             for rule in &task.progress.rules {
                 let sum = rules.entry((&rule.detector, &rule.rule)).or_default();
-                *sum = (sum.0 + rule.keys, sum.1 + rule.bytes, sum.2 + rule.evicted, sum.3 + rule.allowed);
+                sum.keys += rule.keys;
+                sum.bytes += rule.bytes;
+                sum.evicted += rule.evicted;
+                sum.allowed += rule.allowed;
+                sum.where_rows += rule.where_rows;
+                sum.where_findings += rule.where_findings;
+                sum.where_errors += rule.where_errors;
             }
             for judged in &task.progress.judged {
                 for (verdict, n) in
@@ -59,11 +66,14 @@ impl Metrics {
                 }
             }
         }
-        for ((detector, rule), (keys, bytes, evicted, allowed)) in rules {
-            self.set(&RULE_KEYS, &[detector, rule], keys as f64);
-            self.set(&RULE_BYTES, &[detector, rule], bytes as f64);
-            self.counted(&RULE_EVICTED, &[detector, rule], evicted);
-            self.counted(&FINDINGS_ALLOWED, &[detector, rule], allowed);
+        for ((detector, rule), sum) in rules {
+            self.set(&RULE_KEYS, &[detector, rule], sum.keys as f64);
+            self.set(&RULE_BYTES, &[detector, rule], sum.bytes as f64);
+            self.counted(&RULE_EVICTED, &[detector, rule], sum.evicted);
+            self.counted(&FINDINGS_ALLOWED, &[detector, rule], sum.allowed);
+            self.counted(&WHERE_ROWS, &[detector, rule], sum.where_rows);
+            self.counted(&WHERE_FINDINGS, &[detector, rule], sum.where_findings);
+            self.counted(&WHERE_ERRORS, &[detector, rule], sum.where_errors);
         }
         for ((rule, verdict), n) in verdicts {
             self.counted(&CANDIDATES, &[rule, verdict], n);

@@ -20,7 +20,7 @@ use crate::detect::{DetectConfig, DetectTask};
 use crate::epoch::Outputs;
 use crate::log::{Append, Record, TopicPartition};
 use crate::normalize::route::Hosts;
-use crate::task::{Task, TaskError};
+use crate::task::{RuleFigures, Task, TaskError};
 
 /// Rows of one record, as normalize cuts them.
 const RECORD_ROWS: usize = 4_096;
@@ -44,6 +44,12 @@ pub struct Tried {
     pub signals: Vec<Signal>,
     /// Findings that an exception kept back.
     pub allowed: u64,
+    /// Rows that the rule's `where` let its detector not see.
+    pub where_rows: u64,
+    /// Findings that it did not let through.
+    pub where_findings: u64,
+    /// Rows or findings with an error in it.
+    pub where_errors: u64,
     /// Findings held back by suppression.
     pub suppressed: u64,
     /// Findings dismissed in the tenant's view.
@@ -77,14 +83,22 @@ pub fn run(rule: &Rule, example: &Example, detectors: &'static [&'static Detecto
     let mut signals: Vec<Signal> = texts.filter_map(|t| from_json(t).ok()).collect();
     signals.sort_by_key(|s| s.decided_at);
     let (before, after) = (detect.progress(), correlate.progress());
-    let allowed = before.rules.iter().map(|r| r.allowed).sum();
+    let sum = |of: fn(&RuleFigures) -> u64| before.rules.iter().map(of).sum::<u64>();
+    let (allowed, where_rows) = (sum(|r| r.allowed), sum(|r| r.where_rows));
+    let (where_findings, where_errors) = (sum(|r| r.where_findings), sum(|r| r.where_errors));
     let (suppressed, dismissed) = after.judged.iter().fold((0, 0), |(s, d), j| (s + j.suppressed, d + j.dismissed));
-    let wrong = example.judge(&signals).map(|what| match (signals.len(), allowed, dismissed) {
-        (0, 0, 0) => what,
-        (0, ..) => format!("{what}; {allowed} findings allowed, {dismissed} dismissed in the tenant's view"),
-        _ => what,
+    let wrong = example.judge(&signals).map(|what| {
+        let why = [
+            (allowed, "findings allowed"),
+            (dismissed, "dismissed in the tenant's view"),
+            (where_findings, "findings not let through by where"),
+            (where_rows, "rows not seen because of where"),
+            (where_errors, "errors in where"),
+        ];
+        let why = why.into_iter().filter(|(n, _)| *n > 0 && signals.is_empty()).map(|(n, what)| format!("; {n} {what}"));
+        what + &why.collect::<String>()
     });
-    Ok(Tried { signals, allowed, suppressed, dismissed, rows: made.len(), wrong })
+    Ok(Tried { signals, allowed, where_rows, where_findings, where_errors, suppressed, dismissed, rows: made.len(), wrong })
 }
 
 fn detect_config(rule: &Rule, detectors: &'static [&'static Detector]) -> DetectConfig {
@@ -98,6 +112,7 @@ fn detect_config(rule: &Rule, detectors: &'static [&'static Detector]) -> Detect
         rules: vec![rule.clone()],
         versions: BTreeMap::new(),
         detectors,
+        watch: None,
     }
 }
 

@@ -193,7 +193,21 @@ mod tests {
     fn what_does_not_fit_is_refused_with_how_much_it_lacks_and_what_would() {
         let of = topology("memory: {budget: 2GiB}\n");
         let refused = Need::of(&of, Stage::ALL, 16).within(&of).unwrap_err();
-        expect![[r#""#]].assert_eq(&refused.to_string());
+        expect![[r#"
+            memory.budget is 2048MiB, but the limits allow this process 3292MiB: 1244MiB too much
+                   96MiB  1 x 96MiB the process itself
+                   32MiB  1 x 32MiB epochs of a thread
+                  340MiB  17 x 20MiB queues of a normalize task
+                  408MiB  17 x 24MiB rows and names of a normalize task
+                   32MiB  1 x 32MiB epochs of a thread
+                  160MiB  8 x 20MiB queues of a detect task
+                  256MiB  8 x 32MiB open slices of a detect task (limits.slice_bytes)
+                  800MiB  8 x 100MiB state of a detect task (limits.state_bytes)
+                  800MiB  8 x 100MiB a snapshot of that state on its way
+                   32MiB  1 x 32MiB epochs of a thread
+                   80MiB  4 x 20MiB queues of a correlate task
+                  256MiB  4 x 64MiB state of a correlate task
+            limits.state_bytes of 22MiB would fit; so would fewer partitions of obs, more processes (memory.processes), or a larger budget"#]].assert_eq(&refused.to_string());
         let mut fits = of.clone();
         fits.limits.state_bytes = refused.state_fits.unwrap();
         Need::of(&fits, Stage::ALL, 16).within(&fits).unwrap();

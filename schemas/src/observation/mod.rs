@@ -167,6 +167,17 @@ macro_rules! kinds {
                 match self { $(Self::$kind(_) => Kind::$kind,)* Self::Packed(b) => b.kind() }
             }
 
+            /// Its columns: of packed rows they are built here, for whoever judges whole columns.
+            pub fn source(&self) -> RecordBatch {
+                let batch = match self {
+                    $(Self::$kind(b) => return b.source().clone(),)*
+                    Self::Packed(batch) => batch,
+                };
+                let mut columns = Columns::default();
+                (0..batch.len()).for_each(|i| columns.push(&batch.row(i)));
+                match batch.kind() { $(Kind::$kind => columns.$field.finish(),)* }
+            }
+
             /// Rows.
             pub fn len(&self) -> usize {
                 match self { $(Self::$kind(b) => b.len(),)* Self::Packed(b) => b.len() }

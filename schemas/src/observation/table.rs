@@ -171,6 +171,7 @@ macro_rules! table_with_common {
         #[derive(Clone, Debug)]
         pub struct $batch {
             rows: usize,
+            source: arrow_array::RecordBatch,
             $($c: <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::Array,)*
             $($o: <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::Array,)*
             $($p: <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::Array,)*
@@ -201,10 +202,16 @@ macro_rules! table_with_common {
             pub fn open(batch: &arrow_array::RecordBatch) -> Option<Self> {
                 Some(Self {
                     rows: batch.num_rows(),
+                    source: batch.clone(),
                     $($c: <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($c))?)?,)*
                     $($o: <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($o))?)?,)*
                     $($p: <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($p))?)?,)*
                 })
+            }
+
+            /// The Arrow batch that it was opened from.
+            pub fn source(&self) -> &arrow_array::RecordBatch {
+                &self.source
             }
 
             /// Rows.

@@ -30,7 +30,14 @@ impl Fleet {
     /// So many workers of a topology, none running yet.
     pub fn new(dir: &Path, topology: &Path, size: usize) -> Self {
         let workers = (0..size).map(|_| None).collect();
-        Self { dir: dir.to_owned(), topology: topology.to_owned(), workers, frozen: vec![false; size], planted: None, ended: Vec::new() }
+        Self {
+            dir: dir.to_owned(),
+            topology: topology.to_owned(),
+            workers,
+            frozen: vec![false; size],
+            planted: None,
+            ended: Vec::new(),
+        }
     }
 
     /// Workers started from now on have a fault.

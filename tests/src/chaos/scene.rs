@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use tidewatch::topology::{Names, Stage};
-use tidewatch_generator::attack::{Attack, Beacon, Egress, Scan, Targets};
+use tidewatch_generator::attack::{Attack, Beacon, Egress, Scan};
 use tidewatch_generator::{PRESET_START, Plan};
 
 /// Time-outs of the deployment under test, seconds: a dead worker is missed after `SESSION_S`.
@@ -22,10 +22,8 @@ pub const COMMIT_S: u32 = 2;
 pub const INTERNAL_PARTITIONS: [u32; 3] = [4, 3, 3];
 /// A rotation takes at most so long on average, or the traffic runs out.
 const ROTATION_S_MAX: u32 = 90;
-/// Hosts of a tenant.
-const HOSTS: u32 = 90;
-/// Ports on which machines are administered.
-const DOORS: [u16; 5] = [445, 3389, 22, 5985, 135];
+/// Hosts of a tenant: a scanner that comes back to what it knows is told of once, and a short run must have signals enough.
+const HOSTS: u32 = 300;
 /// Signals that a run aims at: so many, and so many more for each rotation.
 const SIGNALS_AIM: (u32, u32) = (1_500, 25);
 /// Seconds that a rotation takes, for the rate of attacks only.
@@ -179,12 +177,7 @@ fn attacks(duration_s: u32, gap_s: f64) -> Vec<Attack> {
             match n % 40 {
                 7 => Beacon { tenant, host, start_s, duration_s: 400, period_s: 12.0, ..Beacon::default() }.into(),
                 23 => Egress { tenant, host, start_s, ..Egress::burst(1 << 30) }.into(),
-                _ => {
-                    // A host that comes back to what it knows is told once: every round tries another door.
-                    let port = DOORS[(n / 3 / HOSTS) as usize % DOORS.len()];
-                    let targets = Targets::Horizontal { port, hosts: 12 };
-                    Scan { tenant, host, start_s, targets, ..Scan::smb(12, 2.0) }.into()
-                }
+                _ => Scan { tenant, host, start_s, ..Scan::smb(12, 2.0) }.into(),
             }
         })
         .collect()

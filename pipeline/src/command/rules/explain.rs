@@ -6,6 +6,7 @@ use serde_json::json;
 use tidewatch_operators::attack;
 use tidewatch_operators::detectors;
 use tidewatch_operators::operator::Detector;
+use tidewatch_operators::rule::filter::{Filter, Scope};
 use tidewatch_operators::rule::{Notes, Rule};
 use tidewatch_schemas::document::show_duration;
 
@@ -47,6 +48,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         let Some(detector) = detectors::by_rule_kind(&rule.kind) else { continue };
         if args.json {
             out.json(&json!({
+                "where": rule.filter(),
+                "where_decides": rule.filter().and_then(|text| scope(text, detector)).map(|scope| scope.words()),
                 "rule": rule, "file": notes.place.file, "line": notes.place.line,
                 "tests": notes.examples.iter().map(|e| json!({"name": e.name, "expected": e.expected()})).collect::<Vec<_>>(),
                 "false_positives": notes.false_positives, "references": notes.references, "attack": detector.attack,
@@ -80,6 +83,10 @@ fn explain(rule: &Rule, notes: &Notes, detector: &Detector, out: &mut Output) ->
         rule.base_confidence
     ))?;
     attack_lines(detector, out)?;
+    if let Some(text) = rule.filter() {
+        let decides = scope(text, detector).map(|scope| format!(" (decides {})", scope.words())).unwrap_or_default();
+        out.line(format_args!("where {text}{decides}"))?;
+    }
     out.line("")?;
     let thresholds: Vec<Vec<String>> = detector
         .thresholds
@@ -120,6 +127,11 @@ fn explain(rule: &Rule, notes: &Notes, detector: &Detector, out: &mut Output) ->
         }
     }
     Ok(())
+}
+
+/// What an expression decides on.
+fn scope(text: &str, detector: &Detector) -> Option<Scope> {
+    Filter::compile(text, detector).ok().map(|filter| filter.scope())
 }
 
 fn attack_lines(detector: &Detector, out: &mut Output) -> Result<(), Failure> {

@@ -24,7 +24,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         let suppress = show_duration(std::time::Duration::from_nanos(rule.suppress_ns as u64));
         if args.json {
             out.json(&json!({
-                "rule": rule, "file": notes.place.file, "line": notes.place.line, "tests": notes.examples.len(),
+                "where": rule.filter(), "rule": rule, "file": notes.place.file, "line": notes.place.line, "tests": notes.examples.len(),
                 "false_positives": notes.false_positives, "references": notes.references, "rule_set": set.version_hash,
             }))?;
             continue;

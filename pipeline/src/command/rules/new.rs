@@ -58,7 +58,8 @@ fn skeleton(detector: &Detector, id: &str) -> String {
         }
     }
     text.push_str(
-        "    # What it says nothing about: each with an owner, a reason and an end.\n    # allow:\n    \
+        "    # Which rows the detector sees, or which findings go on, as SQL (docs/rules.md); of findings for example:\n    \
+         # where: confidence >= 60 AND destination.port <> 8443\n    # What it says nothing about: each with an owner, a reason and an end.\n    # allow:\n    \
          #   - source: 10.0.3.7\n    #     owner: network team\n    #     reason: vulnerability scanner, change 4711\n    \
          #     expires: 2027-06-30 # a day, a moment, or never\n    false_positives:\n      \
          - What else looks like this.\n    tests:\n      # This test fails until its rows are those of the attack.\n      \

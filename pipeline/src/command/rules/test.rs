@@ -48,6 +48,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
                 out.json(&json!({
                     "rule": rule.id, "tenant": rule.tenant, "test": example.name, "file": example.place.file,
                     "line": example.place.line, "expected": example.expected(), "signals": tried.signals.len(),
+                    "where_rows": tried.where_rows, "where_findings": tried.where_findings, "where_errors": tried.where_errors,
                     "allowed": tried.allowed, "suppressed": tried.suppressed, "dismissed": tried.dismissed, "rows": tried.rows,
                     "passed": tried.wrong.is_none(), "wrong": tried.wrong, "took_ms": took.as_millis() as u64,
                 }))?;
