@@ -76,6 +76,9 @@ pub struct Args {
     /// Seconds between snapshots: a run is short, and shall pay for some.
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
+    /// Live pairs of the largest run of --measure scaling.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    live: u64,
     /// Event time that the flows are spread over, seconds.
     #[arg(long, value_name = "S", default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..))]
     span: u32,
@@ -108,7 +111,7 @@ enum Measure {
     Logs,
     /// The same of flows, DNS calls and Zeek's JSON lines.
     Inputs,
-    /// Over 1e5, 1e6 and so on up to --pairs live pairs: memory, and the cost of the last rows.
+    /// Over 1e5, 1e6 and so on up to --live pairs: memory, and the cost of the last rows.
     Scaling,
     /// One worker and two.
     Workers,
@@ -147,6 +150,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     measure(args, &mut place, &mut report)?;
     report.took_s = began.elapsed().as_secs_f64();
     say(&report.text())?;
+    save(args, &report)
+}
+
+/// Writes what there is: a long run that is stopped has left what it measured.
+fn save(args: &Args, report: &Report) -> anyhow::Result<()> {
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report.json()?)? + "\n";
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
@@ -180,25 +188,26 @@ fn shape(args: &Args) -> Shape {
 fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Result<()> {
     let base = shape(args);
     let wants = |measure| args.measure == measure || args.measure == Measure::All;
-    let mut run = |place: &mut Place, name: &str, shape: Shape| -> anyhow::Result<Paired> {
+    let run = |place: &mut Place, report: &mut Report, name: &str, shape: Shape| -> anyhow::Result<Paired> {
         place.clear()?;
         eprintln!("measuring {name}: {} rows, {} pairs, {} rounds", shape.flows, shape.pairs, shape.rounds);
         let paired = paired::run(place, &shape)?;
         eprint!("{}", paired.line(name));
         report.sections.push((name.to_owned(), paired.clone()));
+        save(args, report)?;
         Ok(paired)
     };
-    let main = run(place, "main", base.clone())?;
+    let main = run(place, report, "main", base.clone())?;
     if args.skew > 0.0 {
-        run(place, "even", Shape { skew: 0.0, ..base.clone() })?;
+        run(place, report, "even", Shape { skew: 0.0, ..base.clone() })?;
     } else if args.measure == Measure::All {
-        run(place, "skewed", Shape { skew: 0.2, rounds: 1, allocations: false, ..base.clone() })?;
+        run(place, report, "skewed", Shape { skew: 0.2, rounds: 1, allocations: false, ..base.clone() })?;
     }
     let others = |shape: Shape| Shape { allocations: false, ..shape };
     if wants(Measure::Logs) {
         for (name, log) in [("kafka", LogKind::Kafka), ("embedded", LogKind::Embedded), ("file", LogKind::File)] {
             if log != base.log {
-                run(place, name, others(Shape { log, ..base.clone() }))?;
+                run(place, report, name, others(Shape { log, ..base.clone() }))?;
             }
         }
     }
@@ -206,7 +215,7 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
         for (name, kind) in [("flow", Kind::Flow), ("dns", Kind::Dns), ("zeek", Kind::Zeek)] {
             if kind != base.kind {
                 let flows = base.flows / 5;
-                run(place, name, others(Shape { kind, flows, rounds: base.rounds.min(3), ..base.clone() }))?;
+                run(place, report, name, others(Shape { kind, flows, rounds: base.rounds.min(3), ..base.clone() }))?;
             }
         }
     }
@@ -214,24 +223,25 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
         // A broker on the same cores would be measured with it.
         for workers in [1, 2] {
             let shape = Shape { workers, log: LogKind::Embedded, rounds: base.rounds.min(3), ..base.clone() };
-            run(place, &format!("workers-{workers}"), others(shape))?;
-        }
-    }
-    if wants(Measure::Scaling) {
-        let mut pairs = 100_000.min(base.pairs);
-        let up_to = if args.measure == Measure::All { 10_000_000 } else { base.pairs };
-        while pairs <= up_to {
-            run(place, &format!("live-{pairs}"), others(scaled(&base, pairs)))?;
-            pairs *= 10;
+            run(place, report, &format!("workers-{workers}"), others(shape))?;
         }
     }
     if wants(Measure::CatchUp) {
         place.clear()?;
         report.catch_up = Some(catch_up::run(place, &base)?);
+        save(args, report)?;
     }
     if wants(Measure::Latency) {
         place.clear()?;
         report.latency = Some(latency::run(place, &base, main.flows_per_s)?);
+        save(args, report)?;
+    }
+    if wants(Measure::Scaling) {
+        let mut pairs = 100_000.min(args.live);
+        while pairs <= args.live {
+            run(place, report, &format!("live-{pairs}"), others(scaled(&base, pairs)))?;
+            pairs *= 10;
+        }
     }
     Ok(())
 }
