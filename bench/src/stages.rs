@@ -17,7 +17,7 @@ use tidewatch_operators::detectors;
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::control::{Cause, InputRef, Mark, Roster, RosterInput};
 use tidewatch_schemas::header::{self, RecordType};
-use tidewatch_schemas::observation::{self, Columns, Filing, Kind, Row};
+use tidewatch_schemas::observation::{self, Filing, Kind, Packers, Row};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use tidewatch_schemas::wire::{self, Decoded, RecordMeta};
 
@@ -79,8 +79,8 @@ impl std::fmt::Debug for Stage {
 pub fn all() -> Vec<Stage> {
     let batch = BATCH_ROWS as u64;
     let mut stages = vec![
-        Stage::new("decode: protobuf into columns", batch, true, decode),
-        Stage::new("obs: a batch encoded", batch, true, encode_batch),
+        Stage::new("decode: protobuf into packed rows", batch, true, decode),
+        Stage::new("obs: a batch read and encoded", batch, true, encode_batch),
         Stage::new("obs: a batch decoded", batch, true, decode_batch),
         Stage::new("detect: read, sort, group and door alone", SLICE_FLOWS, false, || Obs::new()?.slice(Vec::new())),
     ];
@@ -138,11 +138,11 @@ fn synthetic(flows: u64, slice: u64) -> Synthetic {
     Synthetic { seed: 1 + slice, duration_s: 9, tenants: 1, start, ..Plan::bench(flows, PAIRS) }
 }
 
-/// Decodes records and files every row under its inside end, as normalize does.
-fn columns(
+/// Decodes records, files every row under its inside end, as normalize does, and gives it to `each`.
+fn rows(
     records: impl Iterator<Item = tidewatch_generator::Record>,
-    columns: &mut Columns,
     arena: &mut Bump,
+    mut each: impl FnMut(&Row<'_>),
 ) -> Result<u64, String> {
     let mut decoder = (wire::format(FORMAT).ok_or("no such format")?.decoder)();
     let mut rows = 0;
@@ -166,7 +166,7 @@ fn columns(
                     offset: offset as i64,
                     row: decoded.index,
                 });
-                columns.push(&row);
+                each(&row);
                 rows += 1;
             }
         }
@@ -177,34 +177,38 @@ fn columns(
 
 fn decode() -> Result<Prepare, String> {
     let records: Vec<_> = synthetic(BATCH_ROWS as u64, 0).records().collect();
-    columns(records.iter().cloned(), &mut Columns::default(), &mut Bump::new())?;
+    rows(records.iter().cloned(), &mut Bump::new(), |_| ())?;
     Ok(Box::new(move || {
         let records = records.clone();
-        let (mut into, mut arena) = (Columns::default(), Bump::new());
+        let (mut into, mut arena) = (Packers::default(), Bump::new());
         Box::new(move || {
-            let rows = columns(records.into_iter(), &mut into, &mut arena);
+            let rows = rows(records.into_iter(), &mut arena, |row| into.push(row));
             Box::new((rows, into, arena))
         })
     }))
 }
 
-fn filled() -> Result<Columns, String> {
-    let mut filled = Columns::default();
-    columns(synthetic(BATCH_ROWS as u64, 0).records(), &mut filled, &mut Bump::new())?;
+fn filled() -> Result<Packers, String> {
+    let mut filled = Packers::default();
+    rows(synthetic(BATCH_ROWS as u64, 0).records(), &mut Bump::new(), |row| filled.push(row))?;
     Ok(filled)
 }
 
 fn encode_batch() -> Result<Prepare, String> {
-    let (_, batch) = filled()?.finish().pop().ok_or("no batch")?;
+    let (_, bytes) = filled()?.finish().pop().ok_or("no batch")?;
+    let batch = Rc::new(observation::decode(Kind::Flow, &bytes).map_err(|e| e.to_string())?);
     Ok(Box::new(move || {
-        let batch = batch.clone();
-        Box::new(move || Box::new((observation::encode(&batch), batch)))
+        let (batch, mut into) = (batch.clone(), Packers::default());
+        Box::new(move || {
+            (0..batch.len()).for_each(|i| into.push(&batch.row(i)));
+            Box::new((into.finish(), batch))
+        })
     }))
 }
 
 fn decode_batch() -> Result<Prepare, String> {
-    let (_, batch) = filled()?.finish().pop().ok_or("no batch")?;
-    let bytes = Bytes::from(observation::encode(&batch));
+    let (_, bytes) = filled()?.finish().pop().ok_or("no batch")?;
+    let bytes = Bytes::from(bytes);
     observation::decode(Kind::Flow, &bytes).map_err(|e| e.to_string())?;
     Ok(Box::new(move || {
         let bytes = bytes.clone();
@@ -223,15 +227,19 @@ impl Obs {
         let mut offset = 0;
         let mut slice = |n| -> Result<Vec<Record>, String> {
             let mut records = Vec::new();
-            let mut filled = Columns::default();
-            columns(synthetic(SLICE_FLOWS, n).records(), &mut filled, &mut Bump::new())?;
-            for (kind, all) in filled.finish() {
-                for at in (0..all.num_rows()).step_by(BATCH_ROWS) {
-                    let part = all.slice(at, BATCH_ROWS.min(all.num_rows() - at));
-                    let kind = RecordType::Observations(kind, kind.version());
-                    records.push(record(&mut offset, kind, observation::encode(&part)));
+            let mut filled = Packers::default();
+            let mut end = |filled: &mut Packers| {
+                for (kind, bytes) in filled.finish() {
+                    records.push(record(&mut offset, RecordType::Observations(kind, kind.version()), bytes));
                 }
-            }
+            };
+            rows(synthetic(SLICE_FLOWS, n).records(), &mut Bump::new(), |row| {
+                filled.push(row);
+                if filled.len() == BATCH_ROWS {
+                    end(&mut filled);
+                }
+            })?;
+            end(&mut filled);
             let mark = Mark {
                 input: InputRef { topic: "flows".to_owned(), partition: 0 },
                 lane: None,

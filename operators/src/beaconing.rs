@@ -63,7 +63,7 @@ mod verdict;
 use libm::round;
 use tidewatch_schemas::address::AddressClass;
 use tidewatch_schemas::finding::Finding;
-use tidewatch_schemas::observation::Kind;
+use tidewatch_schemas::observation::{Kind, Row};
 use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
 use tidewatch_schemas::time::EventTime;
 
@@ -72,6 +72,8 @@ use self::pair::{Contact, PairView};
 pub use self::state::HostState;
 use self::state::{Asked, LIFETIME_NS, Noted};
 use self::verdict::{Limits, Verdict, verdict};
+use crate::detection::{HostRows, ROWS_AHEAD, SliceRow};
+use crate::ends::raw_ends;
 use crate::key::HostKey;
 use crate::operator::{
     Context, Detector, Draft, Field, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Slice, Threshold,
@@ -305,6 +307,15 @@ impl Beaconing {
 
 impl Operator for Beaconing {
     type State = HostState;
+
+    fn peek(state: &HostState, host: &HostRows<'_>) -> u64 {
+        let look = |row: &SliceRow<'_>| {
+            let Row::Flow(flow) = &row.row else { return 0 };
+            let Some((address, _, port)) = raw_ends(&host.key.host, flow) else { return 0 };
+            state.glance(&PeerKey::Address { address, port, transport: flow.transport })
+        };
+        host.rows.iter().take(ROWS_AHEAD).fold(0, |seen, row| seen ^ look(row))
+    }
 
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let fresh = state.pairs.is_empty();

@@ -237,8 +237,9 @@ impl TenantState {
         // spoke first.
         let mut order: Vec<usize> = (0..contacts.len()).filter(|i| contacts.tenant.get(*i) == tenant).collect();
         order.sort_unstable_by(|&a, &b| {
-            let of = |i: usize| (contacts.at[i], contacts.host.get(i), contacts.destination.get(i));
-            of(a).cmp(&of(b))
+            // Times alone tell most apart.
+            let texts = |i: usize| (contacts.host.get(i), contacts.destination.get(i));
+            contacts.at[a].cmp(&contacts.at[b]).then_with(|| texts(a).cmp(&texts(b)))
         });
         for i in order {
             let name = contacts.destination.get(i);

@@ -11,6 +11,7 @@ use crate::detectors;
 use crate::door::{Door, DoorStats};
 use crate::key::HostKey;
 use crate::operator::{Detector, Position, Seen, Slice};
+use crate::places::Places;
 use crate::planted::{self, Bug};
 use crate::rule::Rule;
 use crate::rule::filter::Filters;
@@ -48,6 +49,17 @@ impl SliceRow<'_> {
     }
 }
 
+/// One host's rows of a slice, sorted by [`SliceRow::order`].
+#[derive(Clone, Debug)]
+pub struct HostRows<'a> {
+    /// Whose.
+    pub key: HostKey,
+    /// Its routing key.
+    pub route: u64,
+    /// The rows.
+    pub rows: &'a [SliceRow<'a>],
+}
+
 /// What a slice gave.
 #[derive(Debug, Default)]
 pub struct SliceOutput {
@@ -58,6 +70,9 @@ pub struct SliceOutput {
     /// Primary rows recognised as duplicates.
     pub duplicates: u64,
 }
+
+/// Rows of a host for which is looked ahead: most hosts have no more in a slice, and those of one that does come soon.
+pub(crate) const ROWS_AHEAD: usize = 4;
 
 /// Rows whose room is kept for the next host; what a scanning host took goes back.
 const ROOM_ROWS_MAX: usize = 4096;
@@ -76,6 +91,8 @@ pub struct Detection {
     bytes_max: Option<usize>,
     /// Room for one host's rows; empty between hosts.
     room: Vec<Seen<'static>>,
+    /// Where the states of hosts lie: the door's, then each instance's.
+    places: Places,
     /// Hosts of this slice since the limits of state were looked at.
     unchecked: u32,
 }
@@ -121,6 +138,7 @@ impl Detection {
             inputs: Vec::new(),
             bytes_max: None,
             room: Vec::new(),
+            places: Places::default(),
             unchecked: 0,
         };
         detection.set_rules(rules);
@@ -153,6 +171,7 @@ impl Detection {
         }
         filters.complete();
         self.filters = Arc::new(filters);
+        self.places.reset(1 + self.instances.len());
         self.share_limit();
     }
 
@@ -204,14 +223,39 @@ impl Detection {
         self.inputs = inputs;
     }
 
+    /// Looks at the states of hosts whose rows come next. Their states are more than any cache holds, and each leads to the
+    /// next piece of memory; looked at one after the other, the waits of several hosts are one. Changes nothing.
+    pub fn ahead(&mut self, hosts: &[HostRows<'_>]) {
+        let Self { places, door, instances, .. } = self;
+        let mut seen = 0;
+        // First the look-ups, then the states, then what they lead to: in each round no look waits for another.
+        for host in hosts {
+            seen ^= places.of(&host.key, host.route).len() as u64;
+        }
+        for host in hosts {
+            let [at_door, places @ ..] = places.of(&host.key, host.route) else { continue };
+            seen ^= door.glance(*at_door);
+            seen = instances.iter().zip(places).fold(seen, |seen, (instance, place)| seen ^ instance.glance(*place));
+        }
+        for host in hosts {
+            let [at_door, places @ ..] = places.of(&host.key, host.route) else { continue };
+            seen ^= door.peek(*at_door, host);
+            seen = instances.iter().zip(places).fold(seen, |seen, (instance, place)| seen ^ instance.peek(*place, host));
+        }
+        // What was seen is nothing, but must not be left out.
+        std::hint::black_box(seen);
+    }
+
     /// One host's rows of a slice, sorted by [`SliceRow::order`].
     pub fn host(&mut self, key: &HostKey, route: u64, slice: Slice, rows: &[SliceRow<'_>], out: &mut SliceOutput) {
         let mut seen: Vec<Seen<'_>> = emptied(std::mem::take(&mut self.room));
-        out.duplicates += self.door.rows(key, route, slice, rows, &mut seen, &mut out.contacts);
-        let passes = if self.filters.over_rows() { passes_of(rows, &seen) } else { Vec::new() };
-        let mut env = Env { slice, inputs: &self.inputs, findings: &mut out.findings, passes: &passes };
-        for instance in &mut self.instances {
-            instance.rows(key, route, &seen, &mut env);
+        let Self { places, door, instances, inputs, filters, .. } = self;
+        let [at_door, places @ ..] = places.of(key, route) else { return };
+        out.duplicates += door.rows(key, route, at_door, slice, rows, &mut seen, &mut out.contacts);
+        let passes = if filters.over_rows() { passes_of(rows, &seen) } else { Vec::new() };
+        let mut env = Env { slice, inputs, findings: &mut out.findings, passes: &passes };
+        for (instance, place) in instances.iter_mut().zip(places) {
+            instance.rows(key, route, place, &seen, &mut env);
         }
         if seen.capacity() <= ROOM_ROWS_MAX {
             self.room = emptied(seen);
@@ -245,6 +289,8 @@ impl Detection {
 
     /// Frees what tenants in scope have kept beyond its lifetime.
     pub fn sweep(&mut self, in_scope: &dyn Fn(&str) -> bool, now: EventTime) {
+        // Hosts that are gone need no places.
+        self.places.clear();
         self.door.sweep(in_scope, now);
         self.instances.iter_mut().for_each(|i| i.sweep(in_scope, now));
     }
@@ -272,6 +318,7 @@ impl Detection {
 
     /// Takes one state group up. A group of a rule that is no longer there is left aside.
     pub fn unpack(&mut self, part: &Part, bytes: &[u8]) -> Result<(), RestoreError> {
+        self.places.clear();
         if part.0 == DOOR {
             return self.door.unpack(part.1, bytes);
         }

@@ -16,11 +16,12 @@ use tidewatch_schemas::finding::Contacts;
 use tidewatch_schemas::observation::{FlowRow, Row};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
-use crate::detection::SliceRow;
+use crate::detection::{HostRows, ROWS_AHEAD, SliceRow};
+use crate::ends::raw_ends;
 use crate::key::{Host, HostKey};
 use crate::operator::{Flow, Footprint, Initiator, Observation, Peer, Seen, Slice};
 use crate::raw::{Input, Raw, serde_as_raw};
-use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
+use crate::states::{KeyedStates, Place, RestoreError, StateLimits, StateStats};
 use connection::Connections;
 use known::Known;
 
@@ -98,70 +99,95 @@ impl Door {
         &mut self,
         key: &HostKey,
         route: u64,
+        place: &mut Place,
         slice: Slice,
-        rows: &[SliceRow<'a>],
+        rows: &'a [SliceRow<'a>],
         seen: &mut Vec<Seen<'a>>,
         contacts: &mut Contacts,
     ) -> u64 {
         let Self { states, stats } = self;
-        states.touch(key, route, slice.start, |state, _, _| {
-            let mut duplicates = 0;
-            let day = slice.start.0.div_euclid(DAY_NS);
-            if state.day != day {
-                state.day = day;
-                state.known = Known::default();
-                state.seen_today = false;
-            }
-            if !state.seen_today {
-                state.seen_today = true;
-                contacts.push(&key.tenant, &key.host, "", slice.start);
-            }
-            let mut budget = CONTACTS_PER_SLICE_MAX;
-            for (i, row) in rows.iter().enumerate() {
-                // The time is part of the content; it alone tells most neighbours apart.
-                let again = |last: &SliceRow<'_>| last.at == row.at && last.row.compare_content(&row.row).is_eq();
-                if i > 0 && !row.row.has_true_equals() && again(&rows[i - 1]) {
-                    stats.duplicates += 1;
-                    duplicates += u64::from(row.primary);
-                    continue;
+        let told_again = states.touch_where(
+            key,
+            route,
+            place,
+            slice.start,
+            || true,
+            |state, _, _| {
+                let mut duplicates = 0;
+                let day = slice.start.0.div_euclid(DAY_NS);
+                if state.day != day {
+                    state.day = day;
+                    state.known = Known::default();
+                    state.seen_today = false;
                 }
-                let what = match row.row {
-                    Row::Flow(flow) => {
-                        let flow = through(key, flow, &mut state.connections, stats);
-                        if flow.opens && flow.initiator == Initiator::Host {
-                            meet_peer(key, state, &flow.peer, row.at, &mut budget, contacts, stats);
-                        }
-                        Observation::Flow(flow)
+                if !state.seen_today {
+                    state.seen_today = true;
+                    contacts.push(&key.tenant, &key.host, "", slice.start);
+                }
+                let mut budget = CONTACTS_PER_SLICE_MAX;
+                for (i, row) in rows.iter().enumerate() {
+                    // The time is part of the content; it alone tells most neighbours apart.
+                    let again = |last: &SliceRow<'_>| last.at == row.at && last.row.compare_content(&row.row).is_eq();
+                    if i > 0 && !row.row.has_true_equals() && again(&rows[i - 1]) {
+                        stats.duplicates += 1;
+                        duplicates += u64::from(row.primary);
+                        continue;
                     }
-                    Row::Tls(tls) => {
-                        if let Some(name) = tls.server_name {
-                            meet(key, state, name, row.at, &mut budget, contacts, stats);
+                    let what = match &row.row {
+                        Row::Flow(flow) => {
+                            let flow = through(key, flow, &mut state.connections, stats);
+                            if flow.opens && flow.initiator == Initiator::Host {
+                                meet_peer(key, state, &flow.peer, row.at, &mut budget, contacts, stats);
+                            }
+                            Observation::Flow(flow)
                         }
-                        Observation::Tls(tls)
-                    }
-                    Row::Http(http) => {
-                        if let Some(name) = http.host {
-                            meet(key, state, name, row.at, &mut budget, contacts, stats);
+                        Row::Tls(tls) => {
+                            if let Some(name) = tls.server_name {
+                                meet(key, state, name, row.at, &mut budget, contacts, stats);
+                            }
+                            Observation::Tls(tls)
                         }
-                        Observation::Http(http)
-                    }
-                    Row::Dns(dns) => {
-                        // How many hosts put long names under a domain tells a service from a tunnel.
-                        if let Some(domain) = crate::names::domain_with_long_front(dns.query)
-                            && admit(state, xxhash_rust::xxh3::xxh3_64_with_seed(domain.as_bytes(), 1), &mut budget, stats)
-                        {
-                            contacts.push(&key.tenant, &key.host, dns_contact(domain), row.at);
+                        Row::Http(http) => {
+                            if let Some(name) = http.host {
+                                meet(key, state, name, row.at, &mut budget, contacts, stats);
+                            }
+                            Observation::Http(http)
                         }
-                        Observation::Dns(dns)
-                    }
-                    Row::Edge(edge) => Observation::Edge(edge),
-                    Row::Result(result) => Observation::Result(result),
-                };
-                seen.push(Seen { what, at: row.at, position: row.position });
-            }
-            state.connections.prune(slice.start, &mut stats.connections_evicted);
-            duplicates
-        })
+                        Row::Dns(dns) => {
+                            // How many hosts put long names under a domain tells a service from a tunnel.
+                            if let Some(domain) = crate::names::domain_with_long_front(dns.query)
+                                && admit(state, xxhash_rust::xxh3::xxh3_64_with_seed(domain.as_bytes(), 1), &mut budget, stats)
+                            {
+                                contacts.push(&key.tenant, &key.host, dns_contact(domain), row.at);
+                            }
+                            Observation::Dns(dns)
+                        }
+                        Row::Edge(edge) => Observation::Edge(edge),
+                        Row::Result(result) => Observation::Result(result),
+                    };
+                    seen.push(Seen { what, at: row.at, position: row.position });
+                }
+                state.connections.prune(slice.start, &mut stats.connections_evicted);
+                duplicates
+            },
+        );
+        told_again.unwrap_or(0)
+    }
+
+    /// Looks at the state of a host whose rows come next; see [`crate::detection::Detection::ahead`].
+    pub fn glance(&self, place: Place) -> u64 {
+        self.states.glance(place)
+    }
+
+    /// Looks at what that state leads to.
+    pub fn peek(&self, place: Place, host: &HostRows<'_>) -> u64 {
+        let look = |state: &DoorState, row: &SliceRow<'_>| {
+            let Row::Flow(flow) = &row.row else { return 0 };
+            let Some((peer, host_port, peer_port)) = raw_ends(&host.key.host, flow) else { return 0 };
+            let peer = xxhash_rust::xxh3::xxh3_64(&peer.0);
+            state.connections.glance(peer, host_port, peer_port, flow.transport) ^ state.known.glance(peer)
+        };
+        self.states.look(place, |state| host.rows.iter().take(ROWS_AHEAD).fold(0, |seen, row| seen ^ look(state, row)))
     }
 
     /// Another limit on its states, bytes.
@@ -260,7 +286,7 @@ fn admit(state: &mut DoorState, hash: u64, budget: &mut usize, stats: &mut DoorS
     true
 }
 
-fn through<'a>(key: &HostKey, row: FlowRow<'a>, connections: &mut Connections, stats: &mut DoorStats) -> Flow<'a> {
+fn through<'a>(key: &HostKey, row: &'a FlowRow<'a>, connections: &mut Connections, stats: &mut DoorStats) -> Flow<'a> {
     let host_is_source = match &key.host {
         Host::Address(address) => row.source_address == Some(*address),
         Host::Name(name) => row.source_name == Some(name) && row.source_address.is_none(),
@@ -272,7 +298,7 @@ fn through<'a>(key: &HostKey, row: FlowRow<'a>, connections: &mut Connections, s
     } else {
         Peer { address: row.source_address, name: row.source_name, class: row.source_class }
     };
-    let sighting = connections.see(&row, host_is_source, &peer, host_port, peer_port);
+    let sighting = connections.see(row, host_is_source, &peer, host_port, peer_port);
     if !sighting.opens {
         stats.merged += 1;
     }
@@ -288,7 +314,7 @@ fn through<'a>(key: &HostKey, row: FlowRow<'a>, connections: &mut Connections, s
         start: row.start_time.unwrap_or(row.event_time),
         bytes_out,
         bytes_in,
-        failed: failed(&row),
+        failed: failed(row),
     }
 }
 

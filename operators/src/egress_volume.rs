@@ -59,6 +59,7 @@ use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
 
 pub use self::state::HostState;
 use self::state::{Sent, Spike};
+use crate::detection::HostRows;
 use crate::ends::{host_class, peer_class, peer_hash};
 use crate::key::HostKey;
 use crate::operator::{Context, Detector, Draft, Field, Flow, Initiator, Observation, Operator, Seen, TenantFacts, Threshold};
@@ -251,6 +252,10 @@ fn octets(bytes: f64) -> String {
 
 impl Operator for EgressVolume {
     type State = HostState;
+
+    fn peek(state: &HostState, _: &HostRows<'_>) -> u64 {
+        state.glance()
+    }
 
     fn concerns(&self, key: &HostKey, rows: &[Seen<'_>]) -> bool {
         rows.iter().any(|seen| matches!(&seen.what, Observation::Flow(flow) if sent(key, flow, seen).is_some()))

@@ -4,6 +4,7 @@
 //! class is classified by its address, and an end known by name alone is one of ours.
 
 use tidewatch_schemas::address::{Address, AddressClass, Classifier};
+use tidewatch_schemas::observation::FlowRow;
 
 use crate::key::{Host, HostKey};
 use crate::operator::Flow;
@@ -31,6 +32,16 @@ pub(crate) fn peer_hash(flow: &Flow<'_>) -> Option<u64> {
         (Some(address), _) => Some(xxhash_rust::xxh3::xxh3_64(&address.0)),
         (None, Some(name)) => Some(xxhash_rust::xxh3::xxh3_64(name.as_bytes())),
         (None, None) => None,
+    }
+}
+
+/// Ends of a flow before the door: the other one's address, the host's port, the other one's port.
+pub(crate) fn raw_ends(host: &Host, row: &FlowRow<'_>) -> Option<(Address, u16, u16)> {
+    let is_source = matches!(host, Host::Address(address) if row.source_address == Some(*address));
+    if is_source {
+        Some((row.destination_address?, row.source_port?, row.destination_port?))
+    } else {
+        Some((row.source_address?, row.destination_port?, row.source_port?))
     }
 }
 

@@ -24,6 +24,7 @@ mod listed;
 pub mod long_connection;
 pub mod names;
 pub mod operator;
+mod places;
 #[doc(hidden)]
 pub mod planted;
 mod raw;

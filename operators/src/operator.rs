@@ -15,6 +15,7 @@ use tidewatch_schemas::observation::{DnsRow, EdgeRow, FlowRow, HttpRow, Kind, Re
 use tidewatch_schemas::signal::{Endpoint, Entity, Evidence, RawRange, RuleRef, Severity};
 use tidewatch_schemas::time::EventTime;
 
+use crate::detection::HostRows;
 use crate::key::{Host, HostKey};
 use crate::rule::Rule;
 use crate::why::{About, Case};
@@ -63,7 +64,7 @@ pub struct Peer<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flow<'a> {
     /// The record as exported.
-    pub row: FlowRow<'a>,
+    pub row: &'a FlowRow<'a>,
     /// First record of its connection: exactly one flow of a connection has it, however often it is re-exported.
     pub opens: bool,
     /// Who opened it.
@@ -90,15 +91,15 @@ pub enum Observation<'a> {
     /// A flow.
     Flow(Flow<'a>),
     /// A look-up by this host.
-    Dns(DnsRow<'a>),
+    Dns(&'a DnsRow<'a>),
     /// A handshake by this host.
-    Tls(TlsRow<'a>),
+    Tls(&'a TlsRow<'a>),
     /// A request by this host.
-    Http(HttpRow<'a>),
+    Http(&'a HttpRow<'a>),
     /// An edge of the service map.
-    Edge(EdgeRow<'a>),
+    Edge(&'a EdgeRow<'a>),
     /// A synthetic result.
-    Result(ResultRow<'a>),
+    Result(&'a ResultRow<'a>),
 }
 
 impl Observation<'_> {
@@ -149,6 +150,13 @@ pub trait Operator: Send + 'static {
     fn concerns(&self, key: &HostKey, rows: &[Seen<'_>]) -> bool {
         let _ = (key, rows);
         true
+    }
+
+    /// Looks at what these rows will need of a state, without using it, and gives anything: see
+    /// [`crate::detection::Detection::ahead`]. Worth it for states of which there are many.
+    fn peek(state: &Self::State, host: &HostRows<'_>) -> u64 {
+        let _ = (state, host);
+        0
     }
 
     /// One key's rows of one slice, ordered by (event time, kind, content).

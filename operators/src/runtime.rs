@@ -8,11 +8,12 @@ use tidewatch_schemas::address::Address;
 use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::time::EventTime;
 
+use crate::detection::HostRows;
 use crate::key::HostKey;
 use crate::operator::{Context, Detector, Initiator, Observation, Operator, Seen, Slice};
 use crate::rule::filter::{Filters, Numbered};
 use crate::rule::{AllowTable, Rule};
-pub use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
+pub use crate::states::{KeyedStates, Place, RestoreError, StateLimits, StateStats};
 use crate::why::{About, Answer, RuleAnswer};
 
 /// What an instance may use while it works on a slice.
@@ -37,8 +38,13 @@ pub trait Instance: Send {
     fn kept_back(&self) -> KeptBack;
     /// The detector.
     fn detector(&self) -> &'static Detector;
-    /// One key's rows of a slice. Rows of kinds it does not read are skipped; without any, nothing happens.
-    fn rows(&mut self, key: &HostKey, route: u64, rows: &[Seen<'_>], env: &mut Env<'_>);
+    /// One key's rows of a slice. Rows of kinds it does not read are skipped; without any, nothing happens. `place` is what
+    /// is known of where its state lies.
+    fn rows(&mut self, key: &HostKey, route: u64, place: &mut Place, rows: &[Seen<'_>], env: &mut Env<'_>);
+    /// Looks at the state of a host whose rows come next; see [`crate::detection::Detection::ahead`].
+    fn glance(&self, place: Place) -> u64;
+    /// Looks at what that state leads to.
+    fn peek(&self, place: Place, host: &HostRows<'_>) -> u64;
     /// Earliest wake-up of tenants in scope.
     fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime>;
     /// Serves the wake-ups that lie before the slice's end.
@@ -212,7 +218,7 @@ impl<O: Operator> Instance for Store<O> {
         self.detector
     }
 
-    fn rows(&mut self, key: &HostKey, route: u64, rows: &[Seen<'_>], env: &mut Env<'_>) {
+    fn rows(&mut self, key: &HostKey, route: u64, place: &mut Place, rows: &[Seen<'_>], env: &mut Env<'_>) {
         if !rows.iter().any(|s| self.detector.reads.contains(&s.what.kind())) {
             return;
         }
@@ -233,11 +239,19 @@ impl<O: Operator> Instance for Store<O> {
         let (inputs, findings) = (env.inputs, &mut *env.findings);
         let first = findings.len();
         let concerned = || operator.concerns(key, rows);
-        states.touch_where(key, route, slice.start, concerned, |state, wake, forget| {
+        states.touch_where(key, route, place, slice.start, concerned, |state, wake, forget| {
             let mut ctx = Context { key, slice, rule, detector, inputs, findings, wake, forget };
             operator.rows(rows, state, &mut ctx);
         });
         work.sift(env.findings, first, rows, kept_back);
+    }
+
+    fn glance(&self, place: Place) -> u64 {
+        self.states.glance(place)
+    }
+
+    fn peek(&self, place: Place, host: &HostRows<'_>) -> u64 {
+        self.states.look(place, |state| O::peek(state, host))
     }
 
     fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime> {

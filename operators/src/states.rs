@@ -20,6 +20,7 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::key::{Host, HostKey, KEY_GROUPS, key_group};
 use crate::operator::Footprint;
+pub use crate::places::Place;
 use crate::planted::{self, Bug};
 use packed::Unpacked;
 use pages::{Pages, Slot};
@@ -130,21 +131,46 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         self.touch_at(place, key, now, work)
     }
 
-    /// The same for a key that has a state, or shall have one because it is `wanted`; else nothing happens.
+    /// The same for a key that has a state, or shall have one because it is `wanted`; else nothing happens. What is known of
+    /// the state's place is used and kept up to date: as long as it is, nobody else gives the key a state.
     pub fn touch_where<T>(
         &mut self,
         key: &HostKey,
         route: u64,
+        known: &mut Place,
         now: EventTime,
         wanted: impl FnOnce() -> bool,
         work: impl FnOnce(&mut S, &mut Option<EventTime>, &mut bool) -> T,
     ) -> Option<T> {
-        let place = match self.pages.find(key, route) {
+        let found = match *known {
+            Place::At(place) => Some(place).filter(|place| self.pages.holds(*place, key)),
+            Place::Unknown => self.pages.find(key, route),
+            Place::Nowhere => None,
+        };
+        let place = match found {
             Some(place) => place,
             None if wanted() => self.newcomer(key, route, now),
-            None => return None,
+            None => {
+                *known = Place::Nowhere;
+                return None;
+            }
         };
+        *known = Place::At(place);
         Some(self.touch_at(place, key, now, work))
+    }
+
+    /// Looks at a state that is known to be there, without using it: see [`crate::detection::Detection::ahead`].
+    pub fn glance(&self, place: Place) -> u64 {
+        self.at(place).map_or(0, |slot| slot.touched.0 as u64 ^ u64::from(slot.group))
+    }
+
+    /// Lets somebody look at what a state that is known to be there leads to.
+    pub fn look(&self, place: Place, look: impl FnOnce(&S) -> u64) -> u64 {
+        self.at(place).map_or(0, |slot| look(&slot.state))
+    }
+
+    fn at(&self, place: Place) -> Option<&Slot<S>> {
+        if let Place::At(place) = place { self.pages.get(place) } else { None }
     }
 
     fn touch_at<T>(

@@ -131,6 +131,15 @@ impl<R: Record> Table<R> {
         }
     }
 
+    /// A record that may be the one with this hash, at the cost of one look: none is compared.
+    pub fn glance(&self, hash: u64) -> Option<&R> {
+        if self.index.is_empty() {
+            return self.records.first();
+        }
+        let entry = self.index[start(hash, self.index.len() - 1)];
+        self.records.get((entry & PLACE_MASK) as usize)
+    }
+
     /// Adds a record that is not there yet; its place.
     pub fn push(&mut self, record: R) -> usize {
         let place = self.records.len();

@@ -60,7 +60,23 @@ impl From<IpAddr> for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.to_ip(), f)
+        match self.to_v4() {
+            // Written for every new pair: four numbers into one piece cost a tenth of four formatted ones.
+            Some(octets) => {
+                let (mut text, mut len) = ([b'.'; 15], 0);
+                for (i, octet) in octets.into_iter().enumerate() {
+                    len += usize::from(i > 0);
+                    for (least, digit) in [(100, octet / 100), (10, octet / 10 % 10), (0, octet % 10)] {
+                        if octet >= least {
+                            text[len] = b'0' + digit;
+                            len += 1;
+                        }
+                    }
+                }
+                f.pad(std::str::from_utf8(&text[..len]).unwrap_or(""))
+            }
+            None => fmt::Display::fmt(&self.to_ip(), f),
+        }
     }
 }
 

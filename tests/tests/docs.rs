@@ -121,7 +121,7 @@ fn page(out: &mut String, detector: &Detector) {
 fn observations_md() {
     let mut out = format!("{MADE}\n\n# Observations\n\n");
     out.push_str(
-        "What every input is turned into: one Arrow table per kind of row, on the topic `tidewatch.obs`. A value that is not known \
+        "What every input is turned into: rows of one table per kind, on the topic `tidewatch.obs`. A value that is not known \
          is absent, never 0. `optional` columns may be absent. The first eight and the last two columns are those of every table.\n",
     );
     for kind in Kind::ALL {

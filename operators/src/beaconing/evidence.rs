@@ -113,14 +113,18 @@ pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Option<Fit> {
     let ln_gaps: Vec<f64> = gaps.iter().map(|g| log(*g)).collect();
     let floors: Vec<[f64; FOREIGN.len()]> = gaps.iter().map(|g| FOREIGN.map(|(foreign, _)| foreign / (g * LN_RANGE))).collect();
     let mut cores: Vec<f64> = Vec::with_capacity(gaps.len());
+    let mut densities: Vec<Densities> = Vec::with_capacity(gaps.len());
+    let mut ratios: Vec<f64> = Vec::with_capacity(gaps.len());
     let mut all = Vec::with_capacity(ALTERNATIVES.len() * LOST.len() * FOREIGN.len());
-    let mut best: Option<(f64, Fit)> = None;
+    let mut best: Option<(f64, Sleep)> = None;
     for (alternative, ln_gammas) in ALTERNATIVES.into_iter().zip(&*LN_GAMMAS) {
         let guess_s = if alternative.spread < WIDE_SPREAD { tight_s } else { wide_s };
         let sleep = Sleep::fitted(gaps, &sorted, guess_s, alternative, ln_gammas);
-        let densities: Vec<Densities> = gaps.iter().zip(&ln_gaps).map(|(g, ln)| sleep.densities(*g, *ln)).collect();
-        let fit = sleep.fit(gaps);
-        let cost = sleep.period_cost(gaps, fit.fitting + fit.missed);
+        ratios.clear();
+        ratios.extend(gaps.iter().map(|g| g / sleep.mean_s));
+        densities.clear();
+        densities.extend(gaps.iter().zip(&ln_gaps).zip(&ratios).map(|((g, ln), ratio)| sleep.densities(*g, *ln, *ratio)));
+        let cost = sleep.period_cost(&ratios);
         for lost in LOST {
             cores.clear();
             cores.extend(densities.iter().map(|d| d.core(lost)));
@@ -129,12 +133,12 @@ pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Option<Fit> {
                 let ln = ln_product(terms) + ln_weight - cost;
                 all.push(ln);
                 if best.is_none_or(|(b, _)| ln > b) {
-                    best = Some((ln, fit));
+                    best = Some((ln, sleep));
                 }
             }
         }
     }
-    let (_, fit) = best?;
+    let (_, sleep) = best?;
     let beacon = ln_sum_exp(&all) - log((ALTERNATIVES.len() * LOST.len()) as f64);
     // The last null model costs as much as all of this, and can only make it lighter.
     if beacon - against < least {
@@ -142,7 +146,7 @@ pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Option<Fit> {
     }
     let weight = beacon - against.max(null.two_rates());
     let same = densest(&sorted, 1.02).len() as f64 / gaps.len() as f64;
-    (weight >= least).then_some(Fit { weight, same, ..fit })
+    (weight >= least).then(|| Fit { weight, same, ..sleep.fit(gaps) })
 }
 
 /// The fullest window `[x, factor * x]` of sorted gaps, the first of several; not empty when `sorted` is not.
@@ -168,6 +172,7 @@ static LN_GAMMAS: LazyLock<[[f64; SLEEPS_MAX]; ALTERNATIVES.len()]> =
     LazyLock::new(|| ALTERNATIVES.map(|a| std::array::from_fn(|i| lgamma((i + 1) as f64 * (1.0 / (a.spread * a.spread))))));
 
 /// One alternative with its period.
+#[derive(Clone, Copy)]
 struct Sleep {
     mean_s: f64,
     spread: f64,
@@ -205,7 +210,7 @@ impl Sleep {
         for _ in 0..REFINEMENTS {
             let (mut sum_s, mut sleeps) = (0.0, 0.0);
             for &g in gaps {
-                if let Some(k) = sleeps_in(g, mean_s, spread) {
+                if let Some(k) = sleeps_in(g / mean_s, spread) {
                     sum_s += g;
                     sleeps += k as f64;
                 }
@@ -223,27 +228,28 @@ impl Sleep {
     }
 
     /// Index of the first of the three numbers of sleeps that are considered for a gap, from 0.
-    fn first(&self, gap_s: f64) -> usize {
-        let nearest = nearest(gap_s / self.mean_s).clamp(1.0, SLEEPS_MAX as f64) as usize;
+    fn first(ratio: f64) -> usize {
+        let nearest = nearest(ratio).clamp(1.0, SLEEPS_MAX as f64) as usize;
         nearest.saturating_sub(2).min(SLEEPS_MAX - 3)
     }
 
-    /// Densities of the gap as `first + 1 ..= first + 3` sleeps.
-    fn densities(&self, gap_s: f64, ln_gap: f64) -> Densities {
-        let first = self.first(gap_s);
+    /// Densities of the gap as `first + 1 ..= first + 3` sleeps; `ratio` is the gap over one.
+    #[inline]
+    fn densities(&self, gap_s: f64, ln_gap: f64, ratio: f64) -> Densities {
+        let first = Self::first(ratio);
         let by_scale = gap_s * self.shape / self.mean_s;
         let of = std::array::from_fn(|i| {
             match (self.half, first + i + 1) {
                 // One even sleep is a box, two a triangle, more are as good as a bell.
                 (Some(half), 1) => {
-                    if fabs(gap_s / self.mean_s - 1.0) <= half {
+                    if fabs(ratio - 1.0) <= half {
                         0.5 / (half * self.mean_s)
                     } else {
                         0.0
                     }
                 }
                 (Some(half), 2) => {
-                    let off = fabs(gap_s / self.mean_s - 2.0) / (2.0 * half);
+                    let off = fabs(ratio - 2.0) / (2.0 * half);
                     (1.0 - off).max(0.0) / (2.0 * half * self.mean_s)
                 }
                 (_, n) => {
@@ -260,11 +266,14 @@ impl Sleep {
     /// logarithm, by Laplace for a bell, by the room that the gaps leave for a box. The null models pay likewise, so that
     /// the ratio is one of marginal likelihoods under the scale's invariant prior, which keeps it an e-value (Pérez-Ortiz
     /// et al. 2022).
-    fn period_cost(&self, gaps: &[f64], sleeps: usize) -> f64 {
+    fn period_cost(&self, ratios: &[f64]) -> f64 {
         let width = match self.half {
-            None => self.spread * sqrt(2.0 * std::f64::consts::PI / sleeps.max(1) as f64),
+            None => {
+                let sleeps: usize = ratios.iter().filter_map(|ratio| sleeps_in(*ratio, self.spread)).sum();
+                self.spread * sqrt(2.0 * std::f64::consts::PI / sleeps.max(1) as f64)
+            }
             Some(half) => {
-                let inside = gaps.iter().map(|g| g / self.mean_s).filter(|r| fabs(r - 1.0) <= half);
+                let inside = ratios.iter().copied().filter(|r| fabs(r - 1.0) <= half);
                 let (least, most) = inside.fold((1.0, 1.0), |(a, b): (f64, f64), r| (a.min(r), b.max(r)));
                 (2.0 * half - (most - least)).max(0.01)
             }
@@ -276,7 +285,7 @@ impl Sleep {
     fn fit(&self, gaps: &[f64]) -> Fit {
         let (mut fitting, mut single, mut sleeps, mut squares) = (0, 0, 0, 0.0);
         for &g in gaps {
-            if let Some(k) = sleeps_in(g, self.mean_s, self.spread) {
+            if let Some(k) = sleeps_in(g / self.mean_s, self.spread) {
                 let off = g / self.mean_s - k as f64;
                 squares += off * off / k as f64;
                 fitting += 1;
@@ -312,14 +321,15 @@ fn half_width(spread: f64) -> f64 {
     spread * 1.732_050_807_568_877_2 * BLUR
 }
 
-/// How many sleeps a gap is, when it lies within three standard deviations (and at least 2 %) of a whole number.
-fn sleeps_in(gap_s: f64, mean_s: f64, spread: f64) -> Option<usize> {
-    let sleeps = gap_s / mean_s;
-    let k = nearest(sleeps).max(1.0);
+/// How many sleeps a gap is, by its ratio to one, when it lies within three standard deviations (and at least 2 %) of a whole
+/// number.
+#[inline]
+fn sleeps_in(ratio: f64, spread: f64) -> Option<usize> {
+    let k = nearest(ratio).max(1.0);
     if k > SLEEPS_MAX as f64 {
         return None;
     }
-    let near = fabs(sleeps - k) <= (3.0 * spread * SQRT[k as usize]).max(0.02);
+    let near = fabs(ratio - k) <= (3.0 * spread * SQRT[k as usize]).max(0.02);
     near.then_some(k as usize)
 }
 
@@ -337,6 +347,7 @@ const SQRT: [f64; SLEEPS_MAX + 1] = [
 ];
 
 /// The whole number next to one that is not negative, the larger of two; of one beyond what an `i64` holds something as large.
+#[inline]
 fn nearest(value: f64) -> f64 {
     let whole = value as i64 as f64;
     if value - whole >= 0.5 { whole + 1.0 } else { whole }

@@ -91,6 +91,12 @@ impl HostState {
         self.pairs.find(key.hash(), |pair| pair.key == *key)
     }
 
+    /// Looks at where a pair lies, and its contacts.
+    pub(super) fn glance(&self, key: &PeerKey) -> u64 {
+        let Some(pair) = self.pairs.glance(key.hash()) else { return 0 };
+        u64::from(pair.total) ^ self.arena.glance(pair.contacts())
+    }
+
     /// A pair with its contacts.
     pub(super) fn view(&self, place: usize) -> PairView<'_> {
         let pair = &self.pairs.records()[place];

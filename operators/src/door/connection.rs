@@ -137,6 +137,12 @@ impl Connections {
         Some(Self { open: Table::of(records), pruned_at })
     }
 
+    /// Looks at where a record of these ends would be filed.
+    pub(super) fn glance(&self, peer: u64, host_port: u16, peer_port: u16, transport: u8) -> u64 {
+        let tuple = Tuple { peer, host_port, peer_port, transport };
+        self.open.glance(tuple.hash()).map_or(0, |c| c.peer ^ c.last.0 as u64)
+    }
+
     /// Files one record. Records come in event-time order within a slice.
     pub(super) fn see(
         &mut self,

@@ -132,6 +132,11 @@ impl HostState {
         self.0.is_none()
     }
 
+    /// Looks at what every flow changes.
+    pub(super) fn glance(&self) -> u64 {
+        self.0.as_ref().map_or(0, |v| v.minute.glance() ^ v.hour.glance() ^ v.hours[0].to_bits() ^ v.known.glance())
+    }
+
     /// Whether a row of this time begins another minute.
     pub(super) fn turns(&self, at: EventTime) -> bool {
         self.0.as_ref().is_some_and(|v| v.minute.used && at.0.div_euclid(MINUTE_NS) > v.minute.index)

@@ -88,6 +88,12 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    /// Looks at each of its lines.
+    pub fn glance(&self) -> u64 {
+        let top = self.tops.first().map_or(0, |top| u64::from(top.new));
+        self.index as u64 ^ self.peers[0] ^ self.outs[0].to_bits() ^ self.backs[0].to_bits() ^ self.bits[0] ^ top
+    }
+
     /// Empties it for another time.
     pub fn start(&mut self, index: i64) {
         let mut tops = std::mem::take(&mut self.tops);

@@ -50,6 +50,11 @@ impl<S> Pages<S> {
         self.index.find(route, |place| self.get(*place).is_some_and(|slot| slot.key == *key)).copied()
     }
 
+    /// Whether a place is that key's.
+    pub fn holds(&self, place: u32, key: &HostKey) -> bool {
+        self.get(place).is_some_and(|slot| slot.key == *key)
+    }
+
     pub fn get(&self, place: u32) -> Option<&Slot<S>> {
         let (page, at) = split(place);
         self.pages.get(page)?.get(at)?.as_ref()

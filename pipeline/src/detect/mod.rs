@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidewatch_operators::detection::{Detection, RuleStats, SliceOutput};
+use tidewatch_operators::detection::{Detection, HostRows, RuleStats, SliceOutput};
 use tidewatch_operators::operator::{Detector, Slice};
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::control::{Mark, StageMark, Version};
 use tidewatch_schemas::finding::{CONTACTS_BYTES_MAX, Contacts};
 use tidewatch_schemas::header::{self, RecordType};
-use tidewatch_schemas::observation::{self, Batch, Columns, Kind};
+use tidewatch_schemas::observation::{self, Batch, Filed, Kind, Packers};
 use tidewatch_schemas::time::EventTime;
 
 use crate::epoch::Outputs;
@@ -137,17 +137,17 @@ impl DetectTask {
         let (closing, closed) = (&self.closing, &self.closed);
         // Rows of one tenant come by the thousand: its scope and how far that is closed are looked up once.
         let mut last: Option<(String, Scope, EventTime)> = None;
-        let place = |routing: &observation::Routing<'_>| {
+        let place = |filed: &Filed<'_>| {
             let (scope, closed) = match &last {
-                Some((tenant, scope, closed)) if *tenant == routing.tenant => (scope.clone(), *closed),
+                Some((tenant, scope, closed)) if *tenant == filed.tenant => (scope.clone(), *closed),
                 _ => {
-                    let scope = closing.scope(routing.tenant);
+                    let scope = closing.scope(filed.tenant);
                     let closed = closed.get(&scope).copied().unwrap_or(EventTime::MIN);
-                    last = Some((routing.tenant.to_owned(), scope.clone(), closed));
+                    last = Some((filed.tenant.to_owned(), scope.clone(), closed));
                     (scope, closed)
                 }
             };
-            let index = slice_index(routing.event_time, slice_ns);
+            let index = slice_index(filed.event_time, slice_ns);
             let end = slice_start(index.saturating_add(1), slice_ns);
             (end > closed).then_some((scope, index))
         };
@@ -163,22 +163,23 @@ impl DetectTask {
 
     /// Rows of a slice that is already closed: only a roster that grew too late can let them come this far.
     fn late(&mut self, record: &Record, batch: &Batch, rows: &[u32], out: &mut Outputs) {
-        let mut columns = Columns::default();
+        // No more rows than the record had, hence no more bytes but for those of texts that it shared.
+        let mut late = Packers::default();
         for &row in rows {
             let row = batch.row(row as usize);
             if row.primary() {
                 out.ledger.line(&self.at.topic, row.tenant()).late += 1;
                 self.late_rows += 1;
             }
-            columns.push(&row);
+            late.push(&row);
         }
-        for (kind, late) in columns.finish() {
+        for (kind, value) in late.finish() {
             out.answer(Append {
                 topic: self.config.late.clone(),
                 partition: 0,
                 timestamp: None,
                 key: record.key.clone(),
-                value: Some(observation::encode(&late).into()),
+                value: Some(value.into()),
                 headers: late_headers(kind, record.header(header::INPUT).cloned().unwrap_or_default(), "detect"),
             });
         }
@@ -245,14 +246,17 @@ impl DetectTask {
             let watch = &self.config.watch;
             let detection = &mut self.detection;
             let mut duplicates: BTreeMap<String, u64> = BTreeMap::new();
-            self.open.close(scope, index, &ranks, &filters, |key, route, rows| {
-                let before = output.duplicates;
-                let watch = watch.as_deref().filter(|watch| watch.is_on(key, slice));
-                let kept_back = watch.map(|watch| watch.before(detection));
-                detection.host(key, route, slice, rows, &mut output);
-                watch.zip(kept_back).into_iter().for_each(|(watch, before)| watch.after(detection, rows, &before));
-                if output.duplicates > before {
-                    *duplicates.entry(key.tenant.to_string()).or_default() += output.duplicates - before;
+            self.open.close(scope, index, &ranks, &filters, |hosts| {
+                detection.ahead(hosts);
+                for HostRows { key, route, rows } in hosts {
+                    let before = output.duplicates;
+                    let watch = watch.as_deref().filter(|watch| watch.is_on(key, slice));
+                    let kept_back = watch.map(|watch| watch.before(detection));
+                    detection.host(key, *route, slice, rows, &mut output);
+                    watch.zip(kept_back).into_iter().for_each(|(watch, before)| watch.after(detection, rows, &before));
+                    if output.duplicates > before {
+                        *duplicates.entry(key.tenant.to_string()).or_default() += output.duplicates - before;
+                    }
                 }
             })?;
             self.detection.end(slice, &in_scope, &mut output);

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tidewatch_operators::detection::SliceRow;
+use tidewatch_operators::detection::{HostRows, SliceRow};
 use tidewatch_operators::key::HostKey;
 use tidewatch_operators::operator::Position;
 use tidewatch_operators::rule::filter::Filters;
-use tidewatch_schemas::observation::{self, Batch, Kind, Routing};
+use tidewatch_schemas::observation::{self, Batch, Filed, Kind, Row};
 use tidewatch_schemas::time::EventTime;
 
 use crate::time::closing::Scope;
@@ -22,13 +22,13 @@ use crate::time::closing::Scope;
 /// Limits of a task's open slices.
 #[derive(Clone, Debug)]
 pub struct SliceLimits {
-    /// Bytes of batches (as compressed on the topic, times [`UNPACKED`]) kept in memory; beyond it they spill.
+    /// Bytes of batches kept in memory (of an Arrow stream as on the topic, times [`UNPACKED`]); beyond it they spill.
     pub bytes_max: usize,
     /// Where the spill file goes.
     pub spill_dir: PathBuf,
 }
 
-/// A batch in memory against its lz4 form on the topic: measured 5 to 9 on generated flows; the pessimistic end.
+/// An Arrow batch in memory against its lz4 form on the topic: measured 5 to 9 on generated flows; the pessimistic end.
 pub const UNPACKED: usize = 9;
 
 /// Tenants whose text is shared between slices; beyond it sharing begins anew, which only costs memory.
@@ -127,7 +127,7 @@ impl OpenSlices {
         batch: Batch,
         encoded: &Bytes,
         origin: Origin,
-        mut place: impl FnMut(&Routing<'_>) -> Option<(Scope, i64)>,
+        mut place: impl FnMut(&Filed<'_>) -> Option<(Scope, i64)>,
     ) -> io::Result<Vec<u32>> {
         let id = self.next_id;
         self.next_id += 1;
@@ -147,7 +147,7 @@ impl OpenSlices {
             }
         };
         for i in 0..batch.len() {
-            let to = place(&batch.routing(i));
+            let to = place(&batch.filed(i));
             if to.is_none() {
                 refused.push(i as u32);
             }
@@ -163,7 +163,7 @@ impl OpenSlices {
         if users == 0 {
             return Ok(refused);
         }
-        let bytes = encoded.len() * UNPACKED;
+        let bytes = batch.bytes().unwrap_or(encoded.len() * UNPACKED);
         let (kind, rows_len) = (batch.kind(), batch.len());
         let rows = if self.memory_bytes + bytes > self.limits.bytes_max {
             self.spilled_rows += rows_len as u64;
@@ -219,14 +219,14 @@ impl OpenSlices {
         self.slices.values().flat_map(|s| s.rows.values()).map(Vec::len).sum()
     }
 
-    /// Takes a slice out and hands its hosts to `host` one by one, each with its rows in the one order of the slice.
+    /// Takes a slice out and hands its hosts to `hosts`, some at a time, each with its rows in the one order of the slice.
     pub fn close(
         &mut self,
         scope: &Scope,
         index: i64,
         ranks: &[u16],
         filters: &Filters,
-        mut host: impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
+        mut hosts: impl FnMut(&[HostRows<'_>]),
     ) -> io::Result<()> {
         let Some(slice) = self.slices.remove(&(scope.clone(), index)) else { return Ok(()) };
         let mut batches: Vec<Closing> = Vec::with_capacity(slice.rows.len());
@@ -239,24 +239,37 @@ impl OpenSlices {
             };
             let at = batches.len() as u32;
             for &row in indices {
-                let routing = batch.routing(row as usize);
-                rows.push(Place { key: routing.key, time: routing.event_time, batch: at, row });
+                let filed = batch.filed(row as usize);
+                rows.push(Place { key: filed.key, time: filed.event_time, batch: at, row });
             }
             let input = held.input;
             let held = self.batches.get_mut(id).filter(|_| filters.over_rows());
             let passes = held.and_then(|held| held.passes(&batch, filters));
             batches.push(Closing { batch, input, passes });
         }
-        rows.sort_unstable_by_key(|r| (r.key, r.time, r.batch, r.row));
+        let rows = sorted(rows);
 
-        let mut buffer: Vec<SliceRow<'_>> = Vec::new();
         if self.tenants.len() > TENANTS_SHARED_MAX {
             self.tenants.clear();
         }
+        let mut group = Group { batches: &batches, ranks, tenants: &mut self.tenants, rows: Vec::new(), hosts: Vec::new() };
+        let mut rest = &rows[..];
         for places in rows.chunk_by(|a, b| a.key == b.key) {
-            hand_over(&batches, places, ranks, &mut buffer, &mut self.tenants, &mut host);
+            if group.hosts.is_empty() {
+                // All rows of the group lie somewhere else: one look each before the first is read.
+                let seen = rest
+                    .iter()
+                    .take(GROUP_ROWS_AHEAD)
+                    .fold(0, |seen, p| seen ^ batches[p.batch as usize].batch.glance(p.row as usize));
+                std::hint::black_box(seen);
+            }
+            group.add(places);
+            rest = &rest[places.len()..];
+            if group.is_full() || rest.is_empty() {
+                group.hand_over(&mut hosts);
+            }
         }
-        drop(buffer);
+        drop(group);
         self.release(slice.rows.keys());
         Ok(())
     }
@@ -285,6 +298,7 @@ impl OpenSlices {
     }
 }
 
+#[derive(Clone, Copy, Default)]
 struct Place {
     key: u64,
     time: EventTime,
@@ -292,55 +306,100 @@ struct Place {
     row: u32,
 }
 
-/// Rows of one routing key: almost always one host; two hosts whose hashes collide are told apart here.
-fn hand_over<'b>(
+/// Rows by (key, time, batch, row). Keys are hashes, so their first bits part them into runs of a few rows each: two passes
+/// over the rows, and next to nothing is left to be compared.
+fn sorted(rows: Vec<Place>) -> Vec<Place> {
+    let bits = rows.len().next_power_of_two().trailing_zeros().saturating_sub(1).clamp(1, SORT_BITS_MAX);
+    let part = |place: &Place| (place.key >> (64 - bits)) as usize;
+    let mut ends = vec![0_u32; 1 << bits];
+    rows.iter().for_each(|place| ends[part(place)] += 1);
+    let mut end = 0;
+    for n in &mut ends {
+        // Where the part begins, then moved on with each row that it gets: to its end.
+        end += std::mem::replace(n, end);
+    }
+    let mut out = vec![Place::default(); rows.len()];
+    for place in rows {
+        let at = &mut ends[part(&place)];
+        out[*at as usize] = place;
+        *at += 1;
+    }
+    let mut begin = 0;
+    for end in ends {
+        out[begin..end as usize].sort_unstable_by_key(|r| (r.key, r.time, r.batch, r.row));
+        begin = end as usize;
+    }
+    out
+}
+
+/// Bits by which [`sorted`] parts rows, at most: what is counted stays in the cache.
+const SORT_BITS_MAX: u32 = 16;
+
+/// Hosts handed over at a time: as many as their states' ways through memory can overlap.
+const GROUP_HOSTS: usize = 8;
+
+/// Rows from which a group is handed over, however few hosts they are of.
+const GROUP_ROWS: usize = 256;
+
+/// Rows that are looked at ahead of a group.
+const GROUP_ROWS_AHEAD: usize = 16;
+
+/// Rows of a few hosts, read, sorted, and about to be handed over.
+struct Group<'b, 't> {
     batches: &'b [Closing],
-    places: &[Place],
-    ranks: &[u16],
-    buffer: &mut Vec<SliceRow<'b>>,
-    tenants: &mut BTreeSet<Arc<str>>,
-    host: &mut impl FnMut(&HostKey, u64, &[SliceRow<'_>]),
-) {
-    let routing = |p: &Place| batches[p.batch as usize].batch.routing(p.row as usize);
-    let same =
-        |a: &Routing<'_>, b: &Routing<'_>| a.tenant == b.tenant && a.host_address == b.host_address && a.host_name == b.host_name;
-    let first = routing(&places[0]);
-    let mut others: Vec<HostKey> = Vec::new();
-    let mut fill = |buffer: &mut Vec<SliceRow<'b>>, wanted: &HostKey, collided: bool| {
-        buffer.clear();
+    ranks: &'t [u16],
+    tenants: &'t mut BTreeSet<Arc<str>>,
+    rows: Vec<SliceRow<'b>>,
+    /// Hosts, and where the rows of each end.
+    hosts: Vec<(HostKey, u64, usize)>,
+}
+
+impl<'b> Group<'b, '_> {
+    fn is_full(&self) -> bool {
+        self.hosts.len() >= GROUP_HOSTS || self.rows.len() >= GROUP_ROWS
+    }
+
+    /// Adds the rows of one routing key: almost always one host; hosts whose hashes collide are told apart here.
+    fn add(&mut self, places: &[Place]) {
+        let begin = self.rows.len();
         for place in places {
-            let Closing { batch, input, passes } = &batches[place.batch as usize];
-            let here = batch.routing(place.row as usize);
-            if collided && HostKey::from_routing(&here) != *wanted {
-                continue;
-            }
-            let (offset, row) = batch.position(place.row as usize);
-            buffer.push(SliceRow {
-                at: place.time,
-                row: batch.row(place.row as usize),
-                position: Position { input: *input, offset, row },
-                primary: here.primary,
-                passes: passes.as_ref().and_then(|p| p.get(place.row as usize)).copied().unwrap_or(u64::MAX),
-            });
+            let Closing { batch, input, passes } = &self.batches[place.batch as usize];
+            let row = batch.row(place.row as usize);
+            let (offset, index) = row.position();
+            let position = Position { input: *input, offset, row: index };
+            let passes = passes.as_ref().and_then(|p| p.get(place.row as usize)).copied().unwrap_or(u64::MAX);
+            self.rows.push(SliceRow { at: place.time, row, position, primary: row.primary(), passes });
         }
-        order(buffer, ranks);
-        host(wanted, places[0].key, buffer);
-    };
-    for place in places {
-        let here = routing(place);
-        if !same(&here, &first) {
-            let key = HostKey::from_routing(&here);
-            if !others.contains(&key) {
-                others.push(key);
-            }
+        let key = places[0].key;
+        let first = self.rows[begin].row.routing();
+        let same = |row: &Row<'_>| {
+            let here = row.routing();
+            here.host_address == first.host_address && here.tenant == first.tenant && here.host_name == first.host_name
+        };
+        if self.rows[begin + 1..].iter().all(|row| same(&row.row)) {
+            order(&mut self.rows[begin..], self.ranks);
+            self.hosts.push((HostKey::from_routing_shared(&first, self.tenants), key, self.rows.len()));
+            return;
+        }
+        let mut apart: BTreeMap<HostKey, Vec<SliceRow<'b>>> = BTreeMap::new();
+        for row in self.rows.drain(begin..) {
+            apart.entry(HostKey::from_routing(&row.row.routing())).or_default().push(row);
+        }
+        for (host, mut rows) in apart {
+            order(&mut rows, self.ranks);
+            self.rows.append(&mut rows);
+            self.hosts.push((host, key, self.rows.len()));
         }
     }
-    if others.is_empty() {
-        fill(buffer, &HostKey::from_routing_shared(&first, tenants), false);
-    } else {
-        others.push(HostKey::from_routing(&first));
-        others.sort();
-        others.iter().for_each(|key| fill(buffer, key, true));
+
+    fn hand_over(&mut self, hosts: &mut impl FnMut(&[HostRows<'_>])) {
+        let mut begin = 0;
+        let all = self.hosts.drain(..).map(|(key, route, end)| {
+            let rows = &self.rows[std::mem::replace(&mut begin, end)..end];
+            HostRows { key, route, rows }
+        });
+        hosts(&all.collect::<Vec<_>>());
+        self.rows.clear();
     }
 }
 
@@ -353,5 +412,23 @@ fn order(rows: &mut [SliceRow<'_>], ranks: &[u16]) {
             rows[from..to].sort_unstable_by(|a, b| a.order(b, ranks));
         }
         from = to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_out_in_one_order_whatever_their_number() {
+        for n in [0_u64, 1, 2, 3, 100, 5000] {
+            let key = |i: u64| (i / 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) | (i % 2) << 63;
+            let place = |i: u64| Place { key: key(i), time: EventTime((i % 4) as i64), batch: (i % 5) as u32, row: i as u32 };
+            let rows: Vec<Place> = (0..n).map(place).collect();
+            let by = |r: &Place| (r.key, r.time, r.batch, r.row);
+            let mut wanted: Vec<_> = rows.iter().map(by).collect();
+            wanted.sort_unstable();
+            assert_eq!(sorted(rows).iter().map(by).collect::<Vec<_>>(), wanted);
+        }
     }
 }

@@ -20,10 +20,9 @@ use tidewatch_operators::key::{KEY_GROUPS, key_group};
 use tidewatch_schemas::address::Classifier;
 use tidewatch_schemas::control::{Cause, Roster};
 use tidewatch_schemas::header;
-use tidewatch_schemas::observation::cell::DICT_VALUES_MAX;
-use tidewatch_schemas::observation::{self, Columns, Filing, ROWS_MAX, Row};
+use tidewatch_schemas::observation::{self, Filing, Packers, ROWS_MAX, Row};
 use tidewatch_schemas::time::EventTime;
-use tidewatch_schemas::wire::{Decoded, DecodedRow, Decoder, Format, RECORD_ROWS_MAX, RecordMeta};
+use tidewatch_schemas::wire::{Decoded, DecodedRow, Decoder, Format, RecordMeta};
 
 use crate::epoch::{Counts, Outputs};
 use crate::log::{Record, TopicPartition};
@@ -35,17 +34,13 @@ use reject::{Reason, RejectedTopic};
 use route::{Hosts, Workloads};
 use tenancy::Tenancy;
 
-/// Bytes of one obs record, at most: a batch is split before it passes this (1 MiB topics, lz4 rarely grows).
+/// Bytes of one obs record, at most: a batch is written before it passes this (1 MiB topics).
 pub const OBS_RECORD_BYTES_MAX: usize = 900 << 10;
 
-/// Rows of one obs record: small enough that a batch of flows stays well below [`OBS_RECORD_BYTES_MAX`].
+/// Rows of one kind in one obs record: small enough that a batch of flows stays well below [`OBS_RECORD_BYTES_MAX`].
 const OBS_RECORD_ROWS_MAX: usize = 4096;
 
-/// Late rows waiting, after which they are written without waiting for the epoch's end: with the rows of one more record no
-/// dictionary can overflow. Rows of `obs` wait for [`OBS_RECORD_ROWS_MAX`] of them.
-const PENDING_ROWS_MAX: usize = 16_384;
-
-const _: () = assert!(OBS_RECORD_ROWS_MAX <= ROWS_MAX && PENDING_ROWS_MAX + RECORD_ROWS_MAX < DICT_VALUES_MAX);
+const _: () = assert!(OBS_RECORD_ROWS_MAX <= ROWS_MAX);
 
 /// A record from this size on may hold a row that no record of `obs` can take: its rows are measured one by one. A row
 /// of a smaller record fits however its text is escaped (six octets for one at worst).
@@ -101,8 +96,9 @@ pub struct NormalizeTask {
     decoders: Vec<Box<dyn Decoder>>,
     clock: InputClock,
     workloads: Workloads,
-    columns: Vec<Columns>,
-    late: Columns,
+    /// Rows by partition of `obs`.
+    waiting: Vec<Packers>,
+    late: Packers,
     arena: Bump,
     next_offset: i64,
     marked: EventTime,
@@ -138,8 +134,8 @@ impl NormalizeTask {
             decoders: config.inputs.iter().map(|i| (i.format.decoder)()).collect(),
             clock: InputClock::new(time),
             workloads: Workloads::default(),
-            columns: (0..config.obs.1).map(|_| Columns::default()).collect(),
-            late: Columns::default(),
+            waiting: (0..config.obs.1).map(|_| Packers::default()).collect(),
+            late: Packers::default(),
             arena: Bump::new(),
             next_offset: 0,
             marked: EventTime::MIN,
@@ -203,7 +199,7 @@ impl NormalizeTask {
         let mut refused = Vec::new();
         // One look-up of the tenant's line for a record, not for a row.
         let mut counts = Counts::default();
-        for row in &decoded.rows {
+        for row in &mut decoded.rows {
             let too_large = value.len() >= MEASURED_BYTES && observation::describe(&row.row).to_string().len() > ROW_BYTES_MAX;
             let filed = if too_large { Err(Reason::RowTooLarge) } else { self.row(record, input, tenant, row, &mut counts, out) };
             if let Err(reason) = filed {
@@ -214,9 +210,6 @@ impl NormalizeTask {
             self.refuse(record, value, input, tenant, refused, out);
         }
         out.ledger.line(&self.at.topic, tenant).add(&counts);
-        if self.late.len() >= PENDING_ROWS_MAX {
-            self.write_pending(out);
-        }
     }
 
     /// Rejects rows of a good record, each in its own bytes.
@@ -248,15 +241,16 @@ impl NormalizeTask {
         record: &Record,
         input: usize,
         tenant: &'a str,
-        decoded: &DecodedRow<'a>,
+        decoded: &mut DecodedRow<'a>,
         counts: &mut Counts,
         out: &mut Outputs,
     ) -> Result<(), Reason> {
-        let mut row = decoded.row;
-        self.classify(&mut row);
-        let agent = decoded.agent.unwrap_or("");
-        self.workloads.learn(tenant, agent, &row);
-        let hosts = Hosts::of(&row, |name| self.workloads.resolve(tenant, agent, name));
+        // In its place: a row is some hundred bytes, and nobody else wants it.
+        let DecodedRow { agent, index, row, .. } = decoded;
+        self.classify(row);
+        let agent = agent.unwrap_or("");
+        self.workloads.learn(tenant, agent, row);
+        let hosts = Hosts::of(row, |name| self.workloads.resolve(tenant, agent, name));
         let mut filing = Filing {
             tenant,
             host_address: hosts.primary.0,
@@ -264,7 +258,7 @@ impl NormalizeTask {
             primary: true,
             format: self.config.inputs[input].format.name,
             offset: record.offset,
-            row: decoded.index,
+            row: *index,
         };
         row.file(&filing);
 
@@ -282,19 +276,20 @@ impl NormalizeTask {
             Admission::Late(_) => {
                 counts.rows_in += 1;
                 counts.late += 1;
-                self.late.push(&row);
+                self.late.push(row);
+                self.write_late(row.kind(), out);
             }
             Admission::OnTime => {
                 counts.rows_in += 1;
                 counts.normalized += 1;
-                self.put(&row, out);
+                self.put(row, out);
                 if let Some((address, name)) = hosts.second {
                     counts.copies += 1;
                     filing.host_address = address;
                     filing.host_name = name;
                     filing.primary = false;
                     row.file(&filing);
-                    self.put(&row, out);
+                    self.put(row, out);
                 }
             }
         }
@@ -304,10 +299,8 @@ impl NormalizeTask {
     /// Lets a row wait for its record of `obs`; a record that is full is written, so that none has to be cut by rows.
     fn put(&mut self, row: &Row<'_>, out: &mut Outputs) {
         let partition = obs_partition(row, self.config.obs.1);
-        self.columns[partition].push(row);
-        if self.columns[partition].len() >= OBS_RECORD_ROWS_MAX {
-            self.write_full(partition, out);
-        }
+        self.waiting[partition].push(row);
+        self.write_full(partition, row.kind(), out);
     }
 
     fn classify(&self, row: &mut Row<'_>) {
@@ -351,14 +344,7 @@ impl NormalizeTask {
 
 /// Partition of `obs` for a row: ranges of key groups, so that a topic can grow by splitting ranges.
 pub fn obs_partition(row: &Row<'_>, partitions: u32) -> usize {
-    let key = match row {
-        Row::Flow(r) => r.key,
-        Row::Dns(r) => r.key,
-        Row::Tls(r) => r.key,
-        Row::Http(r) => r.key,
-        Row::Edge(r) => r.key,
-        Row::Result(r) => r.key,
-    };
+    let key = row.key();
     usize::from(key_group(key)) * partitions as usize / usize::from(KEY_GROUPS)
 }
 

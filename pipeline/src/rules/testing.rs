@@ -10,7 +10,7 @@ use tidewatch_operators::rule::example::{Example, Made};
 use tidewatch_schemas::address::Classifier;
 use tidewatch_schemas::control::{Cause, InputRef, Mark, Roster, RosterInput};
 use tidewatch_schemas::header::{self, RecordType};
-use tidewatch_schemas::observation::{self, Columns, Filing, Row};
+use tidewatch_schemas::observation::{Filing, Kind, Packers, Row};
 use tidewatch_schemas::signal::{Signal, from_json};
 use tidewatch_schemas::time::EventTime;
 
@@ -143,7 +143,7 @@ impl Sent {
 fn records(made: &[Made], tenant: &str) -> Vec<Sent> {
     let classifier = Classifier::default();
     let mut all = Vec::new();
-    let mut columns = Columns::default();
+    let mut waiting = Packers::default();
     for (offset, made) in (0..).zip(made) {
         let mut row = made.row();
         if let Row::Flow(flow) = &mut row {
@@ -156,23 +156,23 @@ fn records(made: &[Made], tenant: &str) -> Vec<Sent> {
             [(true, Some(hosts.primary)), (false, hosts.second)].into_iter().filter_map(|(p, h)| Some((p, h?)))
         {
             row.file(&Filing { tenant, host_address, host_name, primary, format: INPUT, offset, row: 0 });
-            columns.push(&row);
+            waiting.push(&row);
         }
-        if columns.len() >= RECORD_ROWS {
-            all.append(&mut finished(&mut columns));
+        if waiting.len() >= RECORD_ROWS {
+            all.append(&mut finished(&mut waiting));
         }
     }
-    all.append(&mut finished(&mut columns));
+    all.append(&mut finished(&mut waiting));
     all
 }
 
-fn finished(columns: &mut Columns) -> Vec<Sent> {
-    let sent = |(kind, batch)| Sent {
+fn finished(waiting: &mut Packers) -> Vec<Sent> {
+    let sent = |(kind, value): (Kind, Vec<u8>)| Sent {
         key: None,
-        value: observation::encode(&batch).into(),
-        headers: headers(RecordType::Observations(kind, observation::Kind::version(kind))),
+        value: value.into(),
+        headers: headers(RecordType::Observations(kind, kind.version())),
     };
-    columns.finish().into_iter().map(sent).collect()
+    waiting.finish().into_iter().map(sent).collect()
 }
 
 /// The end of the rows: every slice closes.

@@ -268,6 +268,7 @@ mod tests {
         fn prints_and_parses(bytes: [u8; 16], v4: [u8; 4]) {
             for a in [Address(bytes), Address::v4(v4)] {
                 prop_assert_eq!(address(a.to_string().as_bytes()), Some(a));
+                prop_assert_eq!(format!("{a} {a:>44}"), format!("{0} {0:>44}", a.to_ip()));
             }
         }
 

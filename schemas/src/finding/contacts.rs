@@ -41,6 +41,10 @@ impl Contacts {
 
     /// The rows in records that each keep to the limits, in order. A single row that passes them alone is an error.
     pub fn encode_records(&self) -> Result<Vec<Vec<u8>>, ContactsError> {
+        let all_bytes = self.tenant.bytes() + self.host.bytes() + self.destination.bytes() + self.len() * ROW_BYTES_MAX;
+        if !self.is_empty() && self.len() <= CONTACTS_MAX && all_bytes <= CONTACTS_BYTES_MAX - 32 {
+            return Ok(vec![self.encode()?]);
+        }
         let mut records = Vec::new();
         let mut part = Self::default();
         let mut bytes = 0;

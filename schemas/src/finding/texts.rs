@@ -54,6 +54,11 @@ impl Texts {
         other.iter().for_each(|text| self.push(text));
     }
 
+    /// Bytes of all texts.
+    pub fn bytes(&self) -> usize {
+        self.all.len()
+    }
+
     /// Texts.
     pub fn len(&self) -> usize {
         self.ends.len()

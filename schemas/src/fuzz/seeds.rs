@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::control::{Cause, InputRef, Mark, Roster, RosterInput, SnapshotRef, StageMark, Version};
 use crate::finding::Contacts;
-use crate::observation::{self, Columns};
+use crate::observation::{self, Batch, Columns, Packers};
 use crate::time::EventTime;
 
 const SIGNAL_JSON: &str = r#"{"id":"bd4fa36c","tenant":"acme","plane":"threat","kind":"ndr.beaconing","title":"Beaconing","why":"10.0.0.5 called \"cdn.example\"\n31 times","severity":"medium","confidence":84,"rule":{"id":"ndr-beaconing-default","version":1},"entity":{"type":"host","id":"10.0.0.5"},"source":{"ip":"10.0.0.5"},"destination":{"ip":"203.0.113.66","port":443,"domain":"cdn.example","name":"edge"},"first_seen":"2026-06-04T12:00:00Z","last_seen":"2026-06-04T12:31:00.123456789Z","decided_at":"2026-06-04T12:31:00.5Z","detected_at":"2026-06-04T12:31:10Z","evidence":{"interval_s":60.0,"jitter":0.08,"names":["a",-1,1e+300,true],"none":[],"proxied":false,"samples":31},"attack":["T1071"],"raw":[{"topic":"probectl.flow.events","partition":3,"from":1201,"to":1388,"rows":31}]}"#;
@@ -102,9 +102,10 @@ fn control_seeds() -> Vec<Vec<u8>> {
     [mark.encode(), stage.encode(), version.encode(), snapshot.encode()].into_iter().flatten().collect()
 }
 
-/// One small batch of each kind.
+/// One small batch of each kind, in both forms.
 fn batch_seeds() -> Vec<Vec<u8>> {
     let mut columns = Columns::default();
+    let mut packers = Packers::default();
     for tenant in ["t1", "t2"] {
         columns.flow.push(&observation::FlowRow {
             tenant,
@@ -117,5 +118,11 @@ fn batch_seeds() -> Vec<Vec<u8>> {
         columns.edge.push(&observation::EdgeRow { tenant, source_name: "a", destination_name: "b", ..Default::default() });
         columns.result.push(&observation::ResultRow { tenant, canary_type: "dns", ..Default::default() });
     }
-    columns.finish().iter().map(|(_, batch)| observation::encode(batch)).collect()
+    let arrow: Vec<_> = columns.finish();
+    for (kind, batch) in &arrow {
+        let opened = Batch::open(*kind, batch);
+        opened.iter().flat_map(|batch| (0..batch.len()).map(|i| batch.row(i))).for_each(|row| packers.push(&row));
+    }
+    let packed = packers.finish().into_iter().map(|(_, bytes)| bytes);
+    arrow.iter().map(|(_, batch)| observation::encode(batch)).chain(packed).collect()
 }

@@ -2,7 +2,7 @@
 
 use bumpalo::Bump;
 
-use crate::observation::{self, BatchError, Columns, Kind, Row};
+use crate::observation::{self, BatchError, Columns, Kind, Packers, Row};
 use crate::time::EventTime;
 use crate::wire::{self, Decoded, Decoder, Format, RECORD_ROWS_MAX, RecordMeta};
 
@@ -90,8 +90,16 @@ fn extracted(format: &Format, decoder: &dyn Decoder, bytes: &[u8], meta: RecordM
     assert_eq!(found, rows.len(), "a row cannot be extracted");
 }
 
-/// Rows survive the way through columns and Arrow IPC.
+/// Rows survive the way through packed rows, and through columns and Arrow IPC.
 fn columns(decoded: &Decoded<'_>) {
+    let mut packers = Packers::default();
+    decoded.rows.iter().for_each(|r| packers.push(&r.row));
+    for (kind, bytes) in packers.finish() {
+        let back = observation::decode(kind, &bytes).expect("what was written can be read");
+        let rows = decoded.rows.iter().map(|r| r.row).filter(|r| r.kind() == kind);
+        assert_eq!(back.len(), rows.clone().count());
+        rows.enumerate().for_each(|(i, row)| assert!(back.row(i).compare_content(&row).is_eq()));
+    }
     let mut columns = Columns::default();
     for row in decoded.rows.iter().map(|r| r.row) {
         match &row {

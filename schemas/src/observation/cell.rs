@@ -1,19 +1,21 @@
 //! Column types of the observation tables: how one cell is built, read, compared and named. Each is a marker type; a
 //! table lists them ([`super::table`]) and everything else follows.
 
+mod text;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    ArrayBuilder, BooleanBuilder, FixedSizeBinaryBuilder, PrimitiveBuilder, StringBuilder, StringDictionaryBuilder,
-};
+use arrow_array::builder::{ArrayBuilder, BooleanBuilder, FixedSizeBinaryBuilder, PrimitiveBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     ArrowPrimitiveType, Float64Type, Int64Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, BooleanArray, DictionaryArray, FixedSizeBinaryArray, PrimitiveArray, StringArray};
+use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, PrimitiveArray};
 use arrow_schema::{DataType, TimeUnit};
 
+pub use self::text::{DICT_VALUES_MAX, Dict, DictArray, DictBuilder, Text};
+use super::packed::{RowReader, RowWriter};
 use crate::address::Address;
 use crate::time::EventTime;
 
@@ -44,6 +46,10 @@ pub trait Cell {
     fn get(array: &Self::Array, i: usize) -> Self::Value<'_>;
     /// A total order of values.
     fn compare(a: Self::Value<'_>, b: Self::Value<'_>) -> Ordering;
+    /// Writes one value of a packed row.
+    fn pack(to: &mut RowWriter<'_>, value: Self::Value<'_>);
+    /// Reads one value of a packed row.
+    fn unpack<'a>(from: &mut RowReader<'a>) -> Self::Value<'a>;
 }
 
 /// A column type that may be absent.
@@ -63,6 +69,10 @@ pub trait Number {
     fn rust(native: <Self::Arrow as ArrowPrimitiveType>::Native) -> Self::Rust;
     /// A total order.
     fn compare(a: Self::Rust, b: Self::Rust) -> Ordering;
+    /// Writes one value of a packed row.
+    fn put(to: &mut RowWriter<'_>, value: Self::Rust);
+    /// Reads one value of a packed row from its number.
+    fn take(from: &mut RowReader<'_>, number: u64) -> Self::Rust;
     /// Arrow type with its parameters.
     fn data_type() -> DataType {
         Self::Arrow::DATA_TYPE
@@ -70,7 +80,7 @@ pub trait Number {
 }
 
 macro_rules! number {
-    ($(#[$doc:meta])* $marker:ident, $arrow:ty, $rust:ty, $name:literal, $cmp:expr) => {
+    ($(#[$doc:meta])* $marker:ident, $arrow:ty, $rust:ty, $name:literal, $cmp:expr, $put:expr, $take:expr) => {
         $(#[$doc])*
         pub struct $marker;
         impl Number for $marker {
@@ -80,21 +90,29 @@ macro_rules! number {
             fn native(value: $rust) -> $rust { value }
             fn rust(native: $rust) -> $rust { native }
             fn compare(a: $rust, b: $rust) -> Ordering { $cmp(&a, &b) }
+            #[inline(always)]
+            fn put(to: &mut RowWriter<'_>, value: $rust) { $put(to, value) }
+            #[inline(always)]
+            fn take(from: &mut RowReader<'_>, number: u64) -> $rust { $take(from, number) }
         }
     };
 }
 number!(/// Unsigned 8 bit.
-    U8, UInt8Type, u8, "u8", u8::cmp);
+    U8, UInt8Type, u8, "u8", u8::cmp,
+    |to: &mut RowWriter<'_>, value| to.number(u64::from(value)), RowReader::narrow);
 number!(/// Unsigned 16 bit.
-    U16, UInt16Type, u16, "u16", u16::cmp);
+    U16, UInt16Type, u16, "u16", u16::cmp,
+    |to: &mut RowWriter<'_>, value| to.number(u64::from(value)), RowReader::narrow);
 number!(/// Unsigned 32 bit.
-    U32, UInt32Type, u32, "u32", u32::cmp);
+    U32, UInt32Type, u32, "u32", u32::cmp,
+    |to: &mut RowWriter<'_>, value| to.number(u64::from(value)), RowReader::narrow);
 number!(/// Unsigned 64 bit.
-    U64, UInt64Type, u64, "u64", u64::cmp);
-number!(/// Signed 64 bit.
-    I64, Int64Type, i64, "i64", i64::cmp);
+    U64, UInt64Type, u64, "u64", u64::cmp, RowWriter::number, |_: &mut RowReader<'_>, number| number);
+number!(/// Signed 64 bit: an offset, packed as its difference to the batch's first.
+    I64, Int64Type, i64, "i64", i64::cmp, RowWriter::offset, |from: &mut RowReader<'_>, number| from.offset(number));
 number!(/// Double.
-    F64, Float64Type, f64, "f64", f64::total_cmp);
+    F64, Float64Type, f64, "f64", f64::total_cmp,
+    |to: &mut RowWriter<'_>, value: f64| to.number(value.to_bits()), |_: &mut RowReader<'_>, number| f64::from_bits(number));
 
 /// A moment: Arrow timestamp, nanoseconds, UTC.
 pub struct Time;
@@ -110,6 +128,14 @@ impl Number for Time {
     }
     fn compare(a: EventTime, b: EventTime) -> Ordering {
         a.cmp(&b)
+    }
+    #[inline(always)]
+    fn put(to: &mut RowWriter<'_>, value: EventTime) {
+        to.time(value);
+    }
+    #[inline(always)]
+    fn take(from: &mut RowReader<'_>, number: u64) -> EventTime {
+        from.time(number)
     }
     fn data_type() -> DataType {
         DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
@@ -143,6 +169,15 @@ impl<N: Number> Cell for N {
     fn compare(a: N::Rust, b: N::Rust) -> Ordering {
         <N as Number>::compare(a, b)
     }
+    #[inline(always)]
+    fn pack(to: &mut RowWriter<'_>, value: N::Rust) {
+        N::put(to, value);
+    }
+    #[inline(always)]
+    fn unpack<'a>(from: &mut RowReader<'a>) -> N::Rust {
+        let number = from.there();
+        N::take(from, number)
+    }
 }
 
 impl<N: Number> Cell for Opt<N> {
@@ -171,6 +206,17 @@ impl<N: Number> Cell for Opt<N> {
     }
     fn compare(a: Option<N::Rust>, b: Option<N::Rust>) -> Ordering {
         order_options(a, b, <N as Number>::compare)
+    }
+    #[inline(always)]
+    fn pack(to: &mut RowWriter<'_>, value: Option<N::Rust>) {
+        match value {
+            Some(value) => N::put(to, value),
+            None => to.none(),
+        }
+    }
+    #[inline(always)]
+    fn unpack<'a>(from: &mut RowReader<'a>) -> Option<N::Rust> {
+        from.number().map(|number| N::take(from, number))
     }
 }
 
@@ -212,6 +258,14 @@ impl Cell for Flag {
     fn compare(a: bool, b: bool) -> Ordering {
         a.cmp(&b)
     }
+    #[inline(always)]
+    fn pack(to: &mut RowWriter<'_>, value: bool) {
+        to.flag(value);
+    }
+    #[inline(always)]
+    fn unpack<'a>(from: &mut RowReader<'a>) -> bool {
+        from.flag_there()
+    }
 }
 
 impl Cell for Opt<Flag> {
@@ -240,6 +294,15 @@ impl Cell for Opt<Flag> {
     }
     fn compare(a: Option<bool>, b: Option<bool>) -> Ordering {
         a.cmp(&b)
+    }
+    fn pack(to: &mut RowWriter<'_>, value: Option<bool>) {
+        match value {
+            Some(value) => to.flag(value),
+            None => to.none(),
+        }
+    }
+    fn unpack<'a>(from: &mut RowReader<'a>) -> Option<bool> {
+        from.flag()
     }
 }
 
@@ -279,158 +342,16 @@ impl Cell for Opt<Addr> {
     fn compare(a: Option<Address>, b: Option<Address>) -> Ordering {
         a.cmp(&b)
     }
-}
-
-/// Free text.
-pub struct Text;
-impl Cell for Text {
-    type Builder = StringBuilder;
-    type Array = StringArray;
-    type Value<'a> = &'a str;
-    const NULLABLE: bool = false;
-    const NAME: &'static str = "text";
-    fn data_type() -> DataType {
-        DataType::Utf8
-    }
-    fn builder() -> StringBuilder {
-        StringBuilder::new()
-    }
-    fn push(builder: &mut StringBuilder, value: &str) {
-        builder.append_value(value);
-    }
-    fn finish(builder: &mut StringBuilder) -> ArrayRef {
-        Arc::new(builder.finish())
-    }
-    fn downcast(array: &ArrayRef) -> Option<StringArray> {
-        array.as_string_opt().cloned()
-    }
-    fn get(array: &StringArray, i: usize) -> &str {
-        array.value(i)
-    }
-    fn compare(a: &str, b: &str) -> Ordering {
-        a.cmp(b)
-    }
-}
-
-impl Cell for Opt<Text> {
-    type Builder = StringBuilder;
-    type Array = StringArray;
-    type Value<'a> = Option<&'a str>;
-    const NULLABLE: bool = true;
-    const NAME: &'static str = "text";
-    fn data_type() -> DataType {
-        DataType::Utf8
-    }
-    fn builder() -> StringBuilder {
-        StringBuilder::new()
-    }
-    fn push(builder: &mut StringBuilder, value: Option<&str>) {
-        builder.append_option(value);
-    }
-    fn finish(builder: &mut StringBuilder) -> ArrayRef {
-        Arc::new(builder.finish())
-    }
-    fn downcast(array: &ArrayRef) -> Option<StringArray> {
-        array.as_string_opt().cloned()
-    }
-    fn get(array: &StringArray, i: usize) -> Option<&str> {
-        array.is_valid(i).then(|| array.value(i))
-    }
-    fn compare(a: Option<&str>, b: Option<&str>) -> Ordering {
-        a.cmp(&b)
-    }
-}
-
-/// Text that repeats (tenant, exporter, format): a dictionary of at most 65,536 values per batch.
-pub struct Dict;
-
-/// A dictionary column opened for reading.
-#[derive(Clone, Debug)]
-pub struct DictArray {
-    keys: PrimitiveArray<UInt16Type>,
-    values: StringArray,
-}
-
-impl DictArray {
-    fn downcast(array: &ArrayRef) -> Option<Self> {
-        let dict: &DictionaryArray<UInt16Type> = array.as_dictionary_opt()?;
-        let values = dict.values().as_string_opt::<i32>()?.clone();
-        Some(Self { keys: dict.keys().clone(), values })
-    }
-
-    fn get(&self, i: usize) -> Option<&str> {
-        let key = usize::from(self.keys.is_valid(i).then(|| self.keys.value(i))?);
-        (key < self.values.len() && self.values.is_valid(key)).then(|| self.values.value(key))
-    }
-}
-
-/// A dictionary under construction. Beyond 65,536 distinct values the batch must be ended: [`DICT_VALUES_MAX`].
-pub type DictBuilder = StringDictionaryBuilder<UInt16Type>;
-
-/// Distinct values one dictionary column can hold; a batch of at most that many rows never exceeds it.
-pub const DICT_VALUES_MAX: usize = 1 << 16;
-
-impl Cell for Dict {
-    type Builder = DictBuilder;
-    type Array = DictArray;
-    type Value<'a> = &'a str;
-    const NULLABLE: bool = false;
-    const NAME: &'static str = "dictionary";
-    fn data_type() -> DataType {
-        DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8))
-    }
-    fn builder() -> DictBuilder {
-        DictBuilder::new()
-    }
-    fn push(builder: &mut DictBuilder, value: &str) {
-        // Refused only past DICT_VALUES_MAX distinct values, which ROWS_MAX rows cannot reach.
-        if builder.append(value).is_err() {
-            builder.append_null();
-        }
-    }
-    fn finish(builder: &mut DictBuilder) -> ArrayRef {
-        Arc::new(builder.finish())
-    }
-    fn downcast(array: &ArrayRef) -> Option<DictArray> {
-        DictArray::downcast(array)
-    }
-    fn get(array: &DictArray, i: usize) -> &str {
-        array.get(i).unwrap_or("")
-    }
-    fn compare(a: &str, b: &str) -> Ordering {
-        a.cmp(b)
-    }
-}
-
-impl Cell for Opt<Dict> {
-    type Builder = DictBuilder;
-    type Array = DictArray;
-    type Value<'a> = Option<&'a str>;
-    const NULLABLE: bool = true;
-    const NAME: &'static str = "dictionary";
-    fn data_type() -> DataType {
-        <Dict as Cell>::data_type()
-    }
-    fn builder() -> DictBuilder {
-        DictBuilder::new()
-    }
-    fn push(builder: &mut DictBuilder, value: Option<&str>) {
+    #[inline(always)]
+    fn pack(to: &mut RowWriter<'_>, value: Option<Address>) {
         match value {
-            Some(value) => <Dict as Cell>::push(builder, value),
-            None => builder.append_null(),
+            Some(value) => to.address(value),
+            None => to.none(),
         }
     }
-    fn finish(builder: &mut DictBuilder) -> ArrayRef {
-        Arc::new(builder.finish())
-    }
-    fn downcast(array: &ArrayRef) -> Option<DictArray> {
-        DictArray::downcast(array)
-    }
-    fn get(array: &DictArray, i: usize) -> Option<&str> {
-        array.get(i)
-    }
-    fn compare(a: Option<&str>, b: Option<&str>) -> Ordering {
-        a.cmp(&b)
+    #[inline(always)]
+    fn unpack<'a>(from: &mut RowReader<'a>) -> Option<Address> {
+        from.address()
     }
 }
 

@@ -1,11 +1,10 @@
 //! DNS look-ups: one row is one question with, where known, its answer.
 
-use super::cell::{Addr, Dict, F64, Flag, Opt, Text, U8, U16, U32};
 use super::table::table;
 
 table! {
     /// A look-up.
-    "dns" version 1, DnsRow, DnsColumns, DnsBatch;
+    "dns" version 2, DnsRow, DnsColumns, DnsBatch;
     client_address: Opt<Addr>, "-", "source; id.orig_h", "who asked";
     client_name: Opt<Dict>, "-", "workload", "workload that asked, where no address is known";
     server_address: Opt<Addr>, "-", "dns.server; id.resp_h", "who was asked";

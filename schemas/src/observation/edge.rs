@@ -1,11 +1,10 @@
 //! Service edges: cumulative totals of who calls whom, re-sent by the agent at every flush.
 
-use super::cell::{Dict, Opt, Time, U8, U16, U64};
 use super::table::table;
 
 table! {
     /// An edge of the service map.
-    "edge" version 1, EdgeRow, EdgeColumns, EdgeBatch;
+    "edge" version 2, EdgeRow, EdgeColumns, EdgeBatch;
     source_name: Dict, "-", "source", "calling workload or address";
     destination_name: Dict, "-", "destination", "called workload or address";
     destination_port: Opt<U16>, "-", "destination_port", "port";

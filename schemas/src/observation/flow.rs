@@ -1,12 +1,11 @@
 //! Flows: who exchanged bytes with whom. One row is one exported record, not yet one connection; the door of detect
 //! infers the initiator and merges active time-outs.
 
-use super::cell::{Addr, Dict, Flag, Opt, Text, Time, U8, U16, U32, U64};
 use super::table::table;
 
 table! {
     /// A flow record.
-    "flow" version 1, FlowRow, FlowColumns, FlowBatch;
+    "flow" version 2, FlowRow, FlowColumns, FlowBatch;
     start_time: Opt<Time>, "ns", "start_unix_nano; Zeek ts", "first packet, where the source tells it";
     end_time: Opt<Time>, "ns", "end_unix_nano; Zeek ts + duration", "last packet, where the source tells it";
     source_address: Opt<Addr>, "-", "source_address; id.orig_h", "sender of the forward direction; the initiator when direction_known";

@@ -273,6 +273,7 @@ fn lz4_block_len(block: &[u8]) -> Option<usize> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::packed::Packed;
     use super::super::{Columns, DnsRow, FlowRow, Kind, decode, encode};
     use super::*;
     use crate::address::Address;
@@ -297,8 +298,8 @@ mod tests {
         for rows in [1, 2, 7, 1000, ROWS_MAX] {
             assert_eq!(check(&batch(rows)), Ok(()), "{rows}");
         }
-        for seed in fuzz::seeds("batch") {
-            assert_eq!(check(&seed), Ok(()));
+        for seed in fuzz::seeds("batch").iter().filter(|seed| !Packed::is(seed)) {
+            assert_eq!(check(seed), Ok(()));
         }
         let mut empty = Columns::default().flow;
         assert_eq!(check(&encode(&empty.finish())), Ok(()));

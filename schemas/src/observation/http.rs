@@ -1,11 +1,10 @@
 //! HTTP requests: chiefly the name asked for. Behind a forward proxy only the CONNECT host names the peer.
 
-use super::cell::{Addr, Dict, Flag, Opt, Text, Time, U16, U64};
 use super::table::table;
 
 table! {
     /// A request.
-    "http" version 1, HttpRow, HttpColumns, HttpBatch;
+    "http" version 2, HttpRow, HttpColumns, HttpBatch;
     start_time: Opt<Time>, "ns", "ts", "time of the request";
     source_address: Opt<Addr>, "-", "id.orig_h", "client";
     source_port: Opt<U16>, "-", "id.orig_p", "its port";

@@ -1,8 +1,9 @@
 //! Observations: what the pipeline knows of the network, as columns. One table per kind, each in its own file; the list
 //! of kinds here is the only other place a new table touches.
 //!
-//! A batch is at most [`ROWS_MAX`] rows of one kind, travels as one Arrow IPC stream and is named in the record's
-//! headers by kind and version. Decoding never trusts the bytes: a batch whose columns are not the table's is refused.
+//! A batch is at most [`ROWS_MAX`] rows of one kind, travels as packed rows ([`packed`]; up to version 1 of the tables as one
+//! Arrow IPC stream, which is still read) and is named in the record's headers by kind and version. Decoding never trusts the
+//! bytes: a batch whose columns are not the table's is refused.
 
 pub mod cell;
 mod describe;
@@ -11,6 +12,7 @@ mod edge;
 mod flow;
 mod guard;
 mod http;
+pub mod packed;
 mod result;
 pub mod table;
 mod tls;
@@ -28,6 +30,8 @@ pub use dns::{DnsBatch, DnsColumns, DnsRow};
 pub use edge::{EdgeBatch, EdgeColumns, EdgeRow};
 pub use flow::{FlowBatch, FlowColumns, FlowRow};
 pub use http::{HttpBatch, HttpColumns, HttpRow};
+use packed::Packed;
+pub use packed::{Filed, Packer, Packers};
 pub use result::{ResultBatch, ResultColumns, ResultRow};
 pub use tls::{TlsBatch, TlsColumns, TlsRow};
 
@@ -124,6 +128,21 @@ macro_rules! kinds {
             pub fn columns(self) -> Vec<table::Column> {
                 match self { $(Self::$kind => $batch::columns(),)* }
             }
+
+            /// How many columns it has.
+            pub(crate) fn width(self) -> usize {
+                match self { $(Self::$kind => $row::WIDTH,)* }
+            }
+
+            /// Reads the packed row that begins at `at`.
+            #[inline]
+            pub(crate) fn unpack<'a>(self, rows: packed::Rows<'a>, at: usize) -> (Row<'a>, packed::End) {
+                match self { $(Self::$kind => {
+                    let mut reader = packed::RowReader::begin::<{ $row::WIDTH }>(rows, at);
+                    let row = $row::unpack(&mut reader);
+                    (Row::$kind(row), reader.end())
+                })* }
+            }
         }
 
         /// A batch of any kind, opened.
@@ -131,7 +150,11 @@ macro_rules! kinds {
         #[allow(clippy::large_enum_variant)]
         #[derive(Clone, Debug)]
         #[allow(clippy::large_enum_variant, reason = "a few per task, never one per row")]
-        pub enum Batch { $(#[doc = concat!("Rows of [`", stringify!($batch), "`].")] $kind($batch),)* }
+        pub enum Batch {
+            $(#[doc = concat!("Rows of [`", stringify!($batch), "`].")] $kind($batch),)*
+            /// Packed rows of any kind.
+            Packed(Packed),
+        }
 
         impl Batch {
             /// Opens an Arrow batch as a kind.
@@ -141,17 +164,23 @@ macro_rules! kinds {
 
             /// Its kind.
             pub fn kind(&self) -> Kind {
-                match self { $(Self::$kind(_) => Kind::$kind,)* }
+                match self { $(Self::$kind(_) => Kind::$kind,)* Self::Packed(b) => b.kind() }
             }
 
-            /// The Arrow batch that it was opened from.
-            pub fn source(&self) -> &RecordBatch {
-                match self { $(Self::$kind(b) => b.source(),)* }
+            /// Its columns: of packed rows they are built here, for whoever judges whole columns.
+            pub fn source(&self) -> RecordBatch {
+                let batch = match self {
+                    $(Self::$kind(b) => return b.source().clone(),)*
+                    Self::Packed(batch) => batch,
+                };
+                let mut columns = Columns::default();
+                (0..batch.len()).for_each(|i| columns.push(&batch.row(i)));
+                match batch.kind() { $(Kind::$kind => columns.$field.finish(),)* }
             }
 
             /// Rows.
             pub fn len(&self) -> usize {
-                match self { $(Self::$kind(b) => b.len(),)* }
+                match self { $(Self::$kind(b) => b.len(),)* Self::Packed(b) => b.len() }
             }
 
             /// No rows.
@@ -161,17 +190,36 @@ macro_rules! kinds {
 
             /// Routing columns of row `i`.
             pub fn routing(&self, i: usize) -> Routing<'_> {
-                match self { $(Self::$kind(b) => b.routing(i),)* }
+                match self { $(Self::$kind(b) => b.routing(i),)* Self::Packed(b) => b.row(i).routing() }
+            }
+
+            /// Whose row `i` is and when: the part of [`Self::routing`] that costs next to nothing.
+            pub fn filed(&self, i: usize) -> Filed<'_> {
+                if let Self::Packed(batch) = self {
+                    return batch.filed(i);
+                }
+                let Routing { key, tenant, event_time, .. } = self.routing(i);
+                Filed { key, tenant, event_time }
             }
 
             /// Position of row `i` in the input.
             pub fn position(&self, i: usize) -> (i64, u32) {
-                match self { $(Self::$kind(b) => b.position(i),)* }
+                match self { $(Self::$kind(b) => b.position(i),)* Self::Packed(b) => b.row(i).position() }
             }
 
             /// Row `i`.
             pub fn row(&self, i: usize) -> Row<'_> {
-                match self { $(Self::$kind(b) => Row::$kind(b.row(i)),)* }
+                match self { $(Self::$kind(b) => Row::$kind(b.row(i)),)* Self::Packed(b) => b.row(i) }
+            }
+
+            /// See [`Packed::glance`].
+            pub fn glance(&self, i: usize) -> u64 {
+                if let Self::Packed(batch) = self { batch.glance(i) } else { 0 }
+            }
+
+            /// Bytes that it holds, where they can be told.
+            pub fn bytes(&self) -> Option<usize> {
+                if let Self::Packed(batch) = self { Some(batch.bytes()) } else { None }
             }
         }
 
@@ -218,6 +266,38 @@ macro_rules! kinds {
             /// False on the copy filed under a second internal host.
             pub fn primary(&self) -> bool {
                 match self { $(Row::$kind(r) => r.primary,)* }
+            }
+
+            /// Its routing key.
+            pub fn key(&self) -> u64 {
+                match self { $(Row::$kind(r) => r.key,)* }
+            }
+
+            /// Its position in the input: offset, row in the record.
+            pub fn position(&self) -> (i64, u32) {
+                match self { $(Row::$kind(r) => (r.offset, r.row),)* }
+            }
+
+            /// Where it belongs.
+            pub fn routing(&self) -> Routing<'a> {
+                match self { $(Row::$kind(r) => Routing {
+                    key: r.key,
+                    tenant: r.tenant,
+                    host_address: r.host_address,
+                    host_name: r.host_name,
+                    event_time: r.event_time,
+                    primary: r.primary,
+                },)* }
+            }
+
+            /// Writes its columns.
+            #[inline]
+            pub(crate) fn pack(&self, to: &mut packed::Writing) {
+                match self { $(Row::$kind(r) => {
+                    let mut writer = packed::RowWriter::begin::<{ $row::WIDTH }>(to);
+                    r.pack(&mut writer);
+                    writer.end::<{ $row::WIDTH }>();
+                })* }
             }
 
             /// Its input format.
@@ -288,6 +368,16 @@ pub enum BatchError {
         /// As named.
         got: String,
     },
+    /// They are packed rows, but damaged or of another table.
+    #[error("not packed rows of {kind} version {version}: {reason}")]
+    Packed {
+        /// Kind.
+        kind: &'static str,
+        /// Version of this binary.
+        version: u16,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// The bytes are no Arrow stream of one batch.
     #[error("not an arrow stream of one batch: {reason}")]
     Ipc {
@@ -304,7 +394,7 @@ pub enum BatchError {
     },
 }
 
-/// Writes one batch as an Arrow IPC stream, lz4 inside.
+/// Writes one batch as an Arrow IPC stream, lz4 inside: the form of version 1 of the tables.
 pub fn encode(batch: &RecordBatch) -> Vec<u8> {
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).expect("lz4 is compiled in");
     let mut out = Vec::with_capacity(batch.num_rows() * 32 + 1024);
@@ -319,10 +409,14 @@ pub fn encode(batch: &RecordBatch) -> Vec<u8> {
 /// Reason of a batch that the guard let through and that Arrow panicked on: a gap in the guard. Fuzzing looks for it.
 pub(crate) const ARROW_PANICKED: &str = "arrow's reader panicked";
 
-/// Reads one batch. Never panics on hostile bytes; memory is bounded by 128 MiB of unpacked buffers beside the stream's
-/// own length. Every length is checked before Arrow takes it at its word (`guard.rs`); a panic inside Arrow would still be
+/// Reads one batch of either form. Never panics on hostile bytes; memory is bounded by the bytes themselves, for an Arrow
+/// stream by 128 MiB of unpacked buffers beside its own length. Every length is checked before Arrow takes it at its word (`guard.rs`); a panic inside Arrow would still be
 /// an error, not the end of the task.
 pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Batch, BatchError> {
+    if Packed::is(bytes) {
+        let wrong = |reason| BatchError::Packed { kind: kind.name(), version: kind.version(), reason };
+        return Packed::open(kind, bytes).map(Batch::Packed).map_err(wrong);
+    }
     guard::check(bytes).map_err(|reason| BatchError::Ipc { reason: reason.into() })?;
     // Nothing is shared with the closure but the bytes, which it cannot change.
     let batch =

@@ -1,11 +1,10 @@
 //! Results of synthetic tests: what our own probes measured.
 
-use super::cell::{Addr, Dict, F64, Flag, Opt, Text, Time, U16};
 use super::table::table;
 
 table! {
     /// A test's result.
-    "result" version 1, ResultRow, ResultColumns, ResultBatch;
+    "result" version 2, ResultRow, ResultColumns, ResultBatch;
     canary_type: Dict, "-", "canary_type", "icmp, tcp, http, dns, ...";
     server: Text, "-", "server_address", "the configured target";
     server_port: Opt<U16>, "-", "server_port", "its port";

@@ -26,23 +26,23 @@ pub struct Column {
 /// see [`crate::observation`].
 macro_rules! table {
     ($(#[$doc:meta])* $name:literal version $version:literal, $row:ident, $builder:ident, $batch:ident;
-     $($col:ident : $ty:ty, $unit:literal, $upstream:literal, $meaning:literal;)*) => {
+     $($col:ident : $ty:ident $(<$inner:ident>)?, $unit:literal, $upstream:literal, $meaning:literal;)*) => {
         $crate::observation::table::table_with_common! {
             $(#[$doc])* $name version $version, $row, $builder, $batch;
             [
-                tenant: $crate::observation::cell::Dict, "-", "verified tenant", "owner of the row";
-                key: $crate::observation::cell::U64, "-", "XXH3 of tenant and host", "routing key; its key group decides the partition";
-                host_address: $crate::observation::cell::Opt<$crate::observation::cell::Addr>, "-", "internal end", "address of the host that the row is filed under";
-                host_name: $crate::observation::cell::Opt<$crate::observation::cell::Dict>, "-", "internal end", "name of that host where no address is known";
-                primary: $crate::observation::cell::Flag, "-", "computed", "false on the copy filed under the second internal host";
-                event_time: $crate::observation::cell::Time, "ns", "see each format", "the moment the record could first be known";
-                format: $crate::observation::cell::Dict, "-", "input", "input format that the row was decoded from";
-                observer: $crate::observation::cell::Opt<$crate::observation::cell::Dict>, "-", "agent, exporter, sensor", "who saw it";
+                tenant: Dict, "-", "verified tenant", "owner of the row";
+                key: U64, "-", "XXH3 of tenant and host", "routing key; its key group decides the partition";
+                host_address: Opt<Addr>, "-", "internal end", "address of the host that the row is filed under";
+                host_name: Opt<Dict>, "-", "internal end", "name of that host where no address is known";
+                primary: Flag, "-", "computed", "false on the copy filed under the second internal host";
+                event_time: Time, "ns", "see each format", "the moment the record could first be known";
+                format: Dict, "-", "input", "input format that the row was decoded from";
+                observer: Opt<Dict>, "-", "agent, exporter, sensor", "who saw it";
             ]
-            [ $($col : $ty, $unit, $upstream, $meaning;)* ]
+            [ $($col : $ty $(<$inner>)?, $unit, $upstream, $meaning;)* ]
             [
-                offset: $crate::observation::cell::I64, "-", "log", "offset of the input record";
-                row: $crate::observation::cell::U32, "-", "decoder", "index of the row inside its record";
+                offset: I64, "-", "log", "offset of the input record";
+                row: U32, "-", "decoder", "index of the row inside its record";
             ]
         }
     };
@@ -50,23 +50,34 @@ macro_rules! table {
 
 macro_rules! table_with_common {
     ($(#[$doc:meta])* $name:literal version $version:literal, $row:ident, $builder:ident, $batch:ident;
-     [$($c:ident : $cty:ty, $cu:literal, $cup:literal, $cm:literal;)*]
-     [$($o:ident : $oty:ty, $ou:literal, $oup:literal, $om:literal;)*]
-     [$($p:ident : $pty:ty, $pu:literal, $pup:literal, $pm:literal;)*]) => {
+     [$($c:ident : $cty:ident $(<$cin:ident>)?, $cu:literal, $cup:literal, $cm:literal;)*]
+     [$($o:ident : $oty:ident $(<$oin:ident>)?, $ou:literal, $oup:literal, $om:literal;)*]
+     [$($p:ident : $pty:ident $(<$pin:ident>)?, $pu:literal, $pup:literal, $pm:literal;)*]) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq)]
         pub struct $row<'a> {
-            $(#[doc = $cm] pub $c: <$cty as $crate::observation::cell::Cell>::Value<'a>,)*
-            $(#[doc = $om] pub $o: <$oty as $crate::observation::cell::Cell>::Value<'a>,)*
-            $(#[doc = $pm] pub $p: <$pty as $crate::observation::cell::Cell>::Value<'a>,)*
+            $(#[doc = $cm] pub $c: $crate::observation::table::value!('a, $cty $(<$cin>)?),)*
+            $(#[doc = $om] pub $o: $crate::observation::table::value!('a, $oty $(<$oin>)?),)*
+            $(#[doc = $pm] pub $p: $crate::observation::table::value!('a, $pty $(<$pin>)?),)*
         }
 
         impl $row<'_> {
             /// Orders rows by content alone: every column but the position in the input.
             pub fn compare_content(&self, other: &$row<'_>) -> std::cmp::Ordering {
                 std::cmp::Ordering::Equal
-                    $(.then_with(|| <$cty as $crate::observation::cell::Cell>::compare(self.$c, other.$c)))*
-                    $(.then_with(|| <$oty as $crate::observation::cell::Cell>::compare(self.$o, other.$o)))*
+                    $(.then_with(|| <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::compare(self.$c, other.$c)))*
+                    $(.then_with(|| <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::compare(self.$o, other.$o)))*
+            }
+
+            /// Columns.
+            pub(crate) const WIDTH: usize = [$(stringify!($c),)* $(stringify!($o),)* $(stringify!($p),)*].len();
+
+            /// Writes the row, column by column.
+            #[inline(always)]
+            pub(crate) fn pack(&self, to: &mut $crate::observation::packed::RowWriter<'_>) {
+                $(<$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::pack(to, self.$c);)*
+                $(<$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::pack(to, self.$o);)*
+                $(<$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::pack(to, self.$p);)*
             }
 
             /// Column names and values as JSON, absent ones left out; see [`crate::observation::describe()`].
@@ -77,30 +88,43 @@ macro_rules! table_with_common {
                         out.insert(name.to_owned(), value);
                     }
                 };
-                $(put(stringify!($c), <$cty as $crate::observation::describe::Describe>::describe(self.$c));)*
-                $(put(stringify!($o), <$oty as $crate::observation::describe::Describe>::describe(self.$o));)*
-                $(put(stringify!($p), <$pty as $crate::observation::describe::Describe>::describe(self.$p));)*
+                $(put(stringify!($c), <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::describe::Describe>::describe(self.$c));)*
+                $(put(stringify!($o), <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::describe::Describe>::describe(self.$o));)*
+                $(put(stringify!($p), <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::describe::Describe>::describe(self.$p));)*
                 // Whatever features of serde_json the build has.
                 out.sort_keys();
                 out
             }
         }
 
+        impl<'a> $row<'a> {
+            /// Reads what [`Self::pack`] wrote.
+            #[inline(always)]
+            pub(crate) fn unpack(from: &mut $crate::observation::packed::RowReader<'a>) -> Self {
+                // Fields are read in the order in which they stand here.
+                Self {
+                    $($c: <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::unpack(from),)*
+                    $($o: <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::unpack(from),)*
+                    $($p: <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::unpack(from),)*
+                }
+            }
+        }
+
         #[doc = concat!("Builds a batch of ", $name, " rows, one push a row, no allocation per row.")]
         pub struct $builder {
             rows: usize,
-            $($c: <$cty as $crate::observation::cell::Cell>::Builder,)*
-            $($o: <$oty as $crate::observation::cell::Cell>::Builder,)*
-            $($p: <$pty as $crate::observation::cell::Cell>::Builder,)*
+            $($c: <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::Builder,)*
+            $($o: <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::Builder,)*
+            $($p: <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::Builder,)*
         }
 
         impl Default for $builder {
             fn default() -> Self {
                 Self {
                     rows: 0,
-                    $($c: <$cty as $crate::observation::cell::Cell>::builder(),)*
-                    $($o: <$oty as $crate::observation::cell::Cell>::builder(),)*
-                    $($p: <$pty as $crate::observation::cell::Cell>::builder(),)*
+                    $($c: <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::builder(),)*
+                    $($o: <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::builder(),)*
+                    $($p: <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::builder(),)*
                 }
             }
         }
@@ -114,9 +138,9 @@ macro_rules! table_with_common {
         impl $builder {
             /// Appends a row.
             pub fn push(&mut self, row: &$row<'_>) {
-                $(<$cty as $crate::observation::cell::Cell>::push(&mut self.$c, row.$c);)*
-                $(<$oty as $crate::observation::cell::Cell>::push(&mut self.$o, row.$o);)*
-                $(<$pty as $crate::observation::cell::Cell>::push(&mut self.$p, row.$p);)*
+                $(<$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::push(&mut self.$c, row.$c);)*
+                $(<$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::push(&mut self.$o, row.$o);)*
+                $(<$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::push(&mut self.$p, row.$p);)*
                 self.rows += 1;
             }
 
@@ -134,9 +158,9 @@ macro_rules! table_with_common {
             pub fn finish(&mut self) -> arrow_array::RecordBatch {
                 self.rows = 0;
                 let columns: Vec<arrow_array::ArrayRef> = vec![
-                    $(<$cty as $crate::observation::cell::Cell>::finish(&mut self.$c),)*
-                    $(<$oty as $crate::observation::cell::Cell>::finish(&mut self.$o),)*
-                    $(<$pty as $crate::observation::cell::Cell>::finish(&mut self.$p),)*
+                    $(<$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::finish(&mut self.$c),)*
+                    $(<$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::finish(&mut self.$o),)*
+                    $(<$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::finish(&mut self.$p),)*
                 ];
                 arrow_array::RecordBatch::try_new($batch::schema(), columns)
                     .expect("columns and schema come from the same table")
@@ -148,9 +172,9 @@ macro_rules! table_with_common {
         pub struct $batch {
             rows: usize,
             source: arrow_array::RecordBatch,
-            $($c: <$cty as $crate::observation::cell::Cell>::Array,)*
-            $($o: <$oty as $crate::observation::cell::Cell>::Array,)*
-            $($p: <$pty as $crate::observation::cell::Cell>::Array,)*
+            $($c: <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::Array,)*
+            $($o: <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::Array,)*
+            $($p: <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::Array,)*
         }
 
         impl $batch {
@@ -162,9 +186,9 @@ macro_rules! table_with_common {
             /// Every column with its documentation, in order.
             pub fn columns() -> Vec<$crate::observation::table::Column> {
                 vec![
-                    $($crate::observation::table::column::<$cty>(stringify!($c), $cu, $cup, $cm),)*
-                    $($crate::observation::table::column::<$oty>(stringify!($o), $ou, $oup, $om),)*
-                    $($crate::observation::table::column::<$pty>(stringify!($p), $pu, $pup, $pm),)*
+                    $($crate::observation::table::column::<$crate::observation::table::cell!($cty $(<$cin>)?)>(stringify!($c), $cu, $cup, $cm),)*
+                    $($crate::observation::table::column::<$crate::observation::table::cell!($oty $(<$oin>)?)>(stringify!($o), $ou, $oup, $om),)*
+                    $($crate::observation::table::column::<$crate::observation::table::cell!($pty $(<$pin>)?)>(stringify!($p), $pu, $pup, $pm),)*
                 ]
             }
 
@@ -179,9 +203,9 @@ macro_rules! table_with_common {
                 Some(Self {
                     rows: batch.num_rows(),
                     source: batch.clone(),
-                    $($c: <$cty as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($c))?)?,)*
-                    $($o: <$oty as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($o))?)?,)*
-                    $($p: <$pty as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($p))?)?,)*
+                    $($c: <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($c))?)?,)*
+                    $($o: <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($o))?)?,)*
+                    $($p: <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::downcast(batch.column_by_name(stringify!($p))?)?,)*
                 })
             }
 
@@ -203,9 +227,9 @@ macro_rules! table_with_common {
             /// Row `i`, borrowed from the columns; `i` is below [`Self::len`].
             pub fn row(&self, i: usize) -> $row<'_> {
                 $row {
-                    $($c: <$cty as $crate::observation::cell::Cell>::get(&self.$c, i),)*
-                    $($o: <$oty as $crate::observation::cell::Cell>::get(&self.$o, i),)*
-                    $($p: <$pty as $crate::observation::cell::Cell>::get(&self.$p, i),)*
+                    $($c: <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::get(&self.$c, i),)*
+                    $($o: <$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::get(&self.$o, i),)*
+                    $($p: <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::get(&self.$p, i),)*
                 }
             }
 
@@ -232,7 +256,30 @@ macro_rules! table_with_common {
     };
 }
 
-pub(crate) use {table, table_with_common};
+/// The cell type of a column.
+macro_rules! cell {
+    ($cell:ident) => { $crate::observation::cell::$cell };
+    ($cell:ident<$inner:ident>) => { $crate::observation::cell::$cell<$crate::observation::cell::$inner> };
+}
+
+/// What a row holds of a column: the same as [`crate::observation::cell::Cell::Value`], but written out, so that a row may be
+/// lent for less long than what it borrows from.
+macro_rules! value {
+    ($a:lifetime, Opt<$inner:ident>) => { Option<$crate::observation::table::value!($a, $inner)> };
+    ($a:lifetime, U8) => { u8 };
+    ($a:lifetime, U16) => { u16 };
+    ($a:lifetime, U32) => { u32 };
+    ($a:lifetime, U64) => { u64 };
+    ($a:lifetime, I64) => { i64 };
+    ($a:lifetime, F64) => { f64 };
+    ($a:lifetime, Flag) => { bool };
+    ($a:lifetime, Time) => { $crate::time::EventTime };
+    ($a:lifetime, Addr) => { $crate::address::Address };
+    ($a:lifetime, Text) => { &$a str };
+    ($a:lifetime, Dict) => { &$a str };
+}
+
+pub(crate) use {cell, table, table_with_common, value};
 
 /// One line of a table.
 pub fn column<C: super::cell::Cell>(

@@ -1,11 +1,10 @@
 //! TLS handshakes seen on the wire: the name asked for, fingerprints, the certificate shown.
 
-use super::cell::{Addr, Dict, Flag, Opt, Text, Time, U16};
 use super::table::table;
 
 table! {
     /// A handshake.
-    "tls" version 1, TlsRow, TlsColumns, TlsBatch;
+    "tls" version 2, TlsRow, TlsColumns, TlsBatch;
     start_time: Opt<Time>, "ns", "ts", "time of the handshake";
     source_address: Opt<Addr>, "-", "id.orig_h", "client";
     source_port: Opt<U16>, "-", "id.orig_p", "its port";
