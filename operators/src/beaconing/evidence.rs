@@ -14,20 +14,23 @@ mod null;
 
 /// Alternatives: how one sleep varies. Clocks and busy clients as a bell around the period; implants draw evenly from
 /// an interval, which a bell describes badly when it is wide.
-const ALTERNATIVES: [Alternative; 12] = [
+const ALTERNATIVES: [Alternative; 14] = [
     Alternative { even: false, spread: 0.003 },
     Alternative { even: false, spread: 0.01 },
     Alternative { even: false, spread: 0.03 },
     Alternative { even: false, spread: 0.07 },
     Alternative { even: false, spread: 0.12 },
     Alternative { even: false, spread: 0.19 },
-    // Even spreads: 0.13 is 37 % jitter one-sided, 0.19 is 50 %, 0.29 is 50 % both ways, 0.47 is 90 % one-sided.
+    // Even spreads, of half widths that widen by a fifth each: 0.13 is 37 % jitter one-sided, 0.19 is 50 %, 0.29 is 50 % both
+    // ways, 0.47 is 90 % one-sided, 0.53 both ways.
     Alternative { even: true, spread: 0.13 },
     Alternative { even: true, spread: 0.19 },
     Alternative { even: true, spread: 0.24 },
     Alternative { even: true, spread: 0.29 },
-    Alternative { even: true, spread: 0.38 },
+    Alternative { even: true, spread: 0.35 },
+    Alternative { even: true, spread: 0.41 },
     Alternative { even: true, spread: 0.47 },
+    Alternative { even: true, spread: 0.53 },
 ];
 
 /// One way in which sleeps vary.
@@ -40,7 +43,7 @@ struct Alternative {
 }
 
 /// How much wider than its spread says an even interval is taken: delays of the network blur its ends.
-const BLUR: f64 = 1.05;
+const BLUR: f64 = 1.03;
 
 /// Shares of lost contacts that are tried.
 const LOST: [f64; 2] = [0.03, 0.25];

@@ -129,7 +129,7 @@ fn twelve_calls_every_thirty_seconds_are_found_at_the_ninth() {
         first.why
     );
     // In a tenant of one host its share says nothing.
-    let facts = TenantFacts { hosts: 1, knowing: 1, known_since: None };
+    let facts = TenantFacts { hosts: 1, knowing: 1, ..TenantFacts::default() };
     assert!(judge::judge(first.clone(), &facts).unwrap().confidence >= 65);
 }
 
@@ -169,6 +169,29 @@ fn lost_calls_do_not_hide_it() {
 fn half_jitter_is_found_within_thirty_calls() {
     let missed = (1..=40).filter(|seed| run(&sleeping(*seed, 30, 300.0, 0.5)).is_empty()).count();
     assert!(missed <= 2, "{missed} of 40");
+}
+
+/// Sleeps of `period * (1 ± 0.5)` of which a fifth is lost; `sizes` gives the octets of each contact.
+fn both_ways(seed: u64, n: usize, sizes: impl Fn(&mut Stream) -> u64) -> Vec<Seen<'static>> {
+    let (mut stream, mut at, mut rows) = (Stream::new(seed), T0, Vec::new());
+    while rows.len() < n {
+        at += 300.0 * (0.5 + stream.next());
+        if stream.next() >= 0.2 {
+            let bytes_out = Some(sizes(&mut stream));
+            rows.push(seen(Observation::Flow(Flow { bytes_out, ..flow(at, PEER, 443) }), at + 0.3));
+        }
+    }
+    rows
+}
+
+#[test]
+fn half_jitter_both_ways_and_losses_are_found_within_thirty_calls_where_sizes_are_alike() {
+    let found =
+        |sizes: fn(&mut Stream) -> u64| (0..60).filter(|seed| !run(&both_ways(seed * 31 + 5, 30, sizes)).is_empty()).count();
+    let (alike, half, any) = (found(|_| 512), found(|s| (600.0 * (0.5 + s.next())) as u64), found(|s| libm::exp(14.0 * s.next()) as u64));
+    assert!(alike >= 45 && half >= 42, "{alike} and {half} of 60");
+    // What sends now this, now that has to weigh as much as ever.
+    assert!(any <= 25, "{any} of 60");
 }
 
 #[test]
@@ -365,7 +388,7 @@ fn more_contacts_and_less_jitter_rank_higher() {
 #[test]
 fn what_everybody_talks_to_is_no_beacon() {
     let found = run(&contacts((0..12).map(|i| T0 + 30.0 * f64::from(i)))).remove(0);
-    let facts = |hosts, knowing| TenantFacts { hosts, knowing, known_since: None };
+    let facts = |hosts, knowing| TenantFacts { hosts, knowing, ..TenantFacts::default() };
     assert_eq!(judge::judge(found.clone(), &facts(100, 60)), None);
     let rare = judge::judge(found.clone(), &facts(412, 1)).unwrap();
     assert!(rare.confidence > found.confidence && rare.why.ends_with("; 1 of 412 hosts talks to it"));
