@@ -3,7 +3,8 @@
 //! in, signals out. Contacts of a slice count before its candidates are judged.
 //!
 //! Suppression goes by the same subject as the signal's id, and because this state commits with the signals it can only
-//! be armed by a signal that was committed.
+//! be armed by a signal that was committed. What has become graver than all that was told since suppression began is told at
+//! once: at most once for each step of severity, four times. A slice tells of a subject once, its id being that of the slice: of the gravest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,12 +86,25 @@ impl Destination {
     }
 }
 
+/// What was told of a subject.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Told {
+    /// End of suppression.
+    until: EventTime,
+    /// The gravest since suppression began, as a number.
+    severity: u8,
+    /// Slice of the last signal.
+    slice: EventTime,
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct TenantState {
     hosts: Table<Known>,
     destinations: Table<Destination>,
-    /// (rule id, entity, subject) to the end of suppression.
-    suppressed: BTreeMap<(String, String, String), EventTime>,
+    /// By rule id, entity and subject.
+    suppressed: BTreeMap<(String, String, String), Told>,
+    /// Its first slice.
+    since: Option<EventTime>,
     evicted: u64,
 }
 
@@ -154,6 +168,7 @@ impl Correlation {
         let key = HostKey { tenant: Arc::from(tenant), host: Host::Name(Arc::from("")) };
         let Self { detectors, states, verdicts } = self;
         let out = states.touch(&key, key.route(), slice.start, |state, _, _| {
+            state.since.get_or_insert(slice.start);
             state.count(tenant, &contacts);
             // Counting walks all hosts: only where somebody asks.
             let hosts = if findings.is_empty() { 0 } else { state.hosts_within(slice.start) };
@@ -168,14 +183,22 @@ impl Correlation {
                     continue;
                 };
                 let subject = (finding.rule.id.clone(), finding.entity.id.clone(), finding.subject.clone());
-                if state.suppressed.get(&subject).is_some_and(|until| finding.decided_at < *until)
-                    || planted_suppression(&subject, &finding)
-                {
+                let severity = finding.severity as u8;
+                let told = state.suppressed.get(&subject).filter(|told| finding.decided_at < told.until).copied();
+                if told.is_some_and(|told| severity <= told.severity) || planted_suppression(&subject, &finding) {
                     verdict.suppressed += 1;
                     continue;
                 }
                 // Armed from the deciding row's event time, which lies inside this closed slice: never ahead of it.
-                state.suppressed.insert(subject, finding.decided_at.plus(finding.suppress_ns));
+                let until = finding.decided_at.plus(finding.suppress_ns);
+                state.suppressed.insert(subject, Told { until, severity, slice: slice.start });
+                if told.is_some_and(|told| told.slice == slice.start)
+                    && let Some(last) = signals.iter_mut().rev().find(|last: &&mut Finding| same_subject(last, &finding))
+                {
+                    verdict.suppressed += 1;
+                    *last = finding;
+                    continue;
+                }
                 verdict.fired += 1;
                 signals.push(finding);
             }
@@ -215,6 +238,10 @@ impl Correlation {
     pub fn stats(&self) -> StateStats {
         self.states.stats()
     }
+}
+
+fn same_subject(a: &Finding, b: &Finding) -> bool {
+    (&a.rule.id, &a.entity.id, &a.subject) == (&b.rule.id, &b.entity.id, &b.subject)
 }
 
 /// With [`Bug::SuppressionUncommitted`]: the process remembers what it said, committed or not. What it says anew in the
@@ -286,18 +313,18 @@ impl TenantState {
     fn facts(&self, contact: Option<&str>, hosts: u64) -> TenantFacts {
         let place = contact.and_then(|c| self.destinations.find(name_hash(c), |d| *d.name == *c));
         let Some(destination) = place.map(|place| &self.destinations.records()[place]) else {
-            return TenantFacts { hosts, knowing: 0, known_since: None };
+            return TenantFacts { hosts, watched_since: self.since, ..TenantFacts::default() };
         };
         // Past the exact limit a host counts once for every day it came back, so the number is an upper bound there;
         // 64 hosts already say "not rare".
         let knowing = (1 + destination.others.len() as u64).saturating_add(destination.more).min(hosts.max(1));
-        TenantFacts { hosts, knowing, known_since: Some(destination.first) }
+        TenantFacts { hosts, knowing, known_since: Some(destination.first), watched_since: self.since }
     }
 
     fn limit(&mut self, now: EventTime) {
-        self.suppressed.retain(|_, until| *until > now);
+        self.suppressed.retain(|_, told| told.until > now);
         if self.suppressed.len() > SUPPRESSED_PER_TENANT_MAX {
-            let mut order: Vec<_> = self.suppressed.iter().map(|(k, u)| (*u, k.clone())).collect();
+            let mut order: Vec<_> = self.suppressed.iter().map(|(k, told)| (told.until, k.clone())).collect();
             order.sort_unstable();
             for (_, key) in order.iter().take(self.suppressed.len() - SUPPRESSED_PER_TENANT_MAX) {
                 self.suppressed.remove(key);
@@ -324,6 +351,8 @@ impl TenantState {
 
 #[cfg(test)]
 mod tests {
+    use tidewatch_schemas::signal::{Entity, Evidence, RuleRef, Severity};
+
     use super::*;
 
     fn contacts(of: &[(&str, &str)]) -> Contacts {
@@ -340,6 +369,70 @@ mod tests {
         state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
         let facts = state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20)));
         assert_eq!((facts.hosts, facts.knowing), (3, 2));
+    }
+
+    /// A finding about one subject of host `h`, `at_s` seconds in, silent for half an hour.
+    fn finding(at_s: i64, severity: Severity) -> Finding {
+        Finding {
+            kind: "ndr.egress_volume".into(),
+            rule: RuleRef { id: "r".into(), version: 1 },
+            tenant: "t1".into(),
+            entity: Entity { kind: "host".into(), id: "h".into() },
+            subject: "egress".into(),
+            plane: "ndr".into(),
+            title: String::new(),
+            why: String::new(),
+            severity,
+            confidence: 50,
+            source: None,
+            destination: None,
+            first_seen: EventTime::from_secs(at_s),
+            last_seen: EventTime::from_secs(at_s),
+            decided_at: EventTime::from_secs(at_s),
+            slice_start: EventTime::from_secs(at_s - at_s % 60),
+            slice_end: EventTime::from_secs(at_s - at_s % 60 + 60),
+            evidence: Evidence::new(),
+            attack: Vec::new(),
+            raw: Vec::new(),
+            contact: None,
+            suppress_ns: 1800 * SECOND_NS,
+        }
+    }
+
+    /// Severities that become signals, minute by minute.
+    fn told(correlation: &mut Correlation, minute: i64, findings: Vec<Finding>) -> Vec<(Severity, i64)> {
+        let start = EventTime::from_secs(minute * 60);
+        let slice = Slice { start, end: start.plus(60 * SECOND_NS) };
+        let signals = correlation.slice("t1", slice, Contacts::default(), findings);
+        signals.iter().map(|f| (f.severity, f.decided_at.0 / SECOND_NS)).collect()
+    }
+
+    #[test]
+    fn what_becomes_graver_is_told_at_once_and_once_a_step() {
+        use Severity::{Critical, High, Low, Medium};
+        let mut correlation = Correlation::default();
+        let mut minute = |minute: i64, severity| told(&mut correlation, minute, vec![finding(minute * 60, severity)]);
+        assert_eq!(minute(0, Low), [(Low, 0)]);
+        assert_eq!(minute(1, Low), []);
+        assert_eq!(minute(2, High), [(High, 120)]);
+        // Neither the same again nor less, and a fall does not make room for another rise.
+        assert_eq!((minute(3, High), minute(4, Low), minute(5, Medium), minute(6, High)), (vec![], vec![], vec![], vec![]));
+        assert_eq!(minute(7, Critical), [(Critical, 420)]);
+        assert_eq!((7..36).flat_map(|m| minute(m, Critical)).count(), 0);
+        // Half an hour after the last signal all begins anew.
+        assert_eq!(minute(37, Low), [(Low, 37 * 60)]);
+        assert_eq!(minute(38, Medium), [(Medium, 38 * 60)]);
+    }
+
+    #[test]
+    fn one_slice_tells_of_a_subject_once_of_the_gravest() {
+        use Severity::{Low, Medium};
+        let mut correlation = Correlation::default();
+        let both = vec![finding(5, Low), finding(9, Medium), finding(12, Low)];
+        assert_eq!(told(&mut correlation, 0, both), [(Medium, 9)]);
+        let Verdicts { evaluated, fired, suppressed, .. } = correlation.verdicts()["r"];
+        assert_eq!((evaluated, fired, suppressed), (3, 1, 2));
+        assert_eq!(told(&mut correlation, 1, vec![finding(61, Medium)]), []);
     }
 
     #[test]
