@@ -24,10 +24,10 @@
 //! # Thresholds
 //! Evidence is a log e-value: the likelihood of the gaps under sleeps (fourteen shapes, two rates of loss, two of foreign
 //! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 9, but
-//! 4.5 where every contact sends about as many octets as the others (an evenness of 0.4; in between in proportion), and 14
-//! at eight gaps in any case, growing less up to 16. A memoryless pair is meant to reach 9 once in 8,000 lives and 4.5 once in
-//! 90, however often one looks (measured: none of 6,000). A clock is found at its ninth contact (`min_samples` 8), half jitter
-//! one-sided after 14 to 17, half jitter both ways after 16, with a fifth of the contacts lost after 23; 90 % both ways
+//! 5 where every contact sends about as many octets as the others (an evenness of 0.4; in between in proportion), and 14
+//! at eight gaps in any case, growing less up to 16. A memoryless pair is meant to reach 9 once in 8,000 lives and 5 once in
+//! 150, however often one looks (measured: none of 6,000). A clock is found at its ninth contact (`min_samples` 8), half jitter
+//! one-sided after 14 to 17, half jitter both ways after 16, with a fifth of the contacts lost after 26; 90 % both ways
 //! after some 40, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are
 //! looked at, so that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.55 is the spread of one
 //! sleep over its mean, lost contacts taken out, so 0.19 for half jitter one-sided. A beacon lasts at

@@ -13,8 +13,8 @@ use crate::why::Condition;
 const WEIGHT_MIN: f64 = 9.0;
 
 /// So much less where every contact sends about as much as the others: people and pages do not, so what else the gaps could
-/// be is fewer things. The bound is e^-4.5 then, 1 in 90; of 6,000 memoryless pairs of one size none passed.
-const WEIGHT_ALIKE: f64 = 4.5;
+/// be is fewer things. The bound is e^-5 then, 1 in 150; of 6,000 memoryless pairs of one size none passed.
+const WEIGHT_ALIKE: f64 = 4.0;
 
 /// Evenness of sizes from which they are alike; even noise of half the size has 0.5, what pages send next to none. Below it
 /// they help in proportion.
