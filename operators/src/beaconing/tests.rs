@@ -43,10 +43,15 @@ fn seen(what: Observation<'_>, at: f64) -> Seen<'_> {
     Seen { what, at: time(at), position: Position { input: 0, offset: at as i64, row: 0 } }
 }
 
+/// A row for as long as the test runs.
+fn kept<T>(row: T) -> &'static T {
+    Box::leak(Box::new(row))
+}
+
 /// A flow that began at `start`; its row's time says how long it lasted.
 fn flow(start: f64, peer: Address, port: u16) -> Flow<'static> {
     Flow {
-        row: FlowRow { transport: TCP, sampling_rate: 1, ..FlowRow::default() },
+        row: kept(FlowRow { transport: TCP, sampling_rate: 1, ..FlowRow::default() }),
         opens: true,
         initiator: Initiator::Host,
         peer: Peer { address: Some(peer), name: None, class: 0 },
@@ -189,7 +194,7 @@ fn quiet_services_and_answers_are_silent() {
         .clone()
         .map(|t| {
             let mut f = flow(t, PEER, 123);
-            f.row.transport = UDP;
+            f.row = kept(FlowRow { transport: UDP, ..*f.row });
             seen(Observation::Flow(f), t)
         })
         .collect();
@@ -201,7 +206,7 @@ fn quiet_services_and_answers_are_silent() {
         .clone()
         .map(|t| {
             let mut f = flow(t, PEER, 443);
-            f.row.tcp_flags = Some(0x18);
+            f.row = kept(FlowRow { tcp_flags: Some(0x18), ..*f.row });
             seen(Observation::Flow(f), t)
         })
         .collect();
@@ -253,7 +258,7 @@ fn a_proxy_is_never_the_peer() {
             via_proxy: true,
             ..HttpRow::default()
         };
-        rows.push(seen(Observation::Http(http), t + 0.002));
+        rows.push(seen(Observation::Http(kept(http)), t + 0.002));
     }
     let found = run(&rows);
     assert!(!found.is_empty() && found.iter().all(|f| f.subject == "c2.example:443"), "{found:?}");
@@ -279,7 +284,7 @@ fn a_name_and_its_addresses_are_one_peer() {
                 server_name: Some("c2.example"),
                 ..TlsRow::default()
             };
-            rows.push(seen(Observation::Tls(tls), t + 0.05));
+            rows.push(seen(Observation::Tls(kept(tls)), t + 0.05));
         }
     }
     let found = run(&rows);

@@ -33,6 +33,8 @@ pub struct CorrelateConfig {
     pub signals: (String, u32),
     /// Name of the cluster or deployment in `ce_source`.
     pub source: String,
+    /// State of the task, bytes.
+    pub state_bytes_max: usize,
     /// Detectors whose findings are judged.
     pub detectors: &'static [&'static Detector],
 }
@@ -69,9 +71,11 @@ struct Head {
 impl CorrelateTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: CorrelateConfig) -> Self {
+        let mut correlation = Correlation::with(config.detectors);
+        correlation.limit_bytes(config.state_bytes_max);
         Self {
             at,
-            correlation: Correlation::with(config.detectors),
+            correlation,
             config,
             marks: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -276,6 +280,7 @@ impl Task for CorrelateTask {
             spilled_rows: 0,
             keys: stats.keys,
             state_bytes: stats.bytes,
+            state_bytes_max: self.config.state_bytes_max as u64,
             evicted: stats.evicted,
             open_slices: self.open.len() as u64,
             judged: self.correlation.verdicts().iter().map(judged).collect(),
