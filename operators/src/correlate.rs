@@ -31,6 +31,12 @@ pub const HOSTS_PER_TENANT_MAX: usize = 65_536;
 /// Suppressed subjects per tenant; at the limit those that would end first go, counted: a signal may then come early.
 pub const SUPPRESSED_PER_TENANT_MAX: usize = 65_536;
 
+/// Bytes of one tenant's state or more that a limit leaves it: its name, and what is about to be told.
+const TENANT_BYTES_MIN: usize = 4 << 10;
+
+/// Bytes that the allocator and a B-tree's slack add to each text and entry.
+const ENTRY_EXTRA_BYTES: usize = 16;
+
 /// A host or destination not heard of for so long no longer counts.
 const MEMORY_NS: i64 = 7 * 86_400 * SECOND_NS;
 
@@ -95,13 +101,21 @@ struct TenantState {
 }
 
 impl Footprint for TenantState {
+    /// By lengths, never by capacities: a state that was read back weighs what the written one did.
     fn heap_bytes(&self) -> usize {
-        // Counted by entries: names of 24 bytes and one further host on average, B-tree slack of one half.
+        let heap = |bytes: usize| if bytes == 0 { 0 } else { bytes + ENTRY_EXTRA_BYTES };
+        let destination = |d: &Destination| heap(d.name.len()) + heap(d.others.len() * size_of::<u64>());
         table_bytes::<Known>(self.hosts.len())
             + table_bytes::<Destination>(self.destinations.len())
-            + self.destinations.len() * 48
-            + self.suppressed.len() * 160
+            + self.destinations.records().iter().map(destination).sum::<usize>()
+            + self.suppressed.keys().map(suppressed_bytes).sum::<usize>()
     }
+}
+
+/// A suppressed subject: its texts, and its entry with a B-tree's slack of one half.
+fn suppressed_bytes((rule, entity, subject): &(String, String, String)) -> usize {
+    let entry = size_of::<(String, String, String)>() + size_of::<EventTime>();
+    rule.len() + entity.len() + subject.len() + 3 * ENTRY_EXTRA_BYTES + entry * 3 / 2
 }
 
 /// What a rule's candidates came to.
@@ -123,6 +137,8 @@ pub struct Correlation {
     detectors: &'static [&'static Detector],
     states: KeyedStates<TenantState>,
     verdicts: BTreeMap<String, Verdicts>,
+    /// What tenants forgot at a limit, of their own, since this began.
+    forgotten: u64,
 }
 
 impl Default for Correlation {
@@ -135,7 +151,14 @@ impl Correlation {
     /// For findings of these detectors.
     pub fn with(detectors: &'static [&'static Detector]) -> Self {
         let limits = StateLimits { lifetime_ns: 30 * 86_400 * SECOND_NS, ..StateLimits::default() };
-        Self { detectors, states: KeyedStates::new(limits), verdicts: BTreeMap::new() }
+        Self { detectors, states: KeyedStates::new(limits), verdicts: BTreeMap::new(), forgotten: 0 }
+    }
+
+    /// Bytes of all tenants of the task together; one of them may take three quarters. At the limit those who hold most forget,
+    /// down to one common level, each of its own what was silent longest: destinations, then hosts, then suppressions that
+    /// end first. Who holds less than that level forgets nothing.
+    pub fn limit_bytes(&mut self, task_bytes_max: usize) {
+        self.states.limit_bytes(task_bytes_max);
     }
 }
 
@@ -152,7 +175,7 @@ impl Correlation {
             ))
         });
         let key = HostKey { tenant: Arc::from(tenant), host: Host::Name(Arc::from("")) };
-        let Self { detectors, states, verdicts } = self;
+        let Self { detectors, states, verdicts, forgotten } = self;
         let out = states.touch(&key, key.route(), slice.start, |state, _, _| {
             state.count(tenant, &contacts);
             // Counting walks all hosts: only where somebody asks.
@@ -179,11 +202,21 @@ impl Correlation {
                 verdict.fired += 1;
                 signals.push(finding);
             }
-            state.limit(slice.start);
+            *forgotten += state.limit(slice.start);
             signals
         });
-        self.states.enforce();
+        self.enforce(slice.start);
         out
+    }
+
+    /// Keeps the byte limits: tenants give of what they hold before any is dropped whole.
+    fn enforce(&mut self, now: EventTime) {
+        let Self { states, forgotten, .. } = self;
+        for (tenant, level_bytes) in states.above() {
+            let key = HostKey { tenant, host: Host::Name(Arc::from("")) };
+            states.touch(&key, key.route(), now, |state, _, _| *forgotten += state.shrink(level_bytes));
+        }
+        states.enforce();
     }
 
     /// Figures per rule.
@@ -211,9 +244,10 @@ impl Correlation {
         self.states.unpack("correlate", group, bytes)
     }
 
-    /// Figures.
+    /// Figures; what tenants forgot at a limit counts as evicted.
     pub fn stats(&self) -> StateStats {
-        self.states.stats()
+        let stats = self.states.stats();
+        StateStats { evicted: stats.evicted + self.forgotten, ..stats }
     }
 }
 
@@ -294,32 +328,81 @@ impl TenantState {
         TenantFacts { hosts, knowing, known_since: Some(destination.first) }
     }
 
-    fn limit(&mut self, now: EventTime) {
+    /// Keeps the limits by number. Returns how many entries went.
+    fn limit(&mut self, now: EventTime) -> u64 {
+        let before = self.evicted;
         self.suppressed.retain(|_, until| *until > now);
-        if self.suppressed.len() > SUPPRESSED_PER_TENANT_MAX {
-            let mut order: Vec<_> = self.suppressed.iter().map(|(k, u)| (*u, k.clone())).collect();
-            order.sort_unstable();
-            for (_, key) in order.iter().take(self.suppressed.len() - SUPPRESSED_PER_TENANT_MAX) {
-                self.suppressed.remove(key);
-                self.evicted += 1;
-            }
-        }
+        self.forget_suppressed(self.suppressed.len().saturating_sub(SUPPRESSED_PER_TENANT_MAX));
         if self.destinations.len() > DESTINATIONS_PER_TENANT_MAX {
-            let gone = DESTINATIONS_PER_TENANT_MAX / 4;
-            let records = self.destinations.records();
-            let mut order: Vec<(EventTime, &str, u32)> =
-                records.iter().enumerate().map(|(at, d)| (d.last, &*d.name, at as u32)).collect();
-            order.select_nth_unstable(gone);
-            let mut stays = vec![true; records.len()];
-            order[..gone].iter().for_each(|(.., at)| stays[*at as usize] = false);
-            let mut stays = stays.into_iter();
-            self.destinations.retain(|_| stays.next().unwrap_or(true));
-            self.evicted += gone as u64;
+            self.forget_destinations(DESTINATIONS_PER_TENANT_MAX / 4);
         }
         if self.hosts.len() >= HOSTS_PER_TENANT_MAX {
             self.hosts.retain(|known| now.since(known.last) <= MEMORY_NS);
         }
+        self.evicted - before
     }
+
+    /// Forgets until no more than so many bytes are held. Returns how many entries went.
+    fn shrink(&mut self, bytes_max: usize) -> u64 {
+        let (before, bytes_max) = (self.evicted, bytes_max.max(TENANT_BYTES_MIN));
+        while self.heap_bytes() > bytes_max {
+            if self.destinations.len() > 0 {
+                self.forget_destinations(self.destinations.len().div_ceil(4));
+            } else if self.hosts.len() > 0 {
+                self.forget_hosts(self.hosts.len().div_ceil(4));
+            } else if !self.suppressed.is_empty() {
+                self.forget_suppressed(self.suppressed.len().div_ceil(4));
+            } else {
+                break;
+            }
+        }
+        self.evicted - before
+    }
+
+    /// The destinations silent longest go.
+    fn forget_destinations(&mut self, gone: usize) {
+        let records = self.destinations.records();
+        let mut order: Vec<(EventTime, &str, u32)> =
+            records.iter().enumerate().map(|(at, d)| (d.last, &*d.name, at as u32)).collect();
+        let stays = staying(&mut order, gone, |(.., at)| *at);
+        let mut stays = stays.into_iter();
+        self.destinations.retain(|_| stays.next().unwrap_or(true));
+        self.evicted += gone as u64;
+    }
+
+    /// The hosts silent longest go.
+    fn forget_hosts(&mut self, gone: usize) {
+        let records = self.hosts.records();
+        let mut order: Vec<(EventTime, u64, u32)> =
+            records.iter().enumerate().map(|(at, known)| (known.last, known.host, at as u32)).collect();
+        let stays = staying(&mut order, gone, |(.., at)| *at);
+        let mut stays = stays.into_iter();
+        self.hosts.retain(|_| stays.next().unwrap_or(true));
+        self.evicted += gone as u64;
+    }
+
+    /// The suppressions that would end first go.
+    fn forget_suppressed(&mut self, gone: usize) {
+        if gone == 0 {
+            return;
+        }
+        let mut order: Vec<_> = self.suppressed.iter().map(|(k, u)| (*u, k.clone())).collect();
+        order.sort_unstable();
+        for (_, key) in order.iter().take(gone) {
+            self.suppressed.remove(key);
+            self.evicted += 1;
+        }
+    }
+}
+
+/// Which records stay when the first `gone` of an order go; `place` says where each of them lies.
+fn staying<T: Ord>(order: &mut [T], gone: usize, place: impl Fn(&T) -> u32) -> Vec<bool> {
+    let mut stays = vec![true; order.len()];
+    if gone < order.len() {
+        order.select_nth_unstable(gone);
+    }
+    order[..gone.min(order.len())].iter().for_each(|one| stays[place(one) as usize] = false);
+    stays
 }
 
 #[cfg(test)]
@@ -340,6 +423,58 @@ mod tests {
         state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
         let facts = state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20)));
         assert_eq!((facts.hosts, facts.knowing), (3, 2));
+    }
+
+    /// A slice of contacts: destinations `from..to` of one tenant.
+    fn met(correlation: &mut Correlation, tenant: &str, at_s: i64, destinations: std::ops::Range<u32>) {
+        let mut contacts = Contacts::default();
+        for n in destinations {
+            let (host, peer) = (format!("10.0.0.{}", n % 200), format!("peer-{n:06}.example"));
+            contacts.push(tenant, &host, &peer, EventTime::from_secs(at_s));
+        }
+        let slice = Slice { start: EventTime::from_secs(at_s), end: EventTime::from_secs(at_s + 10) };
+        correlation.slice(tenant, slice, contacts, Vec::new());
+    }
+
+    fn destinations(correlation: &Correlation, tenant: &str) -> Vec<String> {
+        let key = HostKey { tenant: Arc::from(tenant), host: Host::Name(Arc::from("")) };
+        let state = correlation.states.peek(&key).expect("it was touched");
+        state.destinations.records().iter().map(|d| d.name.to_string()).collect()
+    }
+
+    #[test]
+    fn at_the_limit_of_bytes_those_who_hold_most_forget_what_was_silent_longest() {
+        let mut correlation = Correlation::default();
+        correlation.limit_bytes(1 << 20);
+        met(&mut correlation, "small", 0, 0..200);
+        let before = destinations(&correlation, "small");
+        let mut most = 0;
+        for slice in 0..40 {
+            met(&mut correlation, "large", slice * 10, slice as u32 * 500..(slice as u32 + 1) * 500);
+            most = most.max(correlation.stats().bytes);
+        }
+        assert!(most <= 1 << 20, "{most}");
+        assert!(correlation.stats().evicted > 5_000, "{:?}", correlation.stats());
+        assert_eq!(correlation.stats().keys, 2, "no tenant is dropped whole");
+        assert_eq!(destinations(&correlation, "small"), before);
+        let large = destinations(&correlation, "large");
+        assert!(large.contains(&"peer-019999.example".to_owned()) && !large.contains(&"peer-000000.example".to_owned()));
+
+        // What was written and read back weighs the same and goes on the same way.
+        let mut again = Correlation::default();
+        again.limit_bytes(1 << 20);
+        for group in correlation.groups(false) {
+            again.unpack(group, &correlation.pack(group)).expect("its own bytes");
+        }
+        assert_eq!(again.stats().bytes, correlation.stats().bytes);
+        for slice in 40..60 {
+            for one in [&mut correlation, &mut again] {
+                met(one, "large", slice * 10, slice as u32 * 500..(slice as u32 + 1) * 500);
+            }
+        }
+        for group in correlation.groups(false) {
+            assert_eq!(correlation.pack(group), again.pack(group));
+        }
     }
 
     #[test]
