@@ -32,6 +32,12 @@ pub const HOSTS_PER_TENANT_MAX: usize = 65_536;
 /// Suppressed subjects per tenant; at the limit those that would end first go, counted: a signal may then come early.
 pub const SUPPRESSED_PER_TENANT_MAX: usize = 65_536;
 
+/// Bytes of one tenant's state or more that a limit leaves it: its name, and what is about to be told.
+const TENANT_BYTES_MIN: usize = 4 << 10;
+
+/// Bytes that the allocator and a B-tree's slack add to each text and entry.
+const ENTRY_EXTRA_BYTES: usize = 16;
+
 /// A host or destination not heard of for so long no longer counts.
 const MEMORY_NS: i64 = 7 * 86_400 * SECOND_NS;
 
@@ -109,13 +115,21 @@ struct TenantState {
 }
 
 impl Footprint for TenantState {
+    /// By lengths, never by capacities: a state that was read back weighs what the written one did.
     fn heap_bytes(&self) -> usize {
-        // Counted by entries: names of 24 bytes and one further host on average, B-tree slack of one half.
+        let heap = |bytes: usize| if bytes == 0 { 0 } else { bytes + ENTRY_EXTRA_BYTES };
+        let destination = |d: &Destination| heap(d.name.len()) + heap(d.others.len() * size_of::<u64>());
         table_bytes::<Known>(self.hosts.len())
             + table_bytes::<Destination>(self.destinations.len())
-            + self.destinations.len() * 48
-            + self.suppressed.len() * 160
+            + self.destinations.records().iter().map(destination).sum::<usize>()
+            + self.suppressed.keys().map(suppressed_bytes).sum::<usize>()
     }
+}
+
+/// A suppressed subject: its texts, and its entry with a B-tree's slack of one half.
+fn suppressed_bytes((rule, entity, subject): &(String, String, String)) -> usize {
+    let entry = size_of::<(String, String, String)>() + size_of::<Told>();
+    rule.len() + entity.len() + subject.len() + 3 * ENTRY_EXTRA_BYTES + entry * 3 / 2
 }
 
 /// What a rule's candidates came to.
@@ -137,6 +151,8 @@ pub struct Correlation {
     detectors: &'static [&'static Detector],
     states: KeyedStates<TenantState>,
     verdicts: BTreeMap<String, Verdicts>,
+    /// What tenants forgot at a limit, of their own, since this began.
+    forgotten: u64,
 }
 
 impl Default for Correlation {
@@ -149,7 +165,14 @@ impl Correlation {
     /// For findings of these detectors.
     pub fn with(detectors: &'static [&'static Detector]) -> Self {
         let limits = StateLimits { lifetime_ns: 30 * 86_400 * SECOND_NS, ..StateLimits::default() };
-        Self { detectors, states: KeyedStates::new(limits), verdicts: BTreeMap::new() }
+        Self { detectors, states: KeyedStates::new(limits), verdicts: BTreeMap::new(), forgotten: 0 }
+    }
+
+    /// Bytes of all tenants of the task together; one of them may take three quarters. At the limit those who hold most forget,
+    /// down to one common level, each of its own what was silent longest: destinations, then hosts, then suppressions that
+    /// end first. Who holds less than that level forgets nothing.
+    pub fn limit_bytes(&mut self, task_bytes_max: usize) {
+        self.states.limit_bytes(task_bytes_max);
     }
 }
 
@@ -166,7 +189,7 @@ impl Correlation {
             ))
         });
         let key = HostKey { tenant: Arc::from(tenant), host: Host::Name(Arc::from("")) };
-        let Self { detectors, states, verdicts } = self;
+        let Self { detectors, states, verdicts, forgotten } = self;
         let out = states.touch(&key, key.route(), slice.start, |state, _, _| {
             state.since.get_or_insert(slice.start);
             state.count(tenant, &contacts);
@@ -202,11 +225,21 @@ impl Correlation {
                 verdict.fired += 1;
                 signals.push(finding);
             }
-            state.limit(slice.start);
+            *forgotten += state.limit(slice.start);
             signals
         });
-        self.states.enforce();
+        self.enforce(slice.start);
         out
+    }
+
+    /// Keeps the byte limits: tenants give of what they hold before any is dropped whole.
+    fn enforce(&mut self, now: EventTime) {
+        let Self { states, forgotten, .. } = self;
+        for (tenant, level_bytes) in states.above() {
+            let key = HostKey { tenant, host: Host::Name(Arc::from("")) };
+            states.touch(&key, key.route(), now, |state, _, _| *forgotten += state.shrink(level_bytes));
+        }
+        states.enforce();
     }
 
     /// Figures per rule.
@@ -234,9 +267,10 @@ impl Correlation {
         self.states.unpack("correlate", group, bytes)
     }
 
-    /// Figures.
+    /// Figures; what tenants forgot at a limit counts as evicted.
     pub fn stats(&self) -> StateStats {
-        self.states.stats()
+        let stats = self.states.stats();
+        StateStats { evicted: stats.evicted + self.forgotten, ..stats }
     }
 }
 
@@ -321,124 +355,82 @@ impl TenantState {
         TenantFacts { hosts, knowing, known_since: Some(destination.first), watched_since: self.since }
     }
 
-    fn limit(&mut self, now: EventTime) {
+    /// Keeps the limits by number. Returns how many entries went.
+    fn limit(&mut self, now: EventTime) -> u64 {
+        let before = self.evicted;
         self.suppressed.retain(|_, told| told.until > now);
-        if self.suppressed.len() > SUPPRESSED_PER_TENANT_MAX {
-            let mut order: Vec<_> = self.suppressed.iter().map(|(k, told)| (told.until, k.clone())).collect();
-            order.sort_unstable();
-            for (_, key) in order.iter().take(self.suppressed.len() - SUPPRESSED_PER_TENANT_MAX) {
-                self.suppressed.remove(key);
-                self.evicted += 1;
-            }
-        }
+        self.forget_suppressed(self.suppressed.len().saturating_sub(SUPPRESSED_PER_TENANT_MAX));
         if self.destinations.len() > DESTINATIONS_PER_TENANT_MAX {
-            let gone = DESTINATIONS_PER_TENANT_MAX / 4;
-            let records = self.destinations.records();
-            let mut order: Vec<(EventTime, &str, u32)> =
-                records.iter().enumerate().map(|(at, d)| (d.last, &*d.name, at as u32)).collect();
-            order.select_nth_unstable(gone);
-            let mut stays = vec![true; records.len()];
-            order[..gone].iter().for_each(|(.., at)| stays[*at as usize] = false);
-            let mut stays = stays.into_iter();
-            self.destinations.retain(|_| stays.next().unwrap_or(true));
-            self.evicted += gone as u64;
+            self.forget_destinations(DESTINATIONS_PER_TENANT_MAX / 4);
         }
         if self.hosts.len() >= HOSTS_PER_TENANT_MAX {
             self.hosts.retain(|known| now.since(known.last) <= MEMORY_NS);
         }
+        self.evicted - before
     }
+
+    /// Forgets until no more than so many bytes are held. Returns how many entries went.
+    fn shrink(&mut self, bytes_max: usize) -> u64 {
+        let (before, bytes_max) = (self.evicted, bytes_max.max(TENANT_BYTES_MIN));
+        while self.heap_bytes() > bytes_max {
+            if self.destinations.len() > 0 {
+                self.forget_destinations(self.destinations.len().div_ceil(4));
+            } else if self.hosts.len() > 0 {
+                self.forget_hosts(self.hosts.len().div_ceil(4));
+            } else if !self.suppressed.is_empty() {
+                self.forget_suppressed(self.suppressed.len().div_ceil(4));
+            } else {
+                break;
+            }
+        }
+        self.evicted - before
+    }
+
+    /// The destinations silent longest go.
+    fn forget_destinations(&mut self, gone: usize) {
+        let records = self.destinations.records();
+        let mut order: Vec<(EventTime, &str, u32)> =
+            records.iter().enumerate().map(|(at, d)| (d.last, &*d.name, at as u32)).collect();
+        let stays = staying(&mut order, gone, |(.., at)| *at);
+        let mut stays = stays.into_iter();
+        self.destinations.retain(|_| stays.next().unwrap_or(true));
+        self.evicted += gone as u64;
+    }
+
+    /// The hosts silent longest go.
+    fn forget_hosts(&mut self, gone: usize) {
+        let records = self.hosts.records();
+        let mut order: Vec<(EventTime, u64, u32)> =
+            records.iter().enumerate().map(|(at, known)| (known.last, known.host, at as u32)).collect();
+        let stays = staying(&mut order, gone, |(.., at)| *at);
+        let mut stays = stays.into_iter();
+        self.hosts.retain(|_| stays.next().unwrap_or(true));
+        self.evicted += gone as u64;
+    }
+
+    /// The suppressions that would end first go.
+    fn forget_suppressed(&mut self, gone: usize) {
+        if gone == 0 {
+            return;
+        }
+        let mut order: Vec<_> = self.suppressed.iter().map(|(k, told)| (told.until, k.clone())).collect();
+        order.sort_unstable();
+        for (_, key) in order.iter().take(gone) {
+            self.suppressed.remove(key);
+            self.evicted += 1;
+        }
+    }
+}
+
+/// Which records stay when the first `gone` of an order go; `place` says where each of them lies.
+fn staying<T: Ord>(order: &mut [T], gone: usize, place: impl Fn(&T) -> u32) -> Vec<bool> {
+    let mut stays = vec![true; order.len()];
+    if gone < order.len() {
+        order.select_nth_unstable(gone);
+    }
+    order[..gone.min(order.len())].iter().for_each(|one| stays[place(one) as usize] = false);
+    stays
 }
 
 #[cfg(test)]
-mod tests {
-    use tidewatch_schemas::signal::{Entity, Evidence, RuleRef, Severity};
-
-    use super::*;
-
-    fn contacts(of: &[(&str, &str)]) -> Contacts {
-        let mut c = Contacts::default();
-        for (host, destination) in of {
-            c.push("t1", host, *destination, EventTime::from_secs(10));
-        }
-        c
-    }
-
-    #[test]
-    fn prevalence_counts_hosts_not_contacts() {
-        let mut state = TenantState::default();
-        state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
-        let facts = state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20)));
-        assert_eq!((facts.hosts, facts.knowing), (3, 2));
-    }
-
-    /// A finding about one subject of host `h`, `at_s` seconds in, silent for half an hour.
-    fn finding(at_s: i64, severity: Severity) -> Finding {
-        Finding {
-            kind: "ndr.egress_volume".into(),
-            rule: RuleRef { id: "r".into(), version: 1 },
-            tenant: "t1".into(),
-            entity: Entity { kind: "host".into(), id: "h".into() },
-            subject: "egress".into(),
-            plane: "ndr".into(),
-            title: String::new(),
-            why: String::new(),
-            severity,
-            confidence: 50,
-            source: None,
-            destination: None,
-            first_seen: EventTime::from_secs(at_s),
-            last_seen: EventTime::from_secs(at_s),
-            decided_at: EventTime::from_secs(at_s),
-            slice_start: EventTime::from_secs(at_s - at_s % 60),
-            slice_end: EventTime::from_secs(at_s - at_s % 60 + 60),
-            evidence: Evidence::new(),
-            attack: Vec::new(),
-            raw: Vec::new(),
-            contact: None,
-            suppress_ns: 1800 * SECOND_NS,
-        }
-    }
-
-    /// Severities that become signals, minute by minute.
-    fn told(correlation: &mut Correlation, minute: i64, findings: Vec<Finding>) -> Vec<(Severity, i64)> {
-        let start = EventTime::from_secs(minute * 60);
-        let slice = Slice { start, end: start.plus(60 * SECOND_NS) };
-        let signals = correlation.slice("t1", slice, Contacts::default(), findings);
-        signals.iter().map(|f| (f.severity, f.decided_at.0 / SECOND_NS)).collect()
-    }
-
-    #[test]
-    fn what_becomes_graver_is_told_at_once_and_once_a_step() {
-        use Severity::{Critical, High, Low, Medium};
-        let mut correlation = Correlation::default();
-        let mut minute = |minute: i64, severity| told(&mut correlation, minute, vec![finding(minute * 60, severity)]);
-        assert_eq!(minute(0, Low), [(Low, 0)]);
-        assert_eq!(minute(1, Low), []);
-        assert_eq!(minute(2, High), [(High, 120)]);
-        // Neither the same again nor less, and a fall does not make room for another rise.
-        assert_eq!((minute(3, High), minute(4, Low), minute(5, Medium), minute(6, High)), (vec![], vec![], vec![], vec![]));
-        assert_eq!(minute(7, Critical), [(Critical, 420)]);
-        assert_eq!((7..36).flat_map(|m| minute(m, Critical)).count(), 0);
-        // Half an hour after the last signal all begins anew.
-        assert_eq!(minute(37, Low), [(Low, 37 * 60)]);
-        assert_eq!(minute(38, Medium), [(Medium, 38 * 60)]);
-    }
-
-    #[test]
-    fn one_slice_tells_of_a_subject_once_of_the_gravest() {
-        use Severity::{Low, Medium};
-        let mut correlation = Correlation::default();
-        let both = vec![finding(5, Low), finding(9, Medium), finding(12, Low)];
-        assert_eq!(told(&mut correlation, 0, both), [(Medium, 9)]);
-        let Verdicts { evaluated, fired, suppressed, .. } = correlation.verdicts()["r"];
-        assert_eq!((evaluated, fired, suppressed), (3, 1, 2));
-        assert_eq!(told(&mut correlation, 1, vec![finding(61, Medium)]), []);
-    }
-
-    #[test]
-    fn another_tenants_contacts_do_not_count() {
-        let mut state = TenantState::default();
-        state.count("t2", &contacts(&[("a", "x")]));
-        assert_eq!(state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20))).knowing, 0);
-    }
-}
+mod tests;

@@ -70,7 +70,7 @@ use self::question::{Answer, Question, Sort, sort};
 pub use self::state::HostState;
 use self::state::{Acquaintance, Asked};
 use crate::key::HostKey;
-use crate::names::score_label;
+use crate::names::{score_by_chance, score_label};
 use crate::operator::{Context, Detector, Draft, Field, Observation, Operator, Position, Seen, Threshold};
 use crate::rule::Rule;
 use crate::runtime::Store;
@@ -280,7 +280,8 @@ impl DnsDga {
             // A digest: hash look-ups, devices' ids.
             && !label.bytes().all(|b| b.is_ascii_hexdigit())
             && entropy(label) >= self.entropy.min(0.85 * libm::log2(label.len() as f64))
-            && f64::from(score_label(label)) >= self.score
+            // Words in front of a domain are a service's.
+            && f64::from(score_by_chance(label)) >= self.score
     }
 }
 

@@ -1,16 +1,19 @@
-//! Names: what of a name was registered ([`domain`]), and how likely a machine made it up ([`model`]). Both the detector of
-//! generated names and `tidewatch score names` ask here, so that they cannot disagree.
+//! Names: what of a name was registered ([`domain`]), and how likely a machine made it up ([`model`], by its runs of characters
+//! [`grams`], the chain of its letters [`chain`] and its [`words`]). Both the detector of generated names and `tidewatch score
+//! names` ask here, so that they cannot disagree.
 //!
 //! Not a verdict: a score is about the look of one label. Who asks for how many such names, and whether they exist, is the
 //! detectors' business.
 
+pub mod chain;
 pub mod domain;
 pub mod grams;
 pub mod model;
 mod providers;
+pub mod words;
 
 pub use domain::{Registered, Unregistered, registered};
-pub use model::{Model, score_label};
+pub use model::{score_by_chance, score_label};
 
 /// How likely a machine made up a name as somebody writes it (capitals and a final dot do not matter): 0 to 1, by the
 /// label under its public suffix. A name under no public suffix is judged by the label before its last dot, a single label

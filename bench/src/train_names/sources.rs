@@ -61,7 +61,7 @@ impl Sources {
         let threatfox = lines(&data.join("ti-threatfox/train.csv.gz"))?;
         let threatfox = threatfox.iter().filter_map(|l| label(l.strip_suffix(",legit,legit")?));
         let words = lines(&data.join("benign-names/subdomain-labels.txt.gz"))?;
-        let words = words.iter().filter(|w| (3..=9).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_lowercase()));
+        let words = words.iter().filter(|w| (2..=12).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_lowercase()));
         Ok(Self {
             generated,
             mixed: list("dga-names/clicksecurity-mixed-2014.txt.gz")?,

@@ -6,7 +6,7 @@
 use libm::log2;
 
 use crate::names::domain::LABEL_BYTES_MAX;
-use crate::names::score_label;
+use crate::names::score_by_chance;
 
 /// Longest text that counts, bytes: a name, or the begin of an answer.
 pub(super) const TEXT_BYTES_MAX: usize = 512;
@@ -45,7 +45,7 @@ impl Gathered {
             return 0.0;
         }
         let start = &text[..text.len().min(LABEL_BYTES_MAX)];
-        let score = std::str::from_utf8(start).map_or(1.0, |label| f64::from(score_label(label)));
+        let score = std::str::from_utf8(start).map_or(1.0, |label| f64::from(score_by_chance(label)));
         bits(text) * (WORDS + (1.0 - WORDS) * score)
     }
 }

@@ -7,7 +7,7 @@ use tidewatch_schemas::observation::DnsRow;
 
 use super::information::{TEXT_BYTES_MAX, bits};
 use crate::names::domain::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
-use crate::names::{Unregistered, registered, score_label};
+use crate::names::{Unregistered, registered, score_by_chance};
 
 /// A look-up that may carry something under a domain.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -195,7 +195,7 @@ const NAME_SCORE_MAX: f32 = 0.5;
 
 /// A whole name stands in front, perhaps with the label of a list behind it.
 fn holds_a_name(front: &str) -> bool {
-    let is_name = |text: &str| registered(text).is_ok_and(|of| score_label(of.label) < NAME_SCORE_MAX);
+    let is_name = |text: &str| registered(text).is_ok_and(|of| score_by_chance(of.label) < NAME_SCORE_MAX);
     front.split('.').count() <= NAME_LABELS_MAX
         && (is_name(front) || front.rsplit_once('.').is_some_and(|(name, _)| is_name(name)))
 }

@@ -7,7 +7,7 @@
 use super::domain::LABEL_BYTES_MAX;
 
 /// Bits of a bucket's index.
-pub const BUCKET_BITS: u32 = 14;
+pub const BUCKET_BITS: u32 = 15;
 
 /// Buckets that runs of characters are hashed into.
 pub const BUCKETS: usize = 1 << BUCKET_BITS;
@@ -18,21 +18,43 @@ pub const SHAPES: usize = 14;
 /// Longest run of characters, the ends of the label included.
 const RUN_MAX: usize = 5;
 
-/// Calls `each` with the bucket of every run of characters of a label; at most 63 characters count.
-pub fn buckets(label: &[u8], mut each: impl FnMut(usize)) {
-    let mut codes = [0_u32; LABEL_BYTES_MAX + 2];
-    let mut len = 1;
-    codes[0] = 1;
-    for byte in label.iter().take(LABEL_BYTES_MAX) {
-        codes[len] = code(*byte);
-        len += 1;
+/// Characters as the model knows them: 0 nothing, 1 and 2 the ends, letters, digits, hyphen, underscore, all others.
+pub const CODES: usize = 42;
+
+/// A label in codes, its ends included; at most 63 characters count.
+#[derive(Clone, Copy, Debug)]
+pub struct Coded {
+    codes: [u8; LABEL_BYTES_MAX + 2],
+    len: usize,
+}
+
+impl Coded {
+    /// Of a label.
+    pub fn of(label: &[u8]) -> Self {
+        let mut codes = [0_u8; LABEL_BYTES_MAX + 2];
+        let mut len = 1;
+        codes[0] = 1;
+        for byte in label.iter().take(LABEL_BYTES_MAX) {
+            codes[len] = code(*byte);
+            len += 1;
+        }
+        codes[len] = 2;
+        Self { codes, len: len + 1 }
     }
-    codes[len] = 2;
-    len += 1;
-    for start in 0..len {
+
+    /// The codes, each below [`CODES`].
+    pub fn codes(&self) -> &[u8] {
+        &self.codes[..self.len]
+    }
+}
+
+/// Calls `each` with the bucket of every run of characters of a label.
+pub fn buckets(label: &Coded, mut each: impl FnMut(usize)) {
+    let codes = label.codes();
+    for start in 0..codes.len() {
         // A leading one tells runs of different lengths apart; 6 bits a character, so five fit.
         let mut run = 1_u64;
-        for (n, c) in codes[start..len].iter().take(RUN_MAX).enumerate() {
+        for (n, c) in codes[start..].iter().take(RUN_MAX).enumerate() {
             run = (run << 6) | u64::from(*c);
             if n >= 1 {
                 each((run.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKET_BITS)) as usize);
@@ -41,11 +63,10 @@ pub fn buckets(label: &[u8], mut each: impl FnMut(usize)) {
     }
 }
 
-/// 6 bits per character; 1 and 2 are the ends.
-fn code(byte: u8) -> u32 {
+fn code(byte: u8) -> u8 {
     match byte {
-        b'a'..=b'z' => 3 + u32::from(byte - b'a'),
-        b'0'..=b'9' => 29 + u32::from(byte - b'0'),
+        b'a'..=b'z' => 3 + byte - b'a',
+        b'0'..=b'9' => 29 + byte - b'0',
         b'-' => 39,
         b'_' => 40,
         _ => 41,
