@@ -60,7 +60,8 @@ const ALTERNATIVE_ROOTS: &[&str] = &[
 /// like real ones.
 const RESERVED_AS_REAL: &[&str] = &["example", "test"];
 
-/// Suffixes of dynamic DNS, and those sold like a country's (`uy.com`) that left the public suffix list: each label under them is somebody else's.
+/// Suffixes of dynamic DNS, and those sold like a country's (`uy.com`) that left the public suffix list: each label under
+/// them is somebody else's.
 const DYNAMIC_DNS: &[&str] = &[
     "allowed.org",
     "ar.com",
