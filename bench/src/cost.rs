@@ -10,7 +10,7 @@ mod columns;
 mod job;
 mod latency;
 mod limit;
-mod machine;
+pub(crate) mod machine;
 mod paired;
 mod place;
 mod report;

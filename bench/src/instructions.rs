@@ -19,8 +19,8 @@ const GROWTH_MAX: f64 = 0.05;
 /// Needs valgrind. Exit code 2 when a stage takes over 5 % more than the baseline says.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cargo run --release -p tidewatch-bench -- instructions
-  cargo run --release -p tidewatch-bench -- instructions --accept")]
+  .ci/run instructions
+  ACCEPT=1 .ci/run instructions")]
 pub struct Args {
     /// Writes what was counted as the new baseline.
     #[arg(long)]
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             _ => {}
         }
     }
-    let accept = "cargo run --release -p tidewatch-bench -- instructions --accept";
+    let accept = "ACCEPT=1 .ci/run instructions";
     if args.accept {
         let text = format!("# Instructions per row of each stage. Written by `{accept}`.\n{lines}");
         std::fs::write(&args.baseline, text).with_context(|| format!("cannot write {}", args.baseline.display()))?;

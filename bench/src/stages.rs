@@ -314,6 +314,7 @@ impl Obs {
                 slice_ns: SLICE_NS,
                 signals: ("signals".to_owned(), 1),
                 source: "bench".to_owned(),
+                state_bytes_max: usize::MAX,
                 detectors: detectors::ALL,
             };
             CorrelateTask::new(TopicPartition::new("findings", 0), config)

@@ -22,12 +22,14 @@
 //! pair without contact for four days is forgotten.
 //!
 //! # Thresholds
-//! Evidence is a log e-value: the likelihood of the gaps under sleeps (twelve shapes, two rates of loss, two of foreign
-//! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 9, 14
-//! at eight gaps: a memoryless pair is meant to do so once in 8,000 lives, however often one looks (measured: none of
-//! 1,200). A clock is found at its ninth contact (`min_samples` 8), half jitter one-sided after 15 to 16, half jitter both
-//! ways after 20 to 24, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are
-//! looked at, so that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.5 is the spread of one
+//! Evidence is a log e-value: the likelihood of the gaps under sleeps (fourteen shapes, two rates of loss, two of foreign
+//! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 9, but
+//! 5 where every contact sends about as many octets as the others (an evenness of 0.4; in between in proportion), and 14
+//! at eight gaps in any case, growing less up to 16. A memoryless pair is meant to reach 9 once in 8,000 lives and 5 once in
+//! 150, however often one looks (measured: none of 6,000). A clock is found at its ninth contact (`min_samples` 8), half jitter
+//! one-sided after 14 to 17, half jitter both ways after 16, with a fifth of the contacts lost after 26; 90 % both ways
+//! after some 40, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are
+//! looked at, so that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.55 is the spread of one
 //! sleep over its mean, lost contacts taken out, so 0.19 for half jitter one-sided. A beacon lasts at
 //! least 180 s.
 //!
@@ -100,10 +102,10 @@ pub static DETECTOR: Detector = Detector {
         },
         Threshold {
             name: "max_jitter",
-            default: 0.5,
+            default: 0.55,
             min: 0.0,
             max: 1.0,
-            meaning: "standard deviation of one sleep over its mean, lost contacts taken out; 0.47 is 90 % jitter one-sided",
+            meaning: "standard deviation of one sleep over its mean, lost contacts taken out; 0.47 is 90 % jitter one-sided, 0.52 both ways",
         },
         Threshold {
             name: "min_interval_s",
@@ -267,7 +269,7 @@ impl Beaconing {
     fn look(&self, place: usize, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
         let pair = &mut state.pairs.records_mut()[place];
         // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts.
-        pair.next_look = pair.total.saturating_add((pair.total / 10).clamp(1, 12));
+        pair.next_look = pair.total.saturating_add((pair.total / 16).clamp(1, 12));
         let view = state.view(place);
         let key = &view.pair.key;
         let Some(verdict) = verdict(view, &self.limits, self.is_listed(key)) else { return };

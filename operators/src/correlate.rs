@@ -3,7 +3,8 @@
 //! in, signals out. Contacts of a slice count before its candidates are judged.
 //!
 //! Suppression goes by the same subject as the signal's id, and because this state commits with the signals it can only
-//! be armed by a signal that was committed.
+//! be armed by a signal that was committed. What has become graver than all that was told since suppression began is told at
+//! once: at most once for each step of severity, four times. A slice tells of a subject once, its id being that of the slice: of the gravest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,12 @@ pub const HOSTS_PER_TENANT_MAX: usize = 65_536;
 
 /// Suppressed subjects per tenant; at the limit those that would end first go, counted: a signal may then come early.
 pub const SUPPRESSED_PER_TENANT_MAX: usize = 65_536;
+
+/// Bytes of one tenant's state or more that a limit leaves it: its name, and what is about to be told.
+const TENANT_BYTES_MIN: usize = 4 << 10;
+
+/// Bytes that the allocator and a B-tree's slack add to each text and entry.
+const ENTRY_EXTRA_BYTES: usize = 16;
 
 /// A host or destination not heard of for so long no longer counts.
 const MEMORY_NS: i64 = 7 * 86_400 * SECOND_NS;
@@ -85,23 +92,44 @@ impl Destination {
     }
 }
 
+/// What was told of a subject.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Told {
+    /// End of suppression.
+    until: EventTime,
+    /// The gravest since suppression began, as a number.
+    severity: u8,
+    /// Slice of the last signal.
+    slice: EventTime,
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct TenantState {
     hosts: Table<Known>,
     destinations: Table<Destination>,
-    /// (rule id, entity, subject) to the end of suppression.
-    suppressed: BTreeMap<(String, String, String), EventTime>,
+    /// By rule id, entity and subject.
+    suppressed: BTreeMap<(String, String, String), Told>,
+    /// Its first slice.
+    since: Option<EventTime>,
     evicted: u64,
 }
 
 impl Footprint for TenantState {
+    /// By lengths, never by capacities: a state that was read back weighs what the written one did.
     fn heap_bytes(&self) -> usize {
-        // Counted by entries: names of 24 bytes and one further host on average, B-tree slack of one half.
+        let heap = |bytes: usize| if bytes == 0 { 0 } else { bytes + ENTRY_EXTRA_BYTES };
+        let destination = |d: &Destination| heap(d.name.len()) + heap(d.others.len() * size_of::<u64>());
         table_bytes::<Known>(self.hosts.len())
             + table_bytes::<Destination>(self.destinations.len())
-            + self.destinations.len() * 48
-            + self.suppressed.len() * 160
+            + self.destinations.records().iter().map(destination).sum::<usize>()
+            + self.suppressed.keys().map(suppressed_bytes).sum::<usize>()
     }
+}
+
+/// A suppressed subject: its texts, and its entry with a B-tree's slack of one half.
+fn suppressed_bytes((rule, entity, subject): &(String, String, String)) -> usize {
+    let entry = size_of::<(String, String, String)>() + size_of::<Told>();
+    rule.len() + entity.len() + subject.len() + 3 * ENTRY_EXTRA_BYTES + entry * 3 / 2
 }
 
 /// What a rule's candidates came to.
@@ -123,6 +151,8 @@ pub struct Correlation {
     detectors: &'static [&'static Detector],
     states: KeyedStates<TenantState>,
     verdicts: BTreeMap<String, Verdicts>,
+    /// What tenants forgot at a limit, of their own, since this began.
+    forgotten: u64,
 }
 
 impl Default for Correlation {
@@ -135,7 +165,14 @@ impl Correlation {
     /// For findings of these detectors.
     pub fn with(detectors: &'static [&'static Detector]) -> Self {
         let limits = StateLimits { lifetime_ns: 30 * 86_400 * SECOND_NS, ..StateLimits::default() };
-        Self { detectors, states: KeyedStates::new(limits), verdicts: BTreeMap::new() }
+        Self { detectors, states: KeyedStates::new(limits), verdicts: BTreeMap::new(), forgotten: 0 }
+    }
+
+    /// Bytes of all tenants of the task together; one of them may take three quarters. At the limit those who hold most forget,
+    /// down to one common level, each of its own what was silent longest: destinations, then hosts, then suppressions that
+    /// end first. Who holds less than that level forgets nothing.
+    pub fn limit_bytes(&mut self, task_bytes_max: usize) {
+        self.states.limit_bytes(task_bytes_max);
     }
 }
 
@@ -152,8 +189,9 @@ impl Correlation {
             ))
         });
         let key = HostKey { tenant: Arc::from(tenant), host: Host::Name(Arc::from("")) };
-        let Self { detectors, states, verdicts } = self;
+        let Self { detectors, states, verdicts, forgotten } = self;
         let out = states.touch(&key, key.route(), slice.start, |state, _, _| {
+            state.since.get_or_insert(slice.start);
             state.count(tenant, &contacts);
             // Counting walks all hosts: only where somebody asks.
             let hosts = if findings.is_empty() { 0 } else { state.hosts_within(slice.start) };
@@ -168,22 +206,40 @@ impl Correlation {
                     continue;
                 };
                 let subject = (finding.rule.id.clone(), finding.entity.id.clone(), finding.subject.clone());
-                if state.suppressed.get(&subject).is_some_and(|until| finding.decided_at < *until)
-                    || planted_suppression(&subject, &finding)
-                {
+                let severity = finding.severity as u8;
+                let told = state.suppressed.get(&subject).filter(|told| finding.decided_at < told.until).copied();
+                if told.is_some_and(|told| severity <= told.severity) || planted_suppression(&subject, &finding) {
                     verdict.suppressed += 1;
                     continue;
                 }
                 // Armed from the deciding row's event time, which lies inside this closed slice: never ahead of it.
-                state.suppressed.insert(subject, finding.decided_at.plus(finding.suppress_ns));
+                let until = finding.decided_at.plus(finding.suppress_ns);
+                state.suppressed.insert(subject, Told { until, severity, slice: slice.start });
+                if told.is_some_and(|told| told.slice == slice.start)
+                    && let Some(last) = signals.iter_mut().rev().find(|last: &&mut Finding| same_subject(last, &finding))
+                {
+                    verdict.suppressed += 1;
+                    *last = finding;
+                    continue;
+                }
                 verdict.fired += 1;
                 signals.push(finding);
             }
-            state.limit(slice.start);
+            *forgotten += state.limit(slice.start);
             signals
         });
-        self.states.enforce();
+        self.enforce(slice.start);
         out
+    }
+
+    /// Keeps the byte limits: tenants give of what they hold before any is dropped whole.
+    fn enforce(&mut self, now: EventTime) {
+        let Self { states, forgotten, .. } = self;
+        for (tenant, level_bytes) in states.above() {
+            let key = HostKey { tenant, host: Host::Name(Arc::from("")) };
+            states.touch(&key, key.route(), now, |state, _, _| *forgotten += state.shrink(level_bytes));
+        }
+        states.enforce();
     }
 
     /// Figures per rule.
@@ -211,10 +267,15 @@ impl Correlation {
         self.states.unpack("correlate", group, bytes)
     }
 
-    /// Figures.
+    /// Figures; what tenants forgot at a limit counts as evicted.
     pub fn stats(&self) -> StateStats {
-        self.states.stats()
+        let stats = self.states.stats();
+        StateStats { evicted: stats.evicted + self.forgotten, ..stats }
     }
+}
+
+fn same_subject(a: &Finding, b: &Finding) -> bool {
+    (&a.rule.id, &a.entity.id, &a.subject) == (&b.rule.id, &b.entity.id, &b.subject)
 }
 
 /// With [`Bug::SuppressionUncommitted`]: the process remembers what it said, committed or not. What it says anew in the
@@ -286,66 +347,90 @@ impl TenantState {
     fn facts(&self, contact: Option<&str>, hosts: u64) -> TenantFacts {
         let place = contact.and_then(|c| self.destinations.find(name_hash(c), |d| *d.name == *c));
         let Some(destination) = place.map(|place| &self.destinations.records()[place]) else {
-            return TenantFacts { hosts, knowing: 0, known_since: None };
+            return TenantFacts { hosts, watched_since: self.since, ..TenantFacts::default() };
         };
         // Past the exact limit a host counts once for every day it came back, so the number is an upper bound there;
         // 64 hosts already say "not rare".
         let knowing = (1 + destination.others.len() as u64).saturating_add(destination.more).min(hosts.max(1));
-        TenantFacts { hosts, knowing, known_since: Some(destination.first) }
+        TenantFacts { hosts, knowing, known_since: Some(destination.first), watched_since: self.since }
     }
 
-    fn limit(&mut self, now: EventTime) {
-        self.suppressed.retain(|_, until| *until > now);
-        if self.suppressed.len() > SUPPRESSED_PER_TENANT_MAX {
-            let mut order: Vec<_> = self.suppressed.iter().map(|(k, u)| (*u, k.clone())).collect();
-            order.sort_unstable();
-            for (_, key) in order.iter().take(self.suppressed.len() - SUPPRESSED_PER_TENANT_MAX) {
-                self.suppressed.remove(key);
-                self.evicted += 1;
-            }
-        }
+    /// Keeps the limits by number. Returns how many entries went.
+    fn limit(&mut self, now: EventTime) -> u64 {
+        let before = self.evicted;
+        self.suppressed.retain(|_, told| told.until > now);
+        self.forget_suppressed(self.suppressed.len().saturating_sub(SUPPRESSED_PER_TENANT_MAX));
         if self.destinations.len() > DESTINATIONS_PER_TENANT_MAX {
-            let gone = DESTINATIONS_PER_TENANT_MAX / 4;
-            let records = self.destinations.records();
-            let mut order: Vec<(EventTime, &str, u32)> =
-                records.iter().enumerate().map(|(at, d)| (d.last, &*d.name, at as u32)).collect();
-            order.select_nth_unstable(gone);
-            let mut stays = vec![true; records.len()];
-            order[..gone].iter().for_each(|(.., at)| stays[*at as usize] = false);
-            let mut stays = stays.into_iter();
-            self.destinations.retain(|_| stays.next().unwrap_or(true));
-            self.evicted += gone as u64;
+            self.forget_destinations(DESTINATIONS_PER_TENANT_MAX / 4);
         }
         if self.hosts.len() >= HOSTS_PER_TENANT_MAX {
             self.hosts.retain(|known| now.since(known.last) <= MEMORY_NS);
         }
+        self.evicted - before
     }
+
+    /// Forgets until no more than so many bytes are held. Returns how many entries went.
+    fn shrink(&mut self, bytes_max: usize) -> u64 {
+        let (before, bytes_max) = (self.evicted, bytes_max.max(TENANT_BYTES_MIN));
+        while self.heap_bytes() > bytes_max {
+            if self.destinations.len() > 0 {
+                self.forget_destinations(self.destinations.len().div_ceil(4));
+            } else if self.hosts.len() > 0 {
+                self.forget_hosts(self.hosts.len().div_ceil(4));
+            } else if !self.suppressed.is_empty() {
+                self.forget_suppressed(self.suppressed.len().div_ceil(4));
+            } else {
+                break;
+            }
+        }
+        self.evicted - before
+    }
+
+    /// The destinations silent longest go.
+    fn forget_destinations(&mut self, gone: usize) {
+        let records = self.destinations.records();
+        let mut order: Vec<(EventTime, &str, u32)> =
+            records.iter().enumerate().map(|(at, d)| (d.last, &*d.name, at as u32)).collect();
+        let stays = staying(&mut order, gone, |(.., at)| *at);
+        let mut stays = stays.into_iter();
+        self.destinations.retain(|_| stays.next().unwrap_or(true));
+        self.evicted += gone as u64;
+    }
+
+    /// The hosts silent longest go.
+    fn forget_hosts(&mut self, gone: usize) {
+        let records = self.hosts.records();
+        let mut order: Vec<(EventTime, u64, u32)> =
+            records.iter().enumerate().map(|(at, known)| (known.last, known.host, at as u32)).collect();
+        let stays = staying(&mut order, gone, |(.., at)| *at);
+        let mut stays = stays.into_iter();
+        self.hosts.retain(|_| stays.next().unwrap_or(true));
+        self.evicted += gone as u64;
+    }
+
+    /// The suppressions that would end first go.
+    fn forget_suppressed(&mut self, gone: usize) {
+        if gone == 0 {
+            return;
+        }
+        let mut order: Vec<_> = self.suppressed.iter().map(|(k, told)| (told.until, k.clone())).collect();
+        order.sort_unstable();
+        for (_, key) in order.iter().take(gone) {
+            self.suppressed.remove(key);
+            self.evicted += 1;
+        }
+    }
+}
+
+/// Which records stay when the first `gone` of an order go; `place` says where each of them lies.
+fn staying<T: Ord>(order: &mut [T], gone: usize, place: impl Fn(&T) -> u32) -> Vec<bool> {
+    let mut stays = vec![true; order.len()];
+    if gone < order.len() {
+        order.select_nth_unstable(gone);
+    }
+    order[..gone.min(order.len())].iter().for_each(|one| stays[place(one) as usize] = false);
+    stays
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn contacts(of: &[(&str, &str)]) -> Contacts {
-        let mut c = Contacts::default();
-        for (host, destination) in of {
-            c.push("t1", host, *destination, EventTime::from_secs(10));
-        }
-        c
-    }
-
-    #[test]
-    fn prevalence_counts_hosts_not_contacts() {
-        let mut state = TenantState::default();
-        state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
-        let facts = state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20)));
-        assert_eq!((facts.hosts, facts.knowing), (3, 2));
-    }
-
-    #[test]
-    fn another_tenants_contacts_do_not_count() {
-        let mut state = TenantState::default();
-        state.count("t2", &contacts(&[("a", "x")]));
-        assert_eq!(state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20))).knowing, 0);
-    }
-}
+mod tests;

@@ -39,10 +39,18 @@
 //! | --- | --- |
 //! | within the window, confidence 60 and more: nearly all new, or many failed, or twice as many | critical |
 //! | within the window, confidence 50 and more; over a day, 60 and more | high |
+//! | a newcomer on the tenant's first day, fewer than three in ten failed, until it is known whether it comes again | medium |
 //! | the rest | medium |
 //!
+//! On the first day that a tenant is watched every poller looks like somebody who moves: a host that opened none of the ports
+//! within 12 hours, reaches many hosts and is answered. It is medium at once and watched for 65 minutes: who has called half of
+//! these hosts again by then polls, and is left at that; of any other it is told again with the severity of the table. An
+//! intruder who calls again as pollers do stays at medium, but is told of all the same, and from the second day on nobody is
+//! given that time.
+//!
 //! # False positives
-//! Vulnerability scanners, monitoring and management stations: list them in `scanners` (addresses, networks or names);
+//! Vulnerability scanners, monitoring and management stations that begin later than on the first day: list them in
+//! `scanners` (addresses, networks or names);
 //! a station that goes about the same hosts every day falls silent by itself on the fourth, for they are its neighbours. A service that
 //! goes down is many hosts to one, not one to many, and raises nothing.
 //!
@@ -60,6 +68,7 @@ mod state;
 
 use libm::{log2, round};
 use tidewatch_schemas::address::Address;
+use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::observation::{EdgeRow, Kind};
 use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
@@ -70,7 +79,7 @@ use crate::ends::{host_class, peer_class, peer_hash};
 use crate::key::{Host, HostKey};
 use crate::listed::Listed;
 use crate::operator::{
-    Context, Detector, Draft, Field, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, Threshold,
+    Context, Detector, Draft, Field, Flow, Initiator, ListEntry, ListField, Observation, Operator, Seen, TenantFacts, Threshold,
 };
 use crate::rule::Rule;
 use crate::runtime::Store;
@@ -130,10 +139,33 @@ pub static DETECTOR: Detector = Detector {
         ("excluded", Field::Long),
         ("targets", Field::List),
         ("window_s", Field::Double),
+        ("newcomer", Field::Flag),
+        ("went_on", Field::Flag),
     ],
     build: |rule| Store::boxed(&DETECTOR, rule, Lateral::new),
-    judge: |finding, _| Some(finding),
+    judge,
 };
+
+/// Share of failed connections from which whoever is new here is no poller.
+const FAILED_SHARE: f64 = 0.3;
+
+/// A tenant watched for less than a day shows nothing but newcomers.
+const FIRST_DAY_NS: i64 = 86_400 * SECOND_NS;
+
+/// On a tenant's first day nobody knows who has always polled: a newcomer is medium until it has not come again. Later a
+/// newcomer was told of as it is at once, and its not coming again is no news.
+fn judge(mut finding: Finding, facts: &TenantFacts) -> Option<Finding> {
+    let flag = |name| finding.evidence.get(name) == Some(&Value::Flag(true));
+    let watched_ns = facts.watched_since.map_or(0, |since| finding.decided_at.since(since));
+    if flag("went_on") {
+        return (watched_ns < FIRST_DAY_NS + state::COMES_AGAIN_NS).then_some(finding);
+    }
+    if flag("newcomer") && watched_ns < FIRST_DAY_NS {
+        finding.severity = finding.severity.min(Severity::Medium);
+        finding.why.push_str("; on the first day that is watched, so it may have polled them for long");
+    }
+    Some(finding)
+}
 
 /// The operator of one rule.
 #[derive(Clone, Debug)]
@@ -197,7 +229,7 @@ impl Lateral {
         (self.base_confidence + wide + failed + strange + several).clamp(1.0, 99.0)
     }
 
-    fn draft(&self, reach: &Reach, day: bool, peer: Endpoint, ctx: &Context<'_>) -> Draft {
+    fn draft(&self, reach: &Reach, day: bool, newcomer: bool, peer: Endpoint, ctx: &Context<'_>) -> Draft {
         let confidence = self.confidence(reach, day) as u8;
         let severity = match (day, confidence) {
             (false, 60..) => Severity::Critical,
@@ -227,6 +259,7 @@ impl Lateral {
         put("excluded", Value::Long(reach.excluded as i64));
         put("targets", Value::List(reach.targets.iter().map(|t| Value::Text(t.clone())).collect()));
         put("window_s", Value::Double(if day { 86_400.0 } else { self.window_ns as f64 / 1e9 }));
+        put("newcomer", Value::Flag(newcomer));
         Draft {
             why,
             confidence,
@@ -296,13 +329,40 @@ impl Operator for Lateral {
             };
             let reach = if day { state.reach_fresh(seen.at) } else { state.reach(seen.at, self.window_ns) };
             state.mark_told(day);
-            found = Some(self.draft(&reach, day, endpoint(flow), ctx));
+            let few_failed = (reach.failed as f64) < FAILED_SHARE * reach.fanout as f64;
+            let newcomer = !day && few_failed && state.is_new(seen.at);
+            found = Some(self.draft(&reach, day, newcomer, endpoint(flow), ctx));
+            if newcomer {
+                ctx.wake_at(state.watch(reach, seen.at));
+            }
         }
         if let Some(draft) = found {
             ctx.emit(draft);
         }
         if state.is_empty() {
             ctx.forget();
+        }
+    }
+
+    fn wake(&self, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
+        // A wish that was overtaken by an earlier one is made again.
+        let at = at.max(ctx.slice.start);
+        if let Some(reach) = state.went_on(at) {
+            let target = reach.targets.first().cloned().unwrap_or_default();
+            let ip = Address::parse(target.as_bytes()).is_some();
+            let peer = Endpoint {
+                name: (!ip && !target.is_empty()).then(|| target.clone()),
+                ip: ip.then_some(target),
+                port: reach.ports.first().copied(),
+                ..Endpoint::default()
+            };
+            let mut draft = self.draft(&reach, false, true, peer, ctx);
+            draft.why.push_str("; it did not come again to them within an hour, as a poller would");
+            draft.decided_at = at;
+            draft.evidence.insert("went_on".to_owned(), Value::Flag(true));
+            ctx.emit(draft);
+        } else if let Some(until) = state.asked_at() {
+            ctx.wake_at(until);
         }
     }
 

@@ -18,7 +18,7 @@
 //! octets, neither 200 times what the other did.
 //!
 //! # State
-//! Nothing for a host without a part of 50 s. Else 130 bytes per connection, at most 512: 75 KB. At the limit half goes,
+//! Nothing for a host without a part of 50 s. Else 150 bytes per connection, at most 512: 85 KB. At the limit half goes,
 //! the youngest first. Forgotten after a quarter of an hour without a record, or after 26 hours when it lasted an hour.
 //!
 //! # Thresholds
@@ -28,6 +28,11 @@
 //! Confidence: base, up to 15 for age, 10 for less than 1,000 octets a second, 10 for another port than that of web
 //! servers, 5 for a peer that began it; 20 less where two of five hosts know the destination, and such a one is low. Else
 //! severity is medium, at most the rule's.
+//!
+//! Duration is a factor for other detectors rather than a finding: beaconing lowers a pair by 20 and to low severity whose
+//! connections last as long as the rhythm (a reconnection) or are held for ten seconds and more on a timer, and every one
+//! of its findings says in `open_s` how long they stay open; egress volume counts what a connection sends while it is still
+//! open, not when it ends. This detector tells only what none of them can: one connection that does not end.
 //!
 //! # False positives
 //! Remote work by shell or desktop on a machine outside; chat and monitoring agents over port 443; VPNs on other ports.
@@ -59,6 +64,7 @@ use crate::operator::{
 use crate::rule::Rule;
 use crate::runtime::Store;
 use crate::table::mixed;
+use crate::why::{About, CASES_MAX, Case, Condition};
 
 /// A part that lasts so long takes a place; common active time-outs are 60 s and more.
 const PART_NS: i64 = 50 * SECOND_NS;
@@ -179,6 +185,8 @@ impl LongConnection {
         let ports = u64::from(host_port) << 32 | u64::from(peer_port) << 8 | u64::from(transport);
         Some(Part {
             key: mixed(peer_hash(flow)?, ports),
+            peer: flow.peer.address,
+            port: service,
             start: flow.start,
             end: flow.row.end_time.unwrap_or(seen.at).max(flow.start),
             out: flow.bytes_out.unwrap_or(0),
@@ -281,6 +289,27 @@ impl Operator for LongConnection {
         if state.is_empty() {
             ctx.forget();
         }
+    }
+
+    fn conditions(&self, state: &HostState, about: &About<'_>) -> Option<Vec<Case>> {
+        let subject = |open: &Open| {
+            let peer = open.peer.map_or_else(|| "a peer known by name alone".to_owned(), |address| address.to_string());
+            format!("{peer} {}", open.port)
+        };
+        let mut open: Vec<&Open> = state.connections().iter().filter(|open| about.is(&subject(open))).collect();
+        open.sort_by_key(|open| (std::cmp::Reverse(open.age_ns()), open.peer, open.port));
+        open.truncate(CASES_MAX);
+        let case = |open: &Open| {
+            let (less, more) = (open.out.min(open.back) as f64, open.out.max(open.back) as f64);
+            let conditions = vec![
+                Condition::at_least("open, s (open_s)", open.age_ns() as f64 / 1e9, self.open_ns as f64 / 1e9),
+                Condition::at_least("octets of the end that sent less", less, SPOKEN_BYTES as f64),
+                Condition::at_most("octets of the other, times that", more / less.max(1.0), UNEVEN as f64),
+                Condition::is("told already", open.told, false),
+            ];
+            Case { subject: subject(open), way: "open", conditions }
+        };
+        Some(open.into_iter().map(case).collect())
     }
 }
 

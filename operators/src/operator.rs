@@ -368,6 +368,8 @@ pub struct TenantFacts {
     pub knowing: u64,
     /// First contact of anybody with it, if known.
     pub known_since: Option<EventTime>,
+    /// The tenant's first slice, if known: on its first day everything is new.
+    pub watched_since: Option<EventTime>,
 }
 
 /// A detector: its line in [`crate::detectors::ALL`].

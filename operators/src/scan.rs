@@ -29,7 +29,8 @@
 //! # Thresholds
 //! `targets` 20 failed targets of one port in ten minutes, a quarter more in an hour, half more in a day; `ports` 15 failed
 //! ports of one target likewise. Inside, new targets that answer count half, up to the number of those that fail. At least
-//! three in ten new targets must fail (six in ten of web servers outside). Block: 1.5 times `targets` attempts, and likewise more in an
+//! three in ten new targets must fail (six in ten of web servers outside). Web servers outside are also told of when half of
+//! `targets` fail within a minute and between them others answer, three to seven in ten failing: a list that is tried. Block: 1.5 times `targets` attempts, and likewise more in an
 //! hour and a day, over three or more targets and ports. Answered sweeps: twice `targets`, in a day only of a host known for a day. Two benign days had at
 //! most 17 targets a day at one port that failed and never answered, and 3 failed ports at one target.
 //! Confidence: base, up to 15 for the share that failed, up to 15 for the number, 10 for a block, 5 for the other forms,

@@ -233,6 +233,17 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         index
     }
 
+    /// Tenants above the byte limits, by name, with the bytes each may keep: for states that can give a part of themselves first.
+    pub fn above(&self) -> Vec<(Arc<str>, usize)> {
+        let tenant_max = self.limits.tenant_bytes_max;
+        let is_full = self.bytes > self.limits.task_bytes_max;
+        let level = if is_full { self.level(self.limits.task_bytes_max / 16 * 15) } else { usize::MAX };
+        let keeps = |held| if held > tenant_max { level.min(tenant_max / 16 * 15) } else { level };
+        let all = self.tenants.iter().map(|(name, index)| (name, self.tenant_bytes[*index as usize]));
+        let above = all.filter(|(_, held)| *held > keeps(*held));
+        above.map(|(name, held)| (name.clone(), keeps(held).saturating_sub(size_of::<Slot<S>>()))).collect()
+    }
+
     /// Keeps the byte limits; call once a slice. Eviction goes by (last touched, key), whole tenants over their own limit first.
     pub fn enforce(&mut self) {
         let limit = self.limits.tenant_bytes_max;

@@ -135,7 +135,8 @@ fn offset_metadata(bytes: &[u8]) {
 
 fn metadata_seeds(_: &str) -> Vec<Vec<u8>> {
     let note = Some("{\"event\":1780574400000000000,\"watermark\":-5,\"learned\":\"#fields\\tts\\n\"}".to_owned());
-    let meta = Meta { v: 1, hash: "ab".repeat(32), from: 7, outputs: 1, snapshot: Some("s-1".to_owned()), note };
+    let (topic, snapshot) = (Some("AAAAAAAAAAAAAAAAAAAAAQ".to_owned()), Some("s-1".to_owned()));
+    let meta = Meta { v: 1, hash: "ab".repeat(32), from: 7, outputs: 1, topic, snapshot, note };
     vec![
         meta.encode().into(),
         "since=1780574400000000000".into(),

@@ -21,6 +21,7 @@ pub mod status;
 pub mod task;
 pub mod telemetry;
 pub mod time;
+pub mod topics;
 pub mod topology;
 pub mod versions;
 pub mod worker;

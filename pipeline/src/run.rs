@@ -117,6 +117,10 @@ pub struct Run {
     pub output_version: u32,
     /// Goes on from outputs of another version without comparing them, knowingly.
     pub accept_new_outputs: bool,
+    /// Ids of topics as recorded ([`crate::topics`]); empty = nothing is compared with them.
+    pub topics: BTreeMap<String, String>,
+    /// A position in a topic that was deleted and made again is forgotten, knowingly.
+    pub accept_new_topics: bool,
     /// A task that cannot go on stops alone and the others go on; otherwise the run stops.
     pub alone: bool,
     /// Waits at its start, too, for what is missing or refused, instead of saying so and ending.
@@ -153,6 +157,8 @@ impl Run {
             telemetry: None,
             output_version: OUTPUT_VERSION,
             accept_new_outputs: false,
+            topics: BTreeMap::new(),
+            accept_new_topics: false,
             alone: false,
             patient: false,
             detectors: tidewatch_operators::detectors::ALL,
@@ -198,7 +204,7 @@ impl Run {
             board: Arc::default(),
             metrics: Arc::default(),
             for_good: Arc::default(),
-            known: Arc::default(),
+            known: Arc::new(Known::of(self.topics.clone())),
             done: [Arc::new(AtomicBool::new(bounded)), Arc::default(), Arc::default()],
             pace: Arc::new(Pace::new(self.topology.time.max_skew.as_nanos() as i64, self.lanes())),
             absent: Arc::new(Absent::new(self.topology.time.hold_at_most.map(|d| d.as_nanos() as i64))),
@@ -257,6 +263,7 @@ impl Run {
             telemetry: self.telemetry.clone(),
             output_version: self.output_version,
             accept_new_outputs: self.accept_new_outputs,
+            accept_new_topics: self.accept_new_topics,
             alone: self.alone,
             known: shared.known.clone(),
             outputs,
@@ -416,6 +423,7 @@ impl Run {
             slice_ns: self.topology.time.slice.as_nanos() as i64,
             signals: (self.topology.names.signals(), self.topology.signals.partitions),
             source: self.topology.names.deployment().unwrap_or("tidewatch").to_owned(),
+            state_bytes_max: usize::try_from(self.topology.limits.correlate_bytes).unwrap_or(usize::MAX),
             detectors: self.detectors,
         };
         Box::new(move |at| Box::new(CorrelateTask::new(at.clone(), config.clone())))

@@ -62,6 +62,8 @@ pub const OBS_RETENTION_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 pub const SIGNALS_RETENTION_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// State of one task when the topology names no limit, bytes. Beyond it hosts are evicted by (event time, key), counted.
 pub const STATE_BYTES_DEFAULT: u64 = 512 << 20;
+/// State of one correlate task when the topology names no limit, bytes. Beyond it tenants that hold most forget, counted.
+pub const CORRELATE_BYTES_DEFAULT: u64 = 64 << 20;
 /// Rows of open slices in memory per task when the topology names no limit, bytes. Beyond it they spill, counted.
 pub const SLICE_BYTES_DEFAULT: u64 = 256 << 20;
 /// Where slices spill when the topology does not say.
@@ -151,8 +153,10 @@ pub struct Kept {
 /// Limits that the user may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// State of one task, bytes.
+    /// State of one detect task, bytes.
     pub state_bytes: u64,
+    /// State of one correlate task, bytes.
+    pub correlate_bytes: u64,
     /// Rows of open slices in memory, per task, bytes.
     pub slice_bytes: u64,
     /// Where rows beyond that go.
@@ -208,6 +212,7 @@ impl Topology {
             signals: Kept { partitions: FINDINGS_PARTITIONS_DEFAULT, retention: SIGNALS_RETENTION_DEFAULT },
             limits: Limits {
                 state_bytes: STATE_BYTES_DEFAULT,
+                correlate_bytes: CORRELATE_BYTES_DEFAULT,
                 slice_bytes: SLICE_BYTES_DEFAULT,
                 spill_dir: SPILL_DIR_DEFAULT.into(),
                 record_bytes: RECORD_BYTES_DEFAULT,

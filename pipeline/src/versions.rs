@@ -35,10 +35,10 @@ pub enum VersionError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// Writing it.
-    #[error("the rules could not be recorded: {0}")]
+    #[error("a version could not be recorded: {0}")]
     Commit(#[from] CommitError),
     /// Larger than a record.
-    #[error("the rules could not be recorded: {0}")]
+    #[error("a version could not be recorded: {0}")]
     Control(#[from] ControlError),
     /// Recorded rules that this binary cannot read.
     #[error("recorded rules {hash} cannot be read: {reason}")]
@@ -79,6 +79,11 @@ pub fn content_of(set: &RuleSet) -> String {
 
 /// Rule versions recorded in the control topic, in order; none when the topic does not exist.
 pub fn recorded(log: &dyn Log, control: &str) -> Result<Vec<Version>, LogError> {
+    recorded_of(log, control, RULES)
+}
+
+/// Versions of one kind recorded in the control topic, in order; none when the topic does not exist.
+pub(crate) fn recorded_of(log: &dyn Log, control: &str, what: &str) -> Result<Vec<Version>, LogError> {
     let at = TopicPartition::new(control, 0);
     let range = match log.offsets(&at) {
         Err(LogError::UnknownTopic { .. } | LogError::UnknownPartition { .. }) => return Ok(Vec::new()),
@@ -94,7 +99,7 @@ pub fn recorded(log: &dyn Log, control: &str) -> Result<Vec<Version>, LogError> 
         for record in &records {
             if record.header(header::RECORD).and_then(|h| RecordType::parse(h)) == Some(RecordType::Version)
                 && let Ok(version) = Version::decode(record.value.as_deref().unwrap_or_default())
-                && version.what == RULES
+                && version.what == what
             {
                 found.push(version);
             }
@@ -117,16 +122,21 @@ pub fn by_time(log: &dyn Log, topology: &Topology) -> Result<BTreeMap<EventTime,
 ///
 /// Processes of one deployment that start together propose together: one of them writes, the others find it written.
 pub fn propose(log: &dyn Log, topology: &Topology, rules: &RuleSet, now: EventTime) -> Result<Proposed, VersionError> {
+    in_turn(|| propose_once(log, topology, rules, now))
+}
+
+/// Repeats what another process of the deployment pushed aside.
+pub(crate) fn in_turn<T>(mut once: impl FnMut() -> Result<T, VersionError>) -> Result<T, VersionError> {
     let mut left = PROPOSALS_MAX;
     loop {
-        match propose_once(log, topology, rules, now) {
+        match once() {
             // Whoever came later goes on; who was pushed aside waits for longer than a commit takes, and looks again.
             Err(VersionError::Commit(error @ (CommitError::Fenced { .. } | CommitError::Aborted { .. }))) => {
                 left -= 1;
                 if left == 0 {
                     return Err(error.into());
                 }
-                tracing::debug!(%error, "another process records rules: looking again");
+                tracing::debug!(%error, "another process records a version: looking again");
                 std::thread::sleep(PROPOSAL_PAUSE);
             }
             other => return other,

@@ -162,7 +162,7 @@ impl Job {
     pub fn produce(&mut self, log: &dyn Log, rounds: u32) -> Result<()> {
         let range = self.produced..self.produced + rounds;
         self.produced = range.end;
-        let mut writer = log.writer("rounds")?;
+        let mut writer = log.writer(&format!("rounds-{}", self.deployment))?;
         for round in range {
             writer.commit(&rows(&self.topic, round..round + 1), &[])?;
         }
@@ -174,7 +174,7 @@ impl Job {
         let range = self.produced..self.produced + rounds;
         self.ahead = Some(range.clone());
         self.produced = range.end;
-        let mut writer = log.writer("rounds")?;
+        let mut writer = log.writer(&format!("rounds-{}", self.deployment))?;
         let rows: Vec<Append> = rows(&self.topic, range).into_iter().filter(|row| row.partition == 0).collect();
         for rows in rows.chunks(1000) {
             writer.commit(rows, &[])?;
@@ -186,7 +186,7 @@ impl Job {
     pub fn produce_rest(&mut self, log: &dyn Log) -> Result<()> {
         let range = self.ahead.take().context("nothing is ahead")?;
         let rows: Vec<Append> = rows(&self.topic, range).into_iter().filter(|row| row.partition != 0).collect();
-        let mut writer = log.writer("rounds")?;
+        let mut writer = log.writer(&format!("rounds-{}", self.deployment))?;
         for rows in rows.chunks(1000) {
             writer.commit(rows, &[])?;
         }

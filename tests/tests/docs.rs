@@ -243,7 +243,7 @@ fn rules_md() {
          zeek:/logs/2026-03-11` takes the rows the whole way and tells, for each rule and each peer, domain, port or window of the host, \
          each condition with its value and threshold at the moment when it came nearest; `--from` and `--to` bound the span, `--about` and \
          `--only` what is told, and what exceptions, `where`, suppression or the tenant's view kept back is said with it. `--live` asks the \
-         newest snapshots of a deployment instead. Long connections cannot tell yet.\n\n## The default rules\n",
+         newest snapshots of a deployment instead.\n\n## The default rules\n",
     );
     for default in DEFAULTS {
         write!(out, "\n`{}`\n\n```yaml\n{}```\n", default.file, default.text).unwrap();

@@ -250,7 +250,7 @@ fn an_input_topic_deleted_under_a_running_job() {
     // Another topic of the same name: the job does not take it for the first one.
     log.create_topic(&TopicSpec::new(&topic, INPUTS)).unwrap();
     job.produce(&log, 1).unwrap();
-    let said = job.until_said(before, &["was deleted and made again", "--delete-offsets"]).unwrap();
+    let said = job.until_said(before, &["was deleted and made again", "--accept-new-topics"]).unwrap();
     assert!(said.contains("tidewatch-gone-normalize"), "{said}");
     job.until_not_ready("was deleted and made again").unwrap();
 }

@@ -12,27 +12,27 @@ const TICKS_PER_S: f64 = 100.0;
 
 /// Processor time, seconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     /// In user mode.
-    pub(super) user_s: f64,
+    pub(crate) user_s: f64,
     /// In the kernel.
-    pub(super) system_s: f64,
+    pub(crate) system_s: f64,
 }
 
 impl Cpu {
     /// Of a process so far, all its threads; `None` = this one.
-    pub(super) fn of(pid: Option<u32>) -> anyhow::Result<Self> {
+    pub(crate) fn of(pid: Option<u32>) -> anyhow::Result<Self> {
         let path = pid.map_or_else(|| "/proc/self/stat".to_owned(), |pid| format!("/proc/{pid}/stat"));
         parse_stat(&proc_file(&path)?).with_context(|| format!("{path} is not as proc(5) says"))
     }
 
     /// Both.
-    pub(super) fn total_s(self) -> f64 {
+    pub(crate) fn total_s(self) -> f64 {
         self.user_s + self.system_s
     }
 
     /// Since an earlier look.
-    pub(super) fn since(self, earlier: Self) -> Self {
+    pub(crate) fn since(self, earlier: Self) -> Self {
         Self { user_s: self.user_s - earlier.user_s, system_s: self.system_s - earlier.system_s }
     }
 }
@@ -45,7 +45,7 @@ fn parse_stat(stat: &str) -> Option<Cpu> {
 }
 
 /// Memory of this process, bytes: now, and at most so far.
-pub(super) fn resident_bytes() -> anyhow::Result<(u64, u64)> {
+pub(crate) fn resident_bytes() -> anyhow::Result<(u64, u64)> {
     let status = proc_file("/proc/self/status")?;
     let field = |name: &str| kib(&status, name).with_context(|| format!("/proc/self/status has no {name}"));
     Ok((field("VmRSS:")?, field("VmHWM:")?))
@@ -57,22 +57,22 @@ fn kib(text: &str, name: &str) -> Option<u64> {
 }
 
 /// Where and when something was measured.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Machine {
-    pub(super) cpu: String,
-    pub(super) cores: usize,
-    pub(super) memory_gib: f64,
-    pub(super) kernel: String,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_gib: f64,
+    pub(crate) kernel: String,
     /// RFC 3339.
-    pub(super) date: String,
+    pub(crate) date: String,
     /// Of the sources; `None` = no git here. With `-dirty` when something was changed since.
-    pub(super) commit: Option<String>,
+    pub(crate) commit: Option<String>,
     /// The command line.
-    pub(super) command: String,
+    pub(crate) command: String,
 }
 
 impl Machine {
-    pub(super) fn here() -> anyhow::Result<Self> {
+    pub(crate) fn here() -> anyhow::Result<Self> {
         let cpuinfo = proc_file("/proc/cpuinfo")?;
         let model = cpuinfo.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches([' ', '\t', ':']));
         let memory = kib(&proc_file("/proc/meminfo")?, "MemTotal:").context("/proc/meminfo has no MemTotal")?;
@@ -97,7 +97,7 @@ fn commit() -> Option<String> {
 }
 
 /// Processes that wanted a core over the last minute: what else went on.
-pub(super) fn load() -> Option<f64> {
+pub(crate) fn load() -> Option<f64> {
     proc_file("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 

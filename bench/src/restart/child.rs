@@ -1,31 +1,36 @@
-//! The job that is killed: the whole way over an embedded log, with rows that keep coming at a steady rate, and a thread
-//! that says how far it is. Begins where the log ends, so that it can be killed and started at any time.
+//! The job that is killed: the whole way, begun as `tidewatch run` begins it, and a thread that says how far it is. Over an
+//! embedded log, which one process owns, the rows come from here, too. Can be killed and started at any time.
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tidewatch::log::embedded::{EmbeddedLog, Options};
-use tidewatch::log::partitioner::murmur2_partition;
-use tidewatch::log::{Append, Log, TopicPartition};
+use tidewatch::log::embedded::{EmbeddedLog, Options, Settings};
+use tidewatch::log::{Log, TopicPartition};
 use tidewatch::run::{Run, Shared};
 use tidewatch::snapshot::SnapshotStore;
-use tidewatch::status::TaskStatus;
-use tidewatch::topology::{Input, LogChoice, Registry, Stage, Tenancy, Topology, Workers};
+use tidewatch::status::{TaskPhase, TaskStatus};
+use tidewatch::topology::{Input, LogChoice, Names, Registry, Stage, Tenancy, Topology, Workers};
 use tidewatch::worker::system_clock;
-use tidewatch_generator::{Plan, Synthetic};
+use tidewatch::{topics, versions};
 use tidewatch_operators::detectors;
 use tidewatch_schemas::wire;
 
+use super::feed::{self, Feed, INPUTS};
 use super::{Args, Said};
+use crate::cost::machine::resident_bytes;
 
-const TOPIC: &str = "probectl.flow.events";
+/// Bytes of state per task: so many that nothing is evicted; what is, is told.
+const STATE_BYTES: u64 = 8 << 30;
 
-/// Partitions of the input.
-const INPUTS: u32 = 2;
+/// Bytes that a partition of the embedded log may hold: a first part of any size.
+const PARTITION_BYTES: u64 = 1 << 40;
+
+/// Internal topics are kept so long: the rows' times lie in the past.
+const KEPT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The board is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -33,17 +38,24 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Ages are said this often.
 const SAY_EVERY: Duration = Duration::from_millis(500);
 
-/// Records appended at once before the steady rate begins.
-const APPEND_RECORDS: usize = 200;
-
 /// Runs until it is killed.
 pub(super) fn run(args: &Args, dir: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
-    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.join("log"), Options::default())?);
+    let open = || -> anyhow::Result<EmbeddedLog> {
+        let settings = Settings { partition_bytes_max: PARTITION_BYTES, ..Settings::default() };
+        Ok(EmbeddedLog::open(dir.join("log"), Options { settings, ..Options::default() })?)
+    };
+    let (log, own): (Arc<dyn Log>, Option<Box<dyn Log>>) = match &args.brokers {
+        Some(brokers) => (Arc::new(super::kafka(brokers)?), None),
+        None => {
+            let log = open()?;
+            (Arc::new(log.clone()), Some(Box::new(log)))
+        }
+    };
     say(&Said::Opened { took_s: began.elapsed().as_secs_f64() });
     let format = *wire::format("probectl-flow").context("no format probectl-flow")?;
     let input = Input {
-        topic: TOPIC.to_owned(),
+        topic: feed::topic(args),
         format,
         lateness: Duration::from_secs(u64::from(format.lateness_s)),
         tenancy: Tenancy::Verified { registry: Registry::Open, strict: false },
@@ -51,22 +63,39 @@ pub(super) fn run(args: &Args, dir: &Path) -> anyhow::Result<()> {
         partitions: Some(INPUTS),
     };
     let mut topology = Topology::of(LogChoice::Memory, vec![input]);
+    topology.names = Names::of(&args.deployment).context("a deployment's name")?;
+    topology.limits.state_bytes = STATE_BYTES;
+    topology.obs.retention = KEPT;
+    topology.findings.retention = KEPT;
+    topology.signals.retention = KEPT;
     topology.obs.partitions = args.partitions;
     topology.workers = Workers { normalize: args.workers, detect: args.workers, correlate: args.workers };
     topology.snapshots.every = Duration::from_secs(args.every);
     topology.limits.spill_dir = dir.join("spill");
     let rules = tidewatch::rules::load(None, detectors::ALL).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
-    let mut run = Run::new(topology, rules.rules, log.clone(), system_clock());
+    let opened = Instant::now();
+    let mut run = Run::new(topology, rules.rules.clone(), log.clone(), system_clock());
+    run.alone = true;
+    let feed = own.map(|log| Feed::new(args, log));
+    if let Some(feed) = &feed {
+        feed.make_topic()?;
+    }
     run.create_topics()?;
+    run.topics = topics::settle(&*log, &run.topology, false)?;
+    versions::propose(&*log, &run.topology, &rules, (run.clock)())?;
+    run.versions = versions::by_time(&*log, &run.topology)?;
     run.snapshots = Some(SnapshotStore::open(&dir.join("snapshots").display().to_string())?);
     let shared = run.shared();
-    let caught_up = AtomicBool::new(false);
     let stop = AtomicBool::new(false);
+    say(&Said::Begun { took_s: opened.elapsed().as_secs_f64() });
     std::thread::scope(|scope| -> anyhow::Result<()> {
-        let producing = scope.spawn(|| produce(args, &log, &caught_up));
-        scope.spawn(|| watch(args, &*log, &run, &shared, &caught_up));
+        let feeding = feed.as_ref().map(|feed| scope.spawn(|| feed.run()));
+        scope.spawn(|| watch(args, &*log, &run, &shared, feed.as_ref()));
         run.threaded(Stage::ALL, &shared, &stop, false)?;
-        producing.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?
+        match feeding {
+            Some(feeding) => feeding.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?,
+            None => Ok(()),
+        }
     })
 }
 
@@ -77,60 +106,13 @@ fn say(what: &Said) {
     let _ = out.flush();
 }
 
-/// Writes the first part as fast as it goes, waits until it has been worked off, then goes on at the steady rate.
-fn produce(args: &Args, log: &Arc<dyn Log>, caught_up: &AtomicBool) -> anyhow::Result<()> {
-    // Event time goes on at the steady rate from the start, so that the first part is as spread as the rest.
-    let rows = args.flows + args.rate * 3_600;
-    let duration_s = u32::try_from(rows / args.rate).unwrap_or(u32::MAX);
-    let synthetic = Synthetic { seed: args.seed, duration_s, ..Plan::bench(rows, args.pairs) };
-    let batch = u64::from(synthetic.batch.max(1));
-    let mut there = 0;
-    for partition in 0..INPUTS {
-        there += log.offsets(&TopicPartition::new(TOPIC, partition))?.end.unsigned_abs();
-    }
-    let mut writer = log.writer("bench-producer")?;
-    let mut appends = Vec::new();
-    let mut steady: Option<(u64, Instant)> = None;
-    for (n, record) in synthetic.records().enumerate().skip(usize::try_from(there)?) {
-        let first_part = n as u64 * batch < args.flows;
-        if !first_part && steady.is_none() {
-            writer.commit(&appends, &[])?;
-            appends.clear();
-            while there == 0 && !caught_up.load(Ordering::Acquire) {
-                std::thread::sleep(LOOK_EVERY);
-            }
-            steady = Some((n as u64, Instant::now()));
-        }
-        appends.push(Append {
-            topic: TOPIC.to_owned(),
-            partition: murmur2_partition(&record.key, INPUTS),
-            timestamp: Some(record.timestamp),
-            key: Some(record.key.into()),
-            value: Some(record.value.into()),
-            headers: Vec::new(),
-        });
-        let Some((from, since)) = steady else {
-            if appends.len() >= APPEND_RECORDS {
-                writer.commit(&appends, &[])?;
-                appends.clear();
-            }
-            continue;
-        };
-        let due = Duration::from_secs_f64((n as u64 - from) as f64 * batch as f64 / args.rate as f64);
-        let early = due.saturating_sub(since.elapsed());
-        if !early.is_zero() {
-            writer.commit(&appends, &[])?;
-            appends.clear();
-            std::thread::sleep(early);
-        }
-    }
-    Ok(())
-}
-
 /// Says how far it is, for ever.
-fn watch(args: &Args, log: &dyn Log, run: &Run, shared: &Shared, caught_up: &AtomicBool) {
-    let (mut first, mut all) = (false, false);
+fn watch(args: &Args, log: &dyn Log, run: &Run, shared: &Shared, feed: Option<&Feed<'_>>) {
+    let (mut first, mut all, mut every) = (false, false, false);
+    let mut caught_up = args.again;
     let mut said = Instant::now();
+    // The input's partitions, the one of replayed records, obs and findings.
+    let tasks_of_all = (INPUTS + 1 + args.partitions + run.topology.findings.partitions) as usize;
     loop {
         std::thread::sleep(LOOK_EVERY);
         let tasks = shared.board.tasks();
@@ -151,31 +133,35 @@ fn watch(args: &Args, log: &dyn Log, run: &Run, shared: &Shared, caught_up: &Ato
                 evicted: sum(|t| t.progress.evicted),
             });
         }
-        if !caught_up.load(Ordering::Acquire) && is_caught_up(args, log, &tasks) {
-            caught_up.store(true, Ordering::Release);
-            say(&Said::CaughtUp);
+        // A task that has nothing to commit has nothing to restore either.
+        let is_back = |t: &TaskStatus| t.restored.is_some() || t.committed.is_some() && t.phase == TaskPhase::Live;
+        if all && !every && tasks.len() >= tasks_of_all && tasks.iter().all(is_back) {
+            every = true;
+            say(&Said::Every);
         }
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
+            if !caught_up && is_caught_up(args, log, shared, &tasks, tasks_of_all) {
+                caught_up = true;
+                say(&Said::CaughtUp);
+                if let Some(feed) = feed {
+                    feed.caught_up();
+                }
+            }
             let now = (run.clock)();
             let age = |t: &&TaskStatus| t.snapshot.as_ref().and_then(|s| s.at).map(|at| now.since(at) as f64 / 1e9);
             let ages: Option<Vec<f64>> = detect.iter().map(age).collect();
-            let age_s = ages.filter(|_| caught_up.load(Ordering::Acquire) && !detect.is_empty());
-            say(&Said::Age { age_s: age_s.map(|ages| ages.into_iter().fold(0.0, f64::max)) });
+            let age_s = ages.filter(|_| caught_up && !detect.is_empty());
+            let rss_bytes = resident_bytes().map_or(0, |(now, _)| now);
+            say(&Said::Age { age_s: age_s.map(|ages| ages.into_iter().fold(0.0, f64::max)), rss_bytes });
         }
     }
 }
 
-/// The first part has been written and every task has committed all there is for it.
-fn is_caught_up(args: &Args, log: &dyn Log, tasks: &[TaskStatus]) -> bool {
-    let end = |at: &TopicPartition| log.offsets(at).map(|range| range.end).unwrap_or(i64::MAX);
-    let batch = i64::from(Synthetic::default().batch);
-    let written: i64 = (0..INPUTS).map(|p| end(&TopicPartition::new(TOPIC, p))).sum();
-    let all = args.partitions as usize + INPUTS as usize;
-    written * batch >= args.flows as i64
-        && tasks.len() > all
-        && tasks.iter().all(|t| {
-            let end = end(&TopicPartition::new(t.topic.clone(), t.partition));
-            end == 0 || t.committed == Some(end)
-        })
+/// The first part has been read, and every task has committed all there is for it.
+fn is_caught_up(args: &Args, log: &dyn Log, shared: &Shared, tasks: &[TaskStatus], tasks_of_all: usize) -> bool {
+    let rows = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).total().rows_in;
+    let end =
+        |t: &TaskStatus| log.offsets(&TopicPartition::new(t.topic.clone(), t.partition)).map_or(i64::MAX, |range| range.end);
+    rows >= args.first_part() && tasks.len() >= tasks_of_all && tasks.iter().all(|t| t.committed == Some(end(t)))
 }

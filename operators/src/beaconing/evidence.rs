@@ -14,20 +14,23 @@ mod null;
 
 /// Alternatives: how one sleep varies. Clocks and busy clients as a bell around the period; implants draw evenly from
 /// an interval, which a bell describes badly when it is wide.
-const ALTERNATIVES: [Alternative; 12] = [
+const ALTERNATIVES: [Alternative; 14] = [
     Alternative { even: false, spread: 0.003 },
     Alternative { even: false, spread: 0.01 },
     Alternative { even: false, spread: 0.03 },
     Alternative { even: false, spread: 0.07 },
     Alternative { even: false, spread: 0.12 },
     Alternative { even: false, spread: 0.19 },
-    // Even spreads: 0.13 is 37 % jitter one-sided, 0.19 is 50 %, 0.29 is 50 % both ways, 0.47 is 90 % one-sided.
+    // Even spreads, of half widths that widen by a fifth each: 0.13 is 37 % jitter one-sided, 0.19 is 50 %, 0.29 is 50 % both
+    // ways, 0.47 is 90 % one-sided, 0.53 both ways.
     Alternative { even: true, spread: 0.13 },
     Alternative { even: true, spread: 0.19 },
     Alternative { even: true, spread: 0.24 },
     Alternative { even: true, spread: 0.29 },
-    Alternative { even: true, spread: 0.38 },
+    Alternative { even: true, spread: 0.35 },
+    Alternative { even: true, spread: 0.41 },
     Alternative { even: true, spread: 0.47 },
+    Alternative { even: true, spread: 0.53 },
 ];
 
 /// One way in which sleeps vary.
@@ -40,7 +43,7 @@ struct Alternative {
 }
 
 /// How much wider than its spread says an even interval is taken: delays of the network blur its ends.
-const BLUR: f64 = 1.05;
+const BLUR: f64 = 1.03;
 
 /// Shares of lost contacts that are tried.
 const LOST: [f64; 2] = [0.03, 0.25];
@@ -56,8 +59,9 @@ const SLEEPS_MAX: usize = 8;
 /// [`Sleep::period_cost`].
 const LN_RANGE: f64 = 12.753;
 
-/// Log density below which a term is nothing beside the foreign share, whose least is e^-35.
-const LN_NOTHING: f64 = -45.0;
+/// Log density, times the gap, below which a sleep is nothing beside a foreign gap: e^-23 of the least share of such,
+/// 0.02 over [`LN_RANGE`].
+const LN_NOTHING: f64 = -29.5;
 
 /// Rounds of refinement of the period; it settles in two.
 const REFINEMENTS: usize = 3;
@@ -109,44 +113,50 @@ pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Option<Fit> {
 
     let null = null::Gaps::new(gaps, floor_s);
     let against = null.simple();
-    // What depends on the gap alone, and later on the gap and one sleep alone, is worked out once.
-    let ln_gaps: Vec<f64> = gaps.iter().map(|g| log(*g)).collect();
-    let floors: Vec<[f64; FOREIGN.len()]> = gaps.iter().map(|g| FOREIGN.map(|(foreign, _)| foreign / (g * LN_RANGE))).collect();
-    let mut cores: Vec<f64> = Vec::with_capacity(gaps.len());
-    let mut densities: Vec<Densities> = Vec::with_capacity(gaps.len());
-    let mut ratios: Vec<f64> = Vec::with_capacity(gaps.len());
-    let mut all = Vec::with_capacity(ALTERNATIVES.len() * LOST.len() * FOREIGN.len());
+    // What depends on the gap alone is worked out once.
+    let points: Vec<Point> = gaps.iter().map(|&gap_s| Point::new(gap_s)).collect();
+    let mut all = [[0.0; WAYS]; ALTERNATIVES.len()];
     let mut best: Option<(f64, Sleep)> = None;
-    for (alternative, ln_gammas) in ALTERNATIVES.into_iter().zip(&*LN_GAMMAS) {
+    for ((alternative, ln_gammas), of) in ALTERNATIVES.into_iter().zip(&*LN_GAMMAS).zip(&mut all) {
         let guess_s = if alternative.spread < WIDE_SPREAD { tight_s } else { wide_s };
         let sleep = Sleep::fitted(gaps, &sorted, guess_s, alternative, ln_gammas);
-        ratios.clear();
-        ratios.extend(gaps.iter().map(|g| g / sleep.mean_s));
-        densities.clear();
-        densities.extend(gaps.iter().zip(&ln_gaps).zip(&ratios).map(|((g, ln), ratio)| sleep.densities(*g, *ln, *ratio)));
-        let cost = sleep.period_cost(&ratios);
-        for lost in LOST {
-            cores.clear();
-            cores.extend(densities.iter().map(|d| d.core(lost)));
-            for (i, (foreign, ln_weight)) in FOREIGN.into_iter().enumerate() {
-                let terms = cores.iter().zip(&floors).map(|(core, floor)| (1.0 - foreign) * core + floor[i]);
-                let ln = ln_product(terms) + ln_weight - cost;
-                all.push(ln);
-                if best.is_none_or(|(b, _)| ln > b) {
-                    best = Some((ln, sleep));
-                }
+        *of = sleep.weights(&points);
+        for &ln in of.iter() {
+            if best.is_none_or(|(b, _)| ln > b) {
+                best = Some((ln, sleep));
             }
         }
     }
     let (_, sleep) = best?;
-    let beacon = ln_sum_exp(&all) - log((ALTERNATIVES.len() * LOST.len()) as f64);
-    // The last null model costs as much as all of this, and can only make it lighter.
+    let beacon = ln_sum_exp(all.as_flattened()) - log((ALTERNATIVES.len() * LOST.len()) as f64);
+    // The last null model costs as much as all of this, can only make it lighter, and hardly ever does.
     if beacon - against < least {
         return None;
     }
-    let weight = beacon - against.max(null.two_rates());
+    let against = if null.two_rates_at_most() <= against { against } else { against.max(null.two_rates()) };
+    let weight = beacon - against;
     let same = densest(&sorted, 1.02).len() as f64 / gaps.len() as f64;
     (weight >= least).then(|| Fit { weight, same, ..sleep.fit(gaps) })
+}
+
+/// Ways in which an alternative is tried: shares of lost contacts, each with shares of foreign gaps.
+const WAYS: usize = LOST.len() * FOREIGN.len();
+
+/// A gap with what depends on it alone.
+struct Point {
+    gap_s: f64,
+    ln: f64,
+    /// Log density below which a sleep is nothing beside a foreign gap.
+    ln_nothing: f64,
+    /// Density as a foreign gap, spread evenly over the logarithm, times the share of such.
+    foreign: [f64; FOREIGN.len()],
+}
+
+impl Point {
+    fn new(gap_s: f64) -> Self {
+        let ln = log(gap_s);
+        Self { gap_s, ln, ln_nothing: LN_NOTHING - ln, foreign: FOREIGN.map(|(share, _)| share / (gap_s * LN_RANGE)) }
+    }
 }
 
 /// The fullest window `[x, factor * x]` of sorted gaps, the first of several; not empty when `sorted` is not.
@@ -233,50 +243,47 @@ impl Sleep {
         nearest.saturating_sub(2).min(SLEEPS_MAX - 3)
     }
 
-    /// Densities of the gap as `first + 1 ..= first + 3` sleeps; `ratio` is the gap over one.
-    #[inline]
-    fn densities(&self, gap_s: f64, ln_gap: f64, ratio: f64) -> Densities {
-        let first = Self::first(ratio);
-        let by_scale = gap_s * self.shape / self.mean_s;
-        let of = std::array::from_fn(|i| {
-            match (self.half, first + i + 1) {
-                // One even sleep is a box, two a triangle, more are as good as a bell.
-                (Some(half), 1) => {
-                    if fabs(ratio - 1.0) <= half {
-                        0.5 / (half * self.mean_s)
-                    } else {
-                        0.0
+    /// Log-likelihoods of the gaps, one for each way in which contacts get lost and foreign ones come in between, less what
+    /// the period costs and with the logarithm of the way's share in the average.
+    fn weights(&self, points: &[Point]) -> [f64; WAYS] {
+        let mut products = [Product::ONE; WAYS];
+        let mut room = Room { sleeps: 0, least: 1.0, most: 1.0 };
+        for chunk in points.chunks(PRODUCT_TERMS) {
+            for point in chunk {
+                let ratio = point.gap_s / self.mean_s;
+                let first = Self::first(ratio);
+                let by_scale = ratio * self.shape;
+                let bell = |n: usize| {
+                    let ln = (n as f64 * self.shape - 1.0) * point.ln - by_scale + self.ln_norm[n - 1];
+                    if ln > point.ln_nothing { exp(ln) } else { 0.0 }
+                };
+                let of = match (self.half, first) {
+                    (Some(half), 0) => [box_of(half, ratio, self.mean_s), triangle(half, ratio, self.mean_s), bell(3)],
+                    (Some(half), 1) => [triangle(half, ratio, self.mean_s), bell(3), bell(4)],
+                    _ => [bell(first + 1), bell(first + 2), bell(first + 3)],
+                };
+                room.take(self, ratio);
+                for (l, lost) in LOST.into_iter().enumerate() {
+                    let core = LOST_BEFORE[l][first] * (of[0] + lost * (of[1] + lost * of[2]));
+                    for (f, (share, _)) in FOREIGN.into_iter().enumerate() {
+                        products[l * FOREIGN.len() + f].mantissa *= (1.0 - share) * core + point.foreign[f];
                     }
                 }
-                (Some(half), 2) => {
-                    let off = fabs(ratio - 2.0) / (2.0 * half);
-                    (1.0 - off).max(0.0) / (2.0 * half * self.mean_s)
-                }
-                (_, n) => {
-                    let k = n as f64 * self.shape;
-                    let ln = (k - 1.0) * ln_gap - by_scale + self.ln_norm[n - 1];
-                    if ln > LN_NOTHING { exp(ln) } else { 0.0 }
-                }
             }
-        });
-        Densities { first, of }
+            products.iter_mut().for_each(Product::settle);
+        }
+        let cost = self.period_cost(&room);
+        std::array::from_fn(|way| products[way].ln() + FOREIGN[way % FOREIGN.len()].1 - cost)
     }
 
     /// What it costs to have chosen the period from the data, nats: the integral over periods spread evenly over the
     /// logarithm, by Laplace for a bell, by the room that the gaps leave for a box. The null models pay likewise, so that
     /// the ratio is one of marginal likelihoods under the scale's invariant prior, which keeps it an e-value (Pérez-Ortiz
     /// et al. 2022).
-    fn period_cost(&self, ratios: &[f64]) -> f64 {
+    fn period_cost(&self, room: &Room) -> f64 {
         let width = match self.half {
-            None => {
-                let sleeps: usize = ratios.iter().filter_map(|ratio| sleeps_in(*ratio, self.spread)).sum();
-                self.spread * sqrt(2.0 * std::f64::consts::PI / sleeps.max(1) as f64)
-            }
-            Some(half) => {
-                let inside = ratios.iter().copied().filter(|r| fabs(r - 1.0) <= half);
-                let (least, most) = inside.fold((1.0, 1.0), |(a, b): (f64, f64), r| (a.min(r), b.max(r)));
-                (2.0 * half - (most - least)).max(0.01)
-            }
+            None => self.spread * sqrt(2.0 * std::f64::consts::PI / room.sleeps.max(1) as f64),
+            Some(half) => (2.0 * half - (room.most - room.least)).max(0.01),
         };
         log(LN_RANGE / width).max(0.0)
     }
@@ -298,22 +305,53 @@ impl Sleep {
     }
 }
 
-/// Densities of a gap as one of three neighbouring numbers of sleeps.
-struct Densities {
-    /// The first of these numbers, less one.
-    first: usize,
-    of: [f64; 3],
+/// What the gaps tell of the period: sleeps that they are (bells), the least and the most over the mean (boxes).
+struct Room {
+    sleeps: usize,
+    least: f64,
+    most: f64,
 }
 
-impl Densities {
-    /// Density of the gap when contacts get lost. (Foreign gaps, spread evenly over the logarithm, come on top.)
-    fn core(&self, lost: f64) -> f64 {
-        let mut weight = 1.0 - lost;
-        for _ in 0..self.first {
-            weight *= lost;
+impl Room {
+    #[inline]
+    fn take(&mut self, sleep: &Sleep, ratio: f64) {
+        match sleep.half {
+            None => self.sleeps += sleeps_in(ratio, sleep.spread).unwrap_or(0),
+            Some(half) if fabs(ratio - 1.0) <= half => {
+                (self.least, self.most) = (self.least.min(ratio), self.most.max(ratio));
+            }
+            Some(_) => {}
         }
-        weight * (self.of[0] + lost * (self.of[1] + lost * self.of[2]))
     }
+}
+
+/// `LOST_BEFORE[l][k]`: chance that a contact comes after k that were lost, at `LOST[l]`.
+const LOST_BEFORE: [[f64; SLEEPS_MAX]; LOST.len()] = {
+    let mut of = [[0.0; SLEEPS_MAX]; LOST.len()];
+    let mut l = 0;
+    while l < LOST.len() {
+        of[l][0] = 1.0 - LOST[l];
+        let mut k = 1;
+        while k < SLEEPS_MAX {
+            of[l][k] = of[l][k - 1] * LOST[l];
+            k += 1;
+        }
+        l += 1;
+    }
+    of
+};
+
+/// Density of one even sleep.
+#[inline]
+fn box_of(half: f64, ratio: f64, mean_s: f64) -> f64 {
+    if fabs(ratio - 1.0) <= half { 0.5 / (half * mean_s) } else { 0.0 }
+}
+
+/// Density of two even sleeps; more are as good as a bell.
+#[inline]
+fn triangle(half: f64, ratio: f64, mean_s: f64) -> f64 {
+    let off = fabs(ratio - 2.0) / (2.0 * half);
+    (1.0 - off).max(0.0) / (2.0 * half * mean_s)
 }
 
 /// Half the width, over the mean, of an even interval with this spread.
@@ -353,18 +391,30 @@ fn nearest(value: f64) -> f64 {
     if value - whole >= 0.5 { whole + 1.0 } else { whole }
 }
 
-/// Logarithm of a product of densities, taken eight at a time: logarithms cost the most here. Eight densities lie far
-/// inside the range of a double, each being between e^-45 and 1e12.
-fn ln_product(terms: impl Iterator<Item = f64>) -> f64 {
-    let (mut ln, mut product) = (0.0, 1.0);
-    for (i, term) in terms.enumerate() {
-        product *= term;
-        if i % 8 == 7 {
-            ln += log(product);
-            product = 1.0;
-        }
+/// Densities multiplied before the exponent is set apart: each lies between e^-45 and 1e12, eight far inside a double's range.
+const PRODUCT_TERMS: usize = 8;
+
+/// A product of densities, its exponent apart, so that one logarithm does for all: logarithms cost the most here.
+#[derive(Clone, Copy)]
+struct Product {
+    mantissa: f64,
+    exponent: i64,
+}
+
+impl Product {
+    const ONE: Self = Self { mantissa: 1.0, exponent: 0 };
+
+    /// Sets the exponent apart.
+    #[inline]
+    fn settle(&mut self) {
+        let bits = self.mantissa.to_bits();
+        self.exponent += (bits >> 52) as i64 - 1023;
+        self.mantissa = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
     }
-    ln + log(product)
+
+    fn ln(self) -> f64 {
+        log(self.mantissa) + self.exponent as f64 * std::f64::consts::LN_2
+    }
 }
 
 /// Logarithm of the sum of exponentials.

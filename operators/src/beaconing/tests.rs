@@ -43,10 +43,15 @@ fn seen(what: Observation<'_>, at: f64) -> Seen<'_> {
     Seen { what, at: time(at), position: Position { input: 0, offset: at as i64, row: 0 } }
 }
 
+/// A row that outlives the test.
+fn kept<T>(row: T) -> &'static T {
+    Box::leak(Box::new(row))
+}
+
 /// A flow that began at `start`; its row's time says how long it lasted.
 fn flow(start: f64, peer: Address, port: u16) -> Flow<'static> {
     Flow {
-        row: FlowRow { transport: TCP, sampling_rate: 1, ..FlowRow::default() },
+        row: kept(FlowRow { transport: TCP, sampling_rate: 1, ..FlowRow::default() }),
         opens: true,
         initiator: Initiator::Host,
         peer: Peer { address: Some(peer), name: None, class: 0 },
@@ -124,7 +129,7 @@ fn twelve_calls_every_thirty_seconds_are_found_at_the_ninth() {
         first.why
     );
     // In a tenant of one host its share says nothing.
-    let facts = TenantFacts { hosts: 1, knowing: 1, known_since: None };
+    let facts = TenantFacts { hosts: 1, knowing: 1, ..TenantFacts::default() };
     assert!(judge::judge(first.clone(), &facts).unwrap().confidence >= 65);
 }
 
@@ -166,6 +171,30 @@ fn half_jitter_is_found_within_thirty_calls() {
     assert!(missed <= 2, "{missed} of 40");
 }
 
+/// Sleeps of `period * (1 ± 0.5)` of which a fifth is lost; `sizes` gives the octets of each contact.
+fn both_ways(seed: u64, n: usize, sizes: impl Fn(&mut Stream) -> u64) -> Vec<Seen<'static>> {
+    let (mut stream, mut at, mut rows) = (Stream::new(seed), T0, Vec::new());
+    while rows.len() < n {
+        at += 300.0 * (0.5 + stream.next());
+        if stream.next() >= 0.2 {
+            let bytes_out = Some(sizes(&mut stream));
+            rows.push(seen(Observation::Flow(Flow { bytes_out, ..flow(at, PEER, 443) }), at + 0.3));
+        }
+    }
+    rows
+}
+
+#[test]
+fn half_jitter_both_ways_and_losses_are_found_within_thirty_calls_where_sizes_are_alike() {
+    let found =
+        |sizes: fn(&mut Stream) -> u64| (0..60).filter(|seed| !run(&both_ways(seed * 31 + 5, 30, sizes)).is_empty()).count();
+    let (alike, half, any) =
+        (found(|_| 512), found(|s| (600.0 * (0.5 + s.next())) as u64), found(|s| libm::exp(14.0 * s.next()) as u64));
+    assert!(alike >= 40 && half >= 38, "{alike} and {half} of 60");
+    // What sends now this, now that has to weigh as much as ever.
+    assert!(any <= 25, "{any} of 60");
+}
+
 #[test]
 fn memoryless_talkers_are_silent() {
     let loud = (1..=100)
@@ -189,7 +218,7 @@ fn quiet_services_and_answers_are_silent() {
         .clone()
         .map(|t| {
             let mut f = flow(t, PEER, 123);
-            f.row.transport = UDP;
+            f.row = kept(FlowRow { transport: UDP, ..f.row.clone() });
             seen(Observation::Flow(f), t)
         })
         .collect();
@@ -201,7 +230,7 @@ fn quiet_services_and_answers_are_silent() {
         .clone()
         .map(|t| {
             let mut f = flow(t, PEER, 443);
-            f.row.tcp_flags = Some(0x18);
+            f.row = kept(FlowRow { tcp_flags: Some(0x18), ..f.row.clone() });
             seen(Observation::Flow(f), t)
         })
         .collect();
@@ -253,7 +282,7 @@ fn a_proxy_is_never_the_peer() {
             via_proxy: true,
             ..HttpRow::default()
         };
-        rows.push(seen(Observation::Http(http), t + 0.002));
+        rows.push(seen(Observation::Http(kept(http)), t + 0.002));
     }
     let found = run(&rows);
     assert!(!found.is_empty() && found.iter().all(|f| f.subject == "c2.example:443"), "{found:?}");
@@ -279,7 +308,7 @@ fn a_name_and_its_addresses_are_one_peer() {
                 server_name: Some("c2.example"),
                 ..TlsRow::default()
             };
-            rows.push(seen(Observation::Tls(tls), t + 0.05));
+            rows.push(seen(Observation::Tls(kept(tls)), t + 0.05));
         }
     }
     let found = run(&rows);
@@ -360,7 +389,7 @@ fn more_contacts_and_less_jitter_rank_higher() {
 #[test]
 fn what_everybody_talks_to_is_no_beacon() {
     let found = run(&contacts((0..12).map(|i| T0 + 30.0 * f64::from(i)))).remove(0);
-    let facts = |hosts, knowing| TenantFacts { hosts, knowing, known_since: None };
+    let facts = |hosts, knowing| TenantFacts { hosts, knowing, ..TenantFacts::default() };
     assert_eq!(judge::judge(found.clone(), &facts(100, 60)), None);
     let rare = judge::judge(found.clone(), &facts(412, 1)).unwrap();
     assert!(rare.confidence > found.confidence && rare.why.ends_with("; 1 of 412 hosts talks to it"));

@@ -281,7 +281,7 @@ fn our_own_probes_and_multicast_names_carry_nothing() {
 #[test]
 fn a_domain_that_everybody_puts_long_names_into_is_lowered() {
     let told = names(&tunnel(HEX, 60, 60, "evil.example", 60), 1.0);
-    let facts = |knowing| TenantFacts { hosts: 40, knowing, known_since: None };
+    let facts = |knowing| TenantFacts { hosts: 40, knowing, ..TenantFacts::default() };
     let alone = (DETECTOR.judge)(told[0].clone(), &facts(1)).unwrap();
     let common = (DETECTOR.judge)(told[0].clone(), &facts(12)).unwrap();
     assert_eq!((alone.confidence, alone.severity), (told[0].confidence, told[0].severity));

@@ -10,6 +10,8 @@ use crate::operator::RawRows;
 /// Busiest destinations kept per window; at the limit the least busy one makes room, its octets stay in the sum.
 pub(super) const TOPS_MAX: usize = 8;
 
+const _: () = assert!(TOPS_MAX <= u8::BITS as usize);
+
 /// A destination that sends back this share of what it gets is a conversation.
 pub(super) const CONVERSATION: f64 = 0.5;
 
@@ -51,6 +53,10 @@ impl Place {
             Self::Name(n) => Some(n),
         }
     }
+
+    fn name_bytes(&self) -> u32 {
+        self.name().map_or(0, |name| name.len() as u32)
+    }
 }
 
 /// What one destination got in a window.
@@ -59,8 +65,6 @@ pub(super) struct Top {
     pub place: Place,
     pub port: Option<u16>,
     pub asn: Option<u32>,
-    /// Not seen before this window.
-    pub new: bool,
 }
 
 /// A running window.
@@ -76,6 +80,10 @@ pub(super) struct Bucket {
     peers: [u64; TOPS_MAX],
     outs: [f64; TOPS_MAX],
     backs: [f64; TOPS_MAX],
+    /// One bit for each of them: not seen before this window.
+    fresh: u8,
+    /// Bytes of their names, so that counting bytes does not look at each.
+    names_bytes: u32,
     /// One bit of 256 per destination, for their number.
     bits: [u64; 4],
     pub first: EventTime,
@@ -90,8 +98,7 @@ pub(super) struct Bucket {
 impl Bucket {
     /// Looks at each of its lines.
     pub fn glance(&self) -> u64 {
-        let top = self.tops.first().map_or(0, |top| u64::from(top.new));
-        self.index as u64 ^ self.peers[0] ^ self.outs[0].to_bits() ^ self.backs[0].to_bits() ^ self.bits[0] ^ top
+        self.index as u64 ^ self.peers[0] ^ self.outs[0].to_bits() ^ self.backs[0].to_bits() ^ self.bits[0]
     }
 
     /// Empties it for another time.
@@ -116,7 +123,7 @@ impl Bucket {
         let mut new = new;
         if let Some(at) = at {
             (self.outs[at], self.backs[at]) = (self.outs[at] + out, self.backs[at] + back);
-            new = self.tops[at].new;
+            new = self.fresh >> at & 1 == 1;
         }
         self.out += out;
         if out > 0.0 {
@@ -134,7 +141,9 @@ impl Bucket {
         };
         let at = self.kept();
         self.tops.reserve_exact(usize::from(at == self.tops.capacity()));
-        self.tops.push(Top { place, port: sent.port, asn: sent.asn, new });
+        self.names_bytes = self.names_bytes.saturating_add(place.name_bytes());
+        self.fresh |= u8::from(new) << at;
+        self.tops.push(Top { place, port: sent.port, asn: sent.asn });
         (self.peers[at], self.outs[at], self.backs[at]) = (sent.peer, 0.0, 0.0);
         at
     }
@@ -148,8 +157,12 @@ impl Bucket {
         let least = (0..kept).min_by(|&a, &b| self.outs[a].total_cmp(&self.outs[b]).then(self.peers[a].cmp(&self.peers[b])));
         match least {
             Some(at) if self.outs[at] < out => {
-                self.tops.swap_remove(at);
+                let gone = self.tops.swap_remove(at);
+                self.names_bytes = self.names_bytes.saturating_sub(gone.place.name_bytes());
                 let last = kept - 1;
+                let moved = self.fresh >> last & 1;
+                self.fresh = self.fresh & !(1 << at) | moved << at;
+                self.fresh &= !(1 << last);
                 (self.peers[at], self.outs[at], self.backs[at]) = (self.peers[last], self.outs[last], self.backs[last]);
                 (self.peers[last], self.outs[last], self.backs[last]) = (0, 0.0, 0.0);
                 true
@@ -189,8 +202,7 @@ impl Bucket {
     }
 
     pub fn heap_bytes(&self) -> usize {
-        let names: usize = self.tops.iter().filter_map(|t| t.place.name()).map(str::len).sum();
-        crate::operator::vec_bytes::<Top>(self.tops.len()) + names + self.raw.heap_bytes()
+        crate::operator::vec_bytes::<Top>(self.tops.len()) + self.names_bytes as usize + self.raw.heap_bytes()
     }
 }
 

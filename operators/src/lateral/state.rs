@@ -41,6 +41,12 @@ pub(super) const FRESH_MAX: usize = 64;
 
 const DAY_NS: i64 = 86_400 * SECOND_NS;
 
+/// Who opened none of the ports for longer than so is new here.
+const NEW_NS: i64 = NEIGHBOUR_AGE_NS;
+
+/// How long a newcomer whose connections nearly all succeeded is watched: pollers come again within it, hourly ones as well.
+pub(super) const COMES_AGAIN_NS: i64 = 3900 * SECOND_NS;
+
 /// A destination not touched for so long is forgotten: a week and a day, so that weekly work stays known.
 const LIFETIME_NS: i64 = 8 * 86_400 * SECOND_NS;
 
@@ -97,6 +103,15 @@ pub struct HostState {
     told_fresh_at: EventTime,
     /// First contact of all.
     born: Option<EventTime>,
+    /// What a newcomer was told of, until it is known whether it comes again.
+    newcomer: Option<Box<Newcomer>>,
+}
+
+/// See [`HostState::watch`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Newcomer {
+    until: EventTime,
+    reach: Reach,
 }
 
 /// One connection that counts.
@@ -111,6 +126,7 @@ pub(super) struct Touch {
 }
 
 /// What the window holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Reach {
     pub fanout: usize,
     pub at_least: bool,
@@ -279,6 +295,31 @@ impl HostState {
         }
     }
 
+    /// Whether the host opened none of the ports until lately.
+    pub(super) fn is_new(&self, at: EventTime) -> bool {
+        self.born.is_none_or(|born| at.since(born) < NEW_NS)
+    }
+
+    /// Watches a newcomer; the moment at which it is to be asked whether it came again.
+    pub(super) fn watch(&mut self, reach: Reach, at: EventTime) -> EventTime {
+        let until = self.newcomer.as_ref().map_or(at.plus(COMES_AGAIN_NS), |known| known.until);
+        self.newcomer = Some(Box::new(Newcomer { until, reach }));
+        until
+    }
+
+    /// When a newcomer that is watched is to be asked about.
+    pub(super) fn asked_at(&self) -> Option<EventTime> {
+        self.newcomer.as_ref().map(|known| known.until)
+    }
+
+    /// What a newcomer reached that did not come again to half of it, when it is time; it is watched no more then.
+    pub(super) fn went_on(&mut self, at: EventTime) -> Option<Reach> {
+        let known = self.newcomer.take_if(|known| known.until <= at)?;
+        let told = self.peers.values().filter(|p| p.told);
+        let (told, again) = told.fold((0, 0), |(told, again), p| (told + 1, again + usize::from(p.again > 0)));
+        (2 * again < told || told == 0).then_some(known.reach)
+    }
+
     fn nothing(&self, at: EventTime) -> Reach {
         Reach {
             fanout: self.recent.len(),
@@ -352,5 +393,11 @@ impl Footprint for HostState {
             + crate::operator::vec_bytes::<[u8; 64]>(self.targets.len())
             + crate::operator::vec_bytes::<(EventTime, u64)>(self.fresh.len())
             + self.raw.heap_bytes()
+            + self.newcomer.as_ref().map_or(0, |known| {
+                size_of::<Newcomer>()
+                    + known.reach.targets.len() * 64
+                    + known.reach.ports.len() * 16
+                    + known.reach.raw.heap_bytes()
+            })
     }
 }

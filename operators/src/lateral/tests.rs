@@ -6,9 +6,10 @@ use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::observation::{EdgeRow, FlowRow, Row};
 use tidewatch_schemas::signal::{Severity, Value};
 
+use super::judge;
 use super::state::{HostState, NEIGHBOUR_AGE_NS, PEERS_MAX, Touch};
 use crate::conformance::{MIDNIGHT_S, default_rule, findings, findings_of, flow, host};
-use crate::operator::{Footprint, Position};
+use crate::operator::{Footprint, Position, TenantFacts};
 use crate::rule::Rule;
 use tidewatch_schemas::time::EventTime;
 
@@ -139,6 +140,39 @@ fn a_poller_is_told_of_once() {
     // Twenty hosts every five minutes, one of them dead, for four days.
     let rounds: Vec<FlowRow<'_>> = (0..1152).flat_map(|k| sweep(NOON_S + k * 300, 20, 1, 22)).collect();
     assert_eq!(findings(&[rule()], &rounds).iter().map(|f| long(f, "fanout")).collect::<Vec<_>>(), [10, 20]);
+}
+
+/// What the tenant's view makes of findings, the tenant being watched since then.
+fn judged(rows: &[FlowRow<'_>], watched_s: i64) -> Vec<(Severity, i64)> {
+    let facts = TenantFacts { watched_since: Some(EventTime::from_secs(watched_s)), ..TenantFacts::default() };
+    let found = findings(&[rule()], rows).into_iter();
+    let told = found.filter_map(|f| judge(f, &facts));
+    told.map(|f| (f.severity, f.decided_at.0 / 1_000_000_000 - NOON_S)).collect()
+}
+
+#[test]
+fn a_poller_on_the_first_day_is_medium_and_one_who_does_not_come_again_rises() {
+    use Severity::{Critical, Medium};
+    let morning = NOON_S - 3600;
+    // Something else keeps time going.
+    let later = flow((NOON_S + 5000) as f64, host(0, 66), host(9, 9), 22, 400, 400);
+    let once: Vec<_> = sweep(NOON_S, 10, 1, 22).into_iter().chain([later.clone()]).collect();
+    let [first, rise] = judged(&once, morning)[..] else { panic!("{:?}", judged(&once, morning)) };
+    assert_eq!((first, rise.0), ((Medium, 10), Critical));
+    // At the first slice after the hour.
+    assert!((3900..=5000).contains(&rise.1), "{}", rise.1);
+    // A tenant known for long gives nobody that time, and hears of it once.
+    assert_eq!(judged(&once, NOON_S - 100_000), [(Critical, 10)]);
+    // Every half an hour, one of them dead.
+    let mut polls: Vec<_> = (0..6).flat_map(|round| sweep(NOON_S + round * 1800, 10, 1, 22)).collect();
+    polls.iter_mut().filter(|row| row.destination_address == Some(host(1, 4))).for_each(|row| row.connection_state = Some("S0"));
+    assert_eq!(judged(&polls, morning), [(Medium, 10)]);
+    // Who mostly fails is no poller; nor is who has used the ports since yesterday.
+    let mut failing = once.clone();
+    failing.iter_mut().take(4).for_each(|row| row.connection_state = Some("S0"));
+    assert_eq!(judged(&failing, morning), [(Critical, 10)]);
+    let known: Vec<_> = [flow((NOON_S - 50_000) as f64, host(0, 66), host(9, 9), 22, 400, 400)].into_iter().chain(once).collect();
+    assert_eq!(judged(&known, morning), [(Critical, 10)]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! time-outs) is one.
 
 use serde::{Deserialize, Serialize};
+use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use crate::operator::{Footprint, Position, RawRows};
@@ -21,6 +22,9 @@ const HOUR_NS: i64 = 3600 * SECOND_NS;
 /// One record of a connection.
 pub(super) struct Part {
     pub key: u64,
+    /// The peer's address, where it has one, and the service's port: to name the connection by.
+    pub peer: Option<Address>,
+    pub port: u16,
     pub start: EventTime,
     pub end: EventTime,
     pub out: u64,
@@ -39,6 +43,8 @@ pub(super) struct Part {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Open {
     key: u64,
+    pub peer: Option<Address>,
+    pub port: u16,
     pub start: EventTime,
     pub last: EventTime,
     pub out: u64,
@@ -69,6 +75,8 @@ impl Open {
     fn of(part: &Part) -> Self {
         let mut open = Self {
             key: part.key,
+            peer: part.peer,
+            port: part.port,
             start: part.start,
             last: part.end,
             out: part.out,
@@ -123,6 +131,11 @@ impl HostState {
     /// Nothing kept.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// What is kept, in no order that means anything.
+    pub(super) fn connections(&self) -> &[Open] {
+        self.open.records()
     }
 
     /// Files a record; the connection it belongs to, when one is kept. `begins`: it is worth a place.

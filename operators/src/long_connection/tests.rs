@@ -5,9 +5,13 @@ use tidewatch_schemas::address::Address;
 use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::observation::FlowRow;
 use tidewatch_schemas::signal::{Severity, Value};
+use tidewatch_schemas::time::EventTime;
 
+use super::state::Part;
+use super::{HostState, LongConnection};
 use crate::conformance::{MIDNIGHT_S, default_rule, findings, flow, host};
-use crate::operator::TenantFacts;
+use crate::operator::{Operator, Position, TenantFacts};
+use crate::why::{About, Condition};
 
 const DAY_S: f64 = 86_400.0;
 const START_S: f64 = MIDNIGHT_S as f64;
@@ -99,6 +103,36 @@ fn from_outside_only_a_shell_or_desktop_counts() {
 #[test]
 fn everybodys_destination_is_no_alert() {
     let finding = told(&[whole(3.0 * DAY_S, 400_000, 900_000)]).remove(0);
-    let facts = TenantFacts { hosts: 50, knowing: 30, known_since: None };
+    let facts = TenantFacts { hosts: 50, knowing: 30, ..TenantFacts::default() };
     assert_eq!(super::judge(finding, &facts).unwrap().severity, Severity::Low);
+}
+
+#[test]
+fn why_not_tells_what_a_connection_lacks() {
+    let mut state = HostState::default();
+    let detector = LongConnection::new(&default_rule("long_connection"));
+    let part = Part {
+        key: 7,
+        peer: Some(outside()),
+        port: 8022,
+        start: EventTime::from_secs(0),
+        end: EventTime::from_secs(86_400),
+        out: 10,
+        back: 90_000,
+        whole: true,
+        syn: true,
+        gap_ns: 0,
+        at: EventTime::from_secs(86_400),
+        position: Position { input: 0, offset: 0, row: 0 },
+    };
+    state.file(&part, true);
+    let about = |subject: Option<&'static str>| About { at: EventTime::from_secs(86_400), subject };
+    let cases = detector.conditions(&state, &about(None)).unwrap();
+    let [case] = cases.as_slice() else { panic!("{cases:?}") };
+    assert_eq!((case.subject.as_str(), case.way), ("203.0.113.40 8022", "open"));
+    let met: Vec<bool> = case.conditions.iter().map(Condition::met).collect();
+    assert_eq!(met, [false, false, false, true], "{case:?}");
+    assert_eq!(case.conditions[0].value, 86_400.0);
+    assert_eq!(detector.conditions(&state, &about(Some("203.0.113.40"))).unwrap().len(), 1);
+    assert!(detector.conditions(&state, &about(Some("198.51.100.1"))).unwrap().is_empty());
 }

@@ -49,7 +49,11 @@ pub const FIELDS: &[(&str, bool, &str)] = &[
     ("description", false, "for people"),
     ("severity", true, "ceiling of its signals: `info`, `low`, `medium` (or `warning`), `high`, `critical`"),
     ("base_confidence", true, "0 to 100; where the detector's confidence starts"),
-    ("suppress", true, "how long the same subject of the same host stays silent after a signal, as `4h` or `30m`; at most 720h"),
+    (
+        "suppress",
+        true,
+        "how long the same subject of the same host stays silent after a signal, as `4h` or `30m`, at most 720h; what becomes graver is told at once",
+    ),
     ("enabled", false, "`false` switches it off; `true` when left out"),
     ("thresholds", false, "numbers by name; the detector's defaults when left out"),
     ("lists", false, "lists by name; the detector's defaults when left out"),

@@ -55,6 +55,17 @@ fn seconds(finding: &Finding) -> f64 {
 }
 
 #[test]
+fn a_list_of_web_servers_of_which_half_answer_is_told_within_a_minute() {
+    let found = told(&sweep(31, 0.3, 80, 2, outside));
+    let [f] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((long(f, "failed"), long(f, "window_s"), f.severity), (10, 60, Severity::Medium));
+    // Seldom: a page whose third parties are dead; and when nothing answers, the network is down.
+    assert_eq!(told(&sweep(31, 3.0, 80, 3, outside)), []);
+    assert_eq!(told(&sweep(31, 0.3, 80, 5, outside)), []);
+    assert_eq!(told(&sweep(31, 0.3, 443, 1, outside)), []);
+}
+
+#[test]
 fn a_sweep_is_told_at_the_twentieth_target_and_seldom_after() {
     let found = told(&sweep(254, 0.1, 8080, 1, inside));
     assert!((1..=3).contains(&found.len()), "{found:?}");

@@ -20,6 +20,12 @@ const SHARE_WEB: f64 = 0.6;
 /// Share of the threshold that must have failed where answers inside support the rest.
 const FAILED_SHARE: f64 = 0.6;
 
+/// A list of web servers outside that is tried at once: so many of the threshold fail within a minute, and between them others
+/// answer. Were all to fail, it is the network that is down.
+const LIST_S: u32 = 60;
+const LIST_TIMES: f64 = 0.5;
+const LIST_SHARE: std::ops::RangeInclusive<f64> = 0.3..=0.75;
+
 /// Share of all failed attempts outside that a high port must have: who fails at many ports looks for peers, not for a
 /// service.
 const STANDS_OUT: f64 = 0.6;
@@ -98,6 +104,7 @@ impl Scan {
         let shape = stands_out
             .then(|| over(&mut groups[port], self.targets * times, share, at_s))
             .flatten()
+            .or_else(|| web.then(|| list(&mut groups[port], LIST_TIMES * self.targets, at_s)).flatten())
             .or_else(|| over(&mut groups[target], self.ports, SHARE, at_s))
             .or_else(|| if side.pairs.is_multiple_of(8) { self.block(seen.groups.records(), a.outside, at_s) } else { None })?;
         let place = match shape.form {
@@ -349,12 +356,35 @@ fn group_conditions(of: &Scan, group: &Group, at_s: u32) -> Vec<Condition> {
     all.min_by(|a, b| lacks(a).total_cmp(&lacks(b))).unwrap_or_default()
 }
 
+/// Told of lately, and not doubled since.
+fn is_told(group: &Group, at_s: u32) -> bool {
+    group.told > 0 && at_s < group.told_s + DAY_S && group.tried < 2 * group.told
+}
+
+/// Many web servers at once of which about half answer.
+fn list(group: &mut Group, threshold: f64, at_s: u32) -> Option<Shape> {
+    let (failed, first_s) = group.failed(at_s, LIST_S);
+    if f64::from(failed) < threshold || is_told(group, at_s) {
+        return None;
+    }
+    let [answered, ..] = group.answers(at_s);
+    let (f, s) = (f64::from(failed), f64::from(answered));
+    LIST_SHARE.contains(&(f / (f + s))).then(|| {
+        let shape = Shape {
+            targets: failed + answered,
+            excess: f / threshold,
+            ..bare(Form::Horizontal, group.what, failed, answered, LIST_S)
+        };
+        Shape { ports: ports_of(group), examples: group.examples.clone(), span_s: at_s - first_s, ..shape }
+    })
+}
+
 /// The first horizon over which a group is over its threshold.
 fn over(group: &mut Group, threshold: f64, share_min: f64, at_s: u32) -> Option<Shape> {
     if (group.fails() as f64) < FAILED_SHARE * threshold {
         return None;
     }
-    if group.told > 0 && at_s < group.told_s + DAY_S && group.tried < 2 * group.told {
+    if is_told(group, at_s) {
         return None;
     }
     let answers = group.answers(at_s);

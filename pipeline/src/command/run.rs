@@ -18,8 +18,9 @@ use crate::run::{Run, RunError, Shared, fault};
 use crate::snapshot::SnapshotStore;
 use crate::status::{ProcessState, Reporter};
 use crate::telemetry::Telemetry;
+use crate::topics;
 use crate::topology::{Stage, Topology};
-use crate::versions::{self, Proposed};
+use crate::versions::{self, Proposed, VersionError};
 use crate::worker::{Bound, system_clock};
 
 /// The embedded log drops what retention no longer keeps this often.
@@ -68,6 +69,9 @@ pub struct Args {
     /// Go on from what a version with other outputs committed, without the proof that re-processing gives it again
     #[arg(long)]
     accept_new_outputs: bool,
+    /// Begin anew in topics that were deleted and made again, and forget the positions in the old ones
+    #[arg(long)]
+    accept_new_topics: bool,
     /// Directory with rules to lay over the built-in ones (overrides the topology's)
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
@@ -122,6 +126,8 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     run.alone = !args.until_end;
     run.patient = args.wait;
     patiently(args.wait, &stop, || Ok(run.create_topics()?))?;
+    run.accept_new_topics = args.accept_new_topics;
+    run.topics = patiently(args.wait, &stop, || topics::settle(&*log, &run.topology, args.accept_new_topics).map_err(unsettled))?;
     let need = patiently(args.wait, &stop, || Ok(run.need(&stages)?))?;
     need.within(&run.topology).map_err(|exceeded| Failure::Usage(exceeded.to_string()))?;
     // Rules are proposed by whoever detects; what is recorded wins.
@@ -188,6 +194,13 @@ fn patiently<T>(wait: bool, stop: &AtomicBool, mut step: impl FnMut() -> Result<
             tracing::warn!(cause = cause.name(), %error, to_do = cause.advice(), "waiting at the start");
         }
         std::thread::sleep(START_PAUSE);
+    }
+}
+
+fn unsettled(e: VersionError) -> Failure {
+    match e {
+        VersionError::Log(e) => Failure::Log(e),
+        e => Failure::Failed(format!("ids of topics: {e}")),
     }
 }
 

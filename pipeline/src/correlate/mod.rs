@@ -1,7 +1,9 @@
 //! Correlate: one partition of `findings`, which holds whole tenants. Waits, slice by slice, for every detect task, then
 //! lets the tenant's view judge: prevalence, suppression. Writes signals, keyed by tenant.
 //!
-//! Ordered by slice like detect, so that it does not matter how the findings of several detect tasks interleaved.
+//! Ordered by slice like detect, so that it does not matter how the findings of several detect tasks interleaved. What waits for
+//! a slice is counted (`tidewatch_slice_memory_bytes`) and not limited by bytes: it is 64 contacts a host and slice at most, for the
+//! slices that one detect task is behind the others.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +35,8 @@ pub struct CorrelateConfig {
     pub signals: (String, u32),
     /// Name of the cluster or deployment in `ce_source`.
     pub source: String,
+    /// State of the task, bytes.
+    pub state_bytes_max: usize,
     /// Detectors whose findings are judged.
     pub detectors: &'static [&'static Detector],
 }
@@ -42,6 +46,8 @@ struct Open {
     contacts: Contacts,
     findings: Vec<Finding>,
     first_offset: i64,
+    /// Of the records that brought them.
+    bytes: u64,
 }
 
 /// The task.
@@ -69,9 +75,11 @@ struct Head {
 impl CorrelateTask {
     /// A task that has read nothing.
     pub fn new(at: TopicPartition, config: CorrelateConfig) -> Self {
+        let mut correlation = Correlation::with(config.detectors);
+        correlation.limit_bytes(config.state_bytes_max);
         Self {
             at,
-            correlation: Correlation::with(config.detectors),
+            correlation,
             config,
             marks: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -106,7 +114,7 @@ impl CorrelateTask {
             Some(RecordType::Finding) => {
                 let finding = Finding::decode(value).map_err(|e| self.foreign(record, e))?;
                 let (end, tenant) = (finding.slice_end, finding.tenant.clone());
-                if let Some(open) = self.slot(end, tenant, record.offset) {
+                if let Some(open) = self.slot(end, tenant, record) {
                     open.findings.push(finding);
                 }
                 Ok(Some(()))
@@ -115,7 +123,7 @@ impl CorrelateTask {
                 let contacts = Contacts::decode(value).map_err(|e| self.foreign(record, e))?;
                 let end = end()?;
                 let Some(tenant) = contacts.tenant.first().map(str::to_owned) else { return Ok(Some(())) };
-                if let Some(open) = self.slot(end, tenant, record.offset) {
+                if let Some(open) = self.slot(end, tenant, record) {
                     open.contacts.append(&contacts);
                 }
                 Ok(Some(()))
@@ -124,12 +132,15 @@ impl CorrelateTask {
         }
     }
 
-    fn slot(&mut self, end: EventTime, tenant: String, offset: i64) -> Option<&mut Open> {
+    fn slot(&mut self, end: EventTime, tenant: String, record: &Record) -> Option<&mut Open> {
         if end <= self.closed(&tenant) {
             self.late += 1;
             return None;
         }
-        Some(self.open.entry((end, tenant)).or_insert_with(|| Open { first_offset: offset, ..Open::default() }))
+        let first = || Open { first_offset: record.offset, ..Open::default() };
+        let open = self.open.entry((end, tenant)).or_insert_with(first);
+        open.bytes += record.size() as u64;
+        Some(open)
     }
 
     fn mark(&mut self, mark: StageMark, out: &mut Outputs) {
@@ -276,8 +287,10 @@ impl Task for CorrelateTask {
             spilled_rows: 0,
             keys: stats.keys,
             state_bytes: stats.bytes,
+            state_bytes_max: self.config.state_bytes_max as u64,
             evicted: stats.evicted,
             open_slices: self.open.len() as u64,
+            slice_bytes: self.open.values().map(|o| o.bytes).sum(),
             judged: self.correlation.verdicts().iter().map(judged).collect(),
             active: false,
             done: self.marks.values().next().is_some_and(|m| self.marks.len() as u64 >= u64::from(m.partitions))

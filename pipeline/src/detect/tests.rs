@@ -4,7 +4,7 @@
 
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::control::{Cause, InputRef, Roster, RosterInput};
-use tidewatch_schemas::observation::{FlowRow, Row};
+use tidewatch_schemas::observation::{FlowRow, Packers, Row};
 
 use super::*;
 
@@ -56,10 +56,10 @@ fn duplicates(sampled_packet: bool) -> u64 {
             offset,
             ..FlowRow::default()
         };
-        let mut columns = Columns::default();
-        columns.push(&Row::Flow(flow));
-        for (_, batch) in columns.finish() {
-            task.record(&record(offset, kind, observation::encode(&batch)), &mut out).unwrap();
+        let mut packers = Packers::default();
+        packers.push(&Row::Flow(flow));
+        for (_, value) in packers.finish() {
+            task.record(&record(offset, kind, value), &mut out).unwrap();
         }
     }
     let end = mark(EventTime::from_secs(1_780_574_400), Cause::End);

@@ -186,6 +186,13 @@ pub trait Log: Send + Sync + fmt::Debug {
     /// Partition count of a topic.
     fn partitions(&self, topic: &str) -> Result<u32, LogError>;
 
+    /// What tells a topic from a later one of the same name, as short text; `None` where nothing does (a local log's topics
+    /// cannot be deleted, brokers before 2.8 give no ids).
+    fn topic_id(&self, topic: &str) -> Result<Option<String>, LogError> {
+        let _ = topic;
+        Ok(None)
+    }
+
     /// First and last stable offset.
     fn offsets(&self, at: &TopicPartition) -> Result<OffsetRange, LogError>;
 

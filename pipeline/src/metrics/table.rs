@@ -94,8 +94,8 @@ metrics! {
     SLICE_FILL: Gauge "tidewatch_slice_memory_ratio" ["stage", "topic", "partition"] "0 to 1" "Of which limit: beyond 1 rows spill to disk";
     SPILLED_ROWS: Counter "tidewatch_spilled_rows_total" ["stage", "topic", "partition"] "rows" "Rows of open slices that went to local disk";
     STATE_KEYS: Gauge "tidewatch_state_keys" ["stage", "topic", "partition"] "keys" "Keys with state";
-    STATE_BYTES: Gauge "tidewatch_state_bytes" ["stage", "topic", "partition"] "bytes" "State, as counted against limits.state_bytes";
-    STATE_FILL: Gauge "tidewatch_state_ratio" ["stage", "topic", "partition"] "0 to 1" "State against limits.state_bytes: near 1 keys are evicted";
+    STATE_BYTES: Gauge "tidewatch_state_bytes" ["stage", "topic", "partition"] "bytes" "State, as counted against limits.state_bytes (correlate: limits.correlate_bytes)";
+    STATE_FILL: Gauge "tidewatch_state_ratio" ["stage", "topic", "partition"] "0 to 1" "State against limits.state_bytes (correlate: limits.correlate_bytes): near 1 keys are evicted";
     EVICTED_KEYS: Counter "tidewatch_evicted_keys_total" ["stage", "topic", "partition"] "keys" "Keys dropped at the task's limit, since its state began";
     RULE_KEYS: Gauge "tidewatch_rule_state_keys" ["detector", "rule"] "keys" "Keys with state of one rule, all tasks of this process together";
     RULE_BYTES: Gauge "tidewatch_rule_state_bytes" ["detector", "rule"] "bytes" "State of one rule, all tasks of this process together";

@@ -118,7 +118,7 @@ fn detect_config(rule: &Rule, detectors: &'static [&'static Detector]) -> Detect
 
 fn correlate_config(detectors: &'static [&'static Detector]) -> CorrelateConfig {
     let signals = ("signals".to_owned(), 1);
-    CorrelateConfig { slice_ns: SLICE_NS, signals, source: TENANT.to_owned(), detectors }
+    CorrelateConfig { slice_ns: SLICE_NS, signals, source: TENANT.to_owned(), state_bytes_max: BYTES_MAX, detectors }
 }
 
 /// A record without its place.

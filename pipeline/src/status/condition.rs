@@ -99,7 +99,9 @@ impl Cause {
             Self::Group => "look whether other members of the group hang, and at the group's coordinator",
             Self::Commit => "look for a second process with the same --ordinal, and at the brokers' transaction coordinator",
             Self::WithoutInput => "bring the input back; it counts again with its next mark",
-            Self::Evicted => "raise limits.state_bytes, or spread the hosts over more partitions",
+            Self::Evicted => {
+                "raise limits.state_bytes (correlate: limits.correlate_bytes), or spread the hosts over more partitions"
+            }
             Self::Draining => "wait: it leaves by itself",
             Self::Other => "read its words",
         }

@@ -26,16 +26,12 @@ const PROCESS_BYTES: u64 = 96 << 20;
 /// limits.
 const NORMALIZE_BYTES: u64 = 24 << 20;
 
-/// A correlate task besides its queue, bytes: known destinations and hosts of a few tenants. Their numbers are limited per
-/// tenant, so many tenants with many destinations each need more.
-const CORRELATE_BYTES: u64 = 64 << 20;
-
 /// A destination, bytes: its reader, one batch, one request.
 const DESTINATION_BYTES: u64 = 16 << 20;
 
 /// The terms that `limits.state_bytes` makes.
 const STATE: &str = "state of a detect task (limits.state_bytes)";
-const SNAPSHOT: &str = "a snapshot of that state on its way";
+const SNAPSHOT: &str = "a snapshot of a detect task's state on its way";
 
 /// What one process may take (`memory`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +103,11 @@ impl Need {
             (SNAPSHOT, limits.state_bytes),
         ];
         stage(Stage::Detect, workers.detect, share(u64::from(topology.obs.partitions)), &detect);
-        let correlate = [("queues of a correlate task", reader), ("state of a correlate task", CORRELATE_BYTES)];
+        let correlate = [
+            ("queues of a correlate task", reader),
+            ("state of a correlate task (limits.correlate_bytes)", limits.correlate_bytes),
+            ("a snapshot of that state on its way", limits.correlate_bytes),
+        ];
         stage(Stage::Correlate, workers.correlate, share(u64::from(topology.findings.partitions)), &correlate);
         if stages.contains(&Stage::Deliver) && !topology.destinations.is_empty() {
             terms.push(Term { what: "a destination", count: topology.destinations.len() as u64, bytes: DESTINATION_BYTES });
@@ -194,7 +194,7 @@ mod tests {
         let of = topology("memory: {budget: 2GiB}\n");
         let refused = Need::of(&of, Stage::ALL, 16).within(&of).unwrap_err();
         expect![[r#"
-            memory.budget is 2048MiB, but the limits allow this process 3292MiB: 1244MiB too much
+            memory.budget is 2048MiB, but the limits allow this process 3548MiB: 1500MiB too much
                    96MiB  1 x 96MiB the process itself
                    32MiB  1 x 32MiB epochs of a thread
                   340MiB  17 x 20MiB queues of a normalize task
@@ -203,11 +203,12 @@ mod tests {
                   160MiB  8 x 20MiB queues of a detect task
                   256MiB  8 x 32MiB open slices of a detect task (limits.slice_bytes)
                   800MiB  8 x 100MiB state of a detect task (limits.state_bytes)
-                  800MiB  8 x 100MiB a snapshot of that state on its way
+                  800MiB  8 x 100MiB a snapshot of a detect task's state on its way
                    32MiB  1 x 32MiB epochs of a thread
                    80MiB  4 x 20MiB queues of a correlate task
-                  256MiB  4 x 64MiB state of a correlate task
-            limits.state_bytes of 22MiB would fit; so would fewer partitions of obs, more processes (memory.processes), or a larger budget"#]].assert_eq(&refused.to_string());
+                  256MiB  4 x 64MiB state of a correlate task (limits.correlate_bytes)
+                  256MiB  4 x 64MiB a snapshot of that state on its way
+            limits.state_bytes of 6MiB would fit; so would fewer partitions of obs, more processes (memory.processes), or a larger budget"#]].assert_eq(&refused.to_string());
         let mut fits = of.clone();
         fits.limits.state_bytes = refused.state_fits.unwrap();
         Need::of(&fits, Stage::ALL, 16).within(&fits).unwrap();

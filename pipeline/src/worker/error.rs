@@ -93,10 +93,31 @@ pub enum WorkerError {
         /// First kept.
         to: i64,
     },
+    /// The topic is another one than that in which the group has its position.
+    #[error(
+        "{task}: topic {topic} was deleted and made again: group {group} worked on the one with id {was}{committed}, now there is \
+         one with id {now}; the task stops, so that nothing is skipped or done twice. If that was meant: stop every process of \
+         this deployment and start each once with `tidewatch run TOPOLOGY --accept-new-topics`, which begins at the first record \
+         of the new topic; what went with the old one and was not read is lost"
+    )]
+    Recreated {
+        /// Task.
+        task: String,
+        /// Topic.
+        topic: String,
+        /// Group.
+        group: String,
+        /// Id of the topic as it was.
+        was: String,
+        /// Id that the brokers give now.
+        now: String,
+        /// Where the group stood, in words; empty where the brokers have forgotten it.
+        committed: Box<str>,
+    },
     /// What is committed lies beyond the topic's end, or is less than it was.
     #[error(
-        "{task}: group {group} committed offset {committed} and {found}: the topic was deleted and made again, or positions \
-         were set back; the task stops, so that nothing is skipped or done twice. If that was meant: stop every process of this \
+        "{task}: group {group} committed offset {committed} and {found}: positions were set, or the topic was deleted and made \
+         again by brokers that give no ids; the task stops, so that nothing is skipped or done twice. If that was meant: stop every process of this \
          deployment, forget the positions with `kafka-consumer-groups.sh --delete-offsets --group {group} --topic \
          {topic}`, and start again; what went with the old topic and was not read is lost"
     )]
@@ -122,6 +143,7 @@ impl WorkerError {
             Self::Diverged { .. }
             | Self::Lost { .. }
             | Self::Rewound { .. }
+            | Self::Recreated { .. }
             | Self::Unreadable { .. }
             | Self::Outputs { .. }
             | Self::Unmarked { .. } => true,

@@ -19,6 +19,9 @@ pub(crate) struct Meta {
     /// Output version of whoever wrote the outputs.
     #[serde(default = "first_outputs")]
     pub(crate) outputs: u32,
+    /// Id of the topic in which the offset lies, where the log gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) topic: Option<String>,
     /// Current snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) snapshot: Option<String>,

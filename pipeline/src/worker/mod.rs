@@ -140,6 +140,8 @@ pub struct WorkerConfig {
     pub output_version: u32,
     /// Goes on from outputs of another version without comparing them, knowingly.
     pub accept_new_outputs: bool,
+    /// A position in a topic that was deleted and made again is forgotten, knowingly.
+    pub accept_new_topics: bool,
     /// A task that cannot go on stops alone, its partition held; otherwise the worker stops.
     pub alone: bool,
     /// Offsets that this process saw committed: what is committed never goes back.
@@ -292,8 +294,10 @@ impl Worker {
 
     /// The task cannot go on. What it wrote since its last epoch is dropped with it; the others are not concerned.
     fn stop_task(&mut self, at: &TopicPartition, error: &WorkerError) {
+        // Inputs are several topics; what detect and correlate read is one each.
+        let topic = if self.config.pace.is_some() { format!("{}/", at.topic) } else { String::new() };
         let reason = format!(
-            "{error}; `tidewatch gather TOPOLOGY --task {}/{} --out DIR` gathers what is needed to look into it",
+            "{error}; `tidewatch gather TOPOLOGY --task {}/{topic}{} --out DIR` gathers what is needed to look into it",
             self.config.stage, at.partition
         );
         tracing::error!(stage = self.config.stage, task = %at, reason, "task stopped; the others go on");

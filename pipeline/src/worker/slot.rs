@@ -68,6 +68,8 @@ pub(super) struct Slot {
     bound: Option<Bound>,
     from: i64,
     committed: Option<i64>,
+    /// Id of the topic, where the log gives one.
+    topic: Option<String>,
     keep: Option<Keep>,
     keeps_note: bool,
     /// It cannot be read for now.
@@ -88,7 +90,8 @@ impl Slot {
     /// Brings a task up from what is committed; a snapshot is loaded beside the worker.
     pub(super) fn start(config: &WorkerConfig, at: &TopicPartition) -> Result<Self, WorkerError> {
         let mut watch = Watch::begin((config.clock)());
-        let committed = config.sink.committed(&config.group, std::slice::from_ref(at))?.pop().flatten();
+        let mut committed = config.sink.committed(&config.group, std::slice::from_ref(at))?.pop().flatten();
+        let topic = config.known.check_topic(config, at, &mut committed)?;
         config.known.check(config, at, committed.as_ref().map(|c| c.offset))?;
         let meta = committed.as_ref().and_then(|c| Meta::decode(&c.metadata));
         watch.step((config.clock)(), |t| &mut t.committed_s);
@@ -102,6 +105,7 @@ impl Slot {
             bound: config.bounds.get(at).copied(),
             from: meta.as_ref().map_or(0, |m| m.from),
             committed: committed.as_ref().map(|c| c.offset),
+            topic,
             keep: Keep::new(config, at),
             keeps_note: matches!(config.recovery, Recovery::Note),
             step_began: (0, (config.clock)()),
@@ -360,7 +364,8 @@ impl Slot {
         }
         if work.reader.was_unknown() {
             // It may be another topic of the same name; then the brokers have forgotten the positions of the first.
-            let committed = config.sink.committed(&config.group, std::slice::from_ref(&self.at))?.pop().flatten();
+            let mut committed = config.sink.committed(&config.group, std::slice::from_ref(&self.at))?.pop().flatten();
+            config.known.check_topic(config, &self.at, &mut committed)?;
             config.known.check(config, &self.at, committed.map(|c| c.offset))?;
         }
         let any = !records.is_empty();
@@ -444,6 +449,7 @@ impl Slot {
             hash: if self.keeps_note { String::new() } else { self.out.hash().to_hex() },
             from: self.from,
             outputs: config.output_version,
+            topic: self.topic.clone(),
             snapshot: self.keep.as_ref().and_then(Keep::named),
             note: self.keeps_note.then(note).flatten(),
         };

@@ -44,7 +44,13 @@ impl Heard {
         let before = self.evicted.replace(evicted).unwrap_or(evicted);
         if evicted > before {
             self.evicted_at = Some(now);
-            let reason = format!("{evicted} keys dropped at limits.state_bytes so far, the least recently touched first");
+            let reason = match about.split_once(' ') {
+                Some(("correlate", _)) => format!(
+                    "{evicted} destinations, hosts and suppressions forgotten at limits.correlate_bytes or at a tenant's number, the longest \
+                     silent first"
+                ),
+                _ => format!("{evicted} keys dropped at limits.state_bytes so far, the least recently touched first"),
+            };
             board.raise(Cause::Evicted, about, reason, now);
         } else if self.evicted_at.is_some_and(|at| now.since(at) > EVICTED_TOLD_NS) {
             self.evicted_at = None;

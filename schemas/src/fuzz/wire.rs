@@ -2,7 +2,7 @@
 
 use bumpalo::Bump;
 
-use crate::observation::{self, BatchError, Columns, Kind, Packers, Row};
+use crate::observation::{self, BatchError, Columns, Kind, Packers, Row, packed};
 use crate::time::EventTime;
 use crate::wire::{self, Decoded, Decoder, Format, RECORD_ROWS_MAX, RecordMeta};
 
@@ -123,8 +123,17 @@ fn columns(decoded: &Decoded<'_>) {
     }
 }
 
-/// Bytes as a batch of every kind.
+/// Bytes as a batch of every kind; and once more with the checksum that packed rows would have, which hides the rest else.
 pub(crate) fn batch(bytes: &[u8]) {
+    opened(bytes);
+    if packed::Packed::is(bytes) {
+        let mut sealed = bytes.to_vec();
+        packed::seal(&mut sealed);
+        opened(&sealed);
+    }
+}
+
+fn opened(bytes: &[u8]) {
     for &kind in Kind::ALL {
         match observation::decode(kind, bytes) {
             Ok(batch) => {

@@ -50,6 +50,11 @@ pub trait Cell {
     fn pack(to: &mut RowWriter<'_>, value: Self::Value<'_>);
     /// Reads one value of a packed row.
     fn unpack<'a>(from: &mut RowReader<'a>) -> Self::Value<'a>;
+    /// Passes over one value of a packed row.
+    #[inline(always)]
+    fn pass(from: &mut RowReader<'_>) {
+        from.pass();
+    }
 }
 
 /// A column type that may be absent.

@@ -136,11 +136,19 @@ macro_rules! kinds {
 
             /// Reads the packed row that begins at `at`.
             #[inline]
-            pub(crate) fn unpack<'a>(self, rows: packed::Rows<'a>, at: usize) -> (Row<'a>, packed::End) {
+            pub(crate) fn unpack<'a>(self, rows: packed::Rows<'a>, at: usize) -> Row<'a> {
+                match self { $(Self::$kind => {
+                    Row::$kind($row::unpack(&mut packed::RowReader::begin::<{ $row::WIDTH }>(rows, at)))
+                })* }
+            }
+
+            /// Passes over the packed row that begins at `at`; its routing key and its time.
+            #[inline]
+            pub(crate) fn pass(self, rows: packed::Rows<'_>, at: usize) -> (u64, EventTime, packed::End) {
                 match self { $(Self::$kind => {
                     let mut reader = packed::RowReader::begin::<{ $row::WIDTH }>(rows, at);
-                    let row = $row::unpack(&mut reader);
-                    (Row::$kind(row), reader.end())
+                    let (key, time) = $row::pass(&mut reader);
+                    (key, time, reader.end())
                 })* }
             }
         }

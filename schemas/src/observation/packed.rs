@@ -6,8 +6,9 @@
 //! as short as they can be; times are differences to the time before them, offsets to the first one of the batch; an
 //! address that the row has named already is not named again; texts of the dictionary kind stand once in front.
 //!
-//! What always holds: what was written reads back as the same row. Any other bytes are an error ([`Packed::open`] walks over
-//! every row before anybody sees one), never a panic; memory is bounded by the bytes themselves.
+//! What always holds: what was written reads back as the same row. Damaged bytes are an error before anybody sees a row
+//! ([`Packed::open`] compares a checksum and walks over the lengths of every row); bytes forged with their checksum are an
+//! error or some rows, never a panic. Memory is bounded by the bytes themselves.
 //!
 //! Knows no table: those bring their columns ([`super::table`]), and [`super::cell`] says how one value is written.
 
@@ -29,8 +30,25 @@ use crate::time::EventTime;
 /// Beginning of every batch in this form. An Arrow stream begins with four octets of all ones.
 const MAGIC: [u8; 4] = *b"TwR2";
 
-/// Octets in front of the texts: magic, kind, columns, rows, texts, their octets, first time, first offset.
-const HEAD: usize = 4 + 2 + 2 + 4 + 4 + 4 + 8 + 8;
+/// Octets in front of the texts: magic, kind, columns, rows, texts, their octets, first time, first offset, checksum.
+const HEAD: usize = 4 + 2 + 2 + 4 + 4 + 4 + 8 + 8 + 8;
+
+/// Where the checksum stands: of all that lies before and behind it.
+const CHECKSUM: usize = HEAD - 8;
+
+/// What the checksum of these bytes has to be; they are a head at least.
+fn checksum(bytes: &[u8]) -> u64 {
+    let before = xxhash_rust::xxh3::xxh3_64(&bytes[..CHECKSUM]);
+    xxhash_rust::xxh3::xxh3_64_with_seed(&bytes[HEAD..], before)
+}
+
+/// Writes the checksum; shorter bytes have no place for it.
+pub(crate) fn seal(bytes: &mut [u8]) {
+    if bytes.len() >= HEAD {
+        let sum = checksum(bytes).to_le_bytes();
+        bytes[CHECKSUM..HEAD].copy_from_slice(&sum);
+    }
+}
 
 /// Octets behind the last row, so that the longest number may always be read whole.
 const TAIL: usize = 24;
@@ -101,7 +119,7 @@ impl Packed {
     }
 
     /// Opens a batch; the reason when it is none of that kind. Copies the bytes: what came from a log's block must not hold
-    /// the block.
+    /// the block. Reads of every row only whose it is and when; the rest is passed over until somebody asks for the row.
     pub fn open(kind: Kind, bytes: &[u8]) -> Result<Self, &'static str> {
         const CUT_OFF: &str = "cut off";
         let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(CUT_OFF)?;
@@ -113,6 +131,9 @@ impl Packed {
         };
         if head[..4] != MAGIC || usize::from(head[4]) != kind as usize || usize::from(head[5]) != kind.width() {
             return Err("rows of another kind");
+        }
+        if long(CHECKSUM) as u64 != checksum(bytes) {
+            return Err("the checksum is another one");
         }
         let (rows, texts, text_bytes) = (number(8), number(12), number(16));
         let base = Base { time: long(20), offset: long(28) };
@@ -131,11 +152,11 @@ impl Packed {
         let mut places = Vec::with_capacity(rows);
         let mut at = 0;
         for _ in 0..rows {
-            let (row, next) = kind.unpack(Rows { body, names: &names, base }, at);
+            let (key, time, next) = kind.pass(Rows { body, names: &names, base }, at);
             if !next.sound || next.at > end {
                 return Err("a row that is none");
             }
-            places.push(Place { key: row.key(), time: row.event_time(), at: at as u32, tenant: next.tenant });
+            places.push(Place { key, time, at: at as u32, tenant: next.tenant });
             at = next.at;
         }
         if at != end {
@@ -168,7 +189,7 @@ impl Packed {
     /// Row `i`.
     pub fn row(&self, i: usize) -> Row<'_> {
         let Inner { kind, body, names, base, rows } = &*self.0;
-        kind.unpack(Rows { body, names, base: *base }, rows[i].at as usize).0
+        kind.unpack(Rows { body, names, base: *base }, rows[i].at as usize)
     }
 
     /// Looks at where row `i` lies, without reading it: who looks at many before reading the first waits for memory once.

@@ -108,6 +108,18 @@ macro_rules! table_with_common {
                     $($p: <$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::unpack(from),)*
                 }
             }
+
+            /// Reads the columns that all tables begin with, and passes over the others.
+            #[inline(always)]
+            pub(crate) fn pass(from: &mut $crate::observation::packed::RowReader<'a>) -> (u64, $crate::time::EventTime) {
+                let row = Self {
+                    $($c: <$crate::observation::table::cell!($cty $(<$cin>)?) as $crate::observation::cell::Cell>::unpack(from),)*
+                    ..Self::default()
+                };
+                $(<$crate::observation::table::cell!($oty $(<$oin>)?) as $crate::observation::cell::Cell>::pass(from);)*
+                $(<$crate::observation::table::cell!($pty $(<$pin>)?) as $crate::observation::cell::Cell>::pass(from);)*
+                (row.key, row.event_time)
+            }
         }
 
         #[doc = concat!("Builds a batch of ", $name, " rows, one push a row, no allocation per row.")]

@@ -29,6 +29,7 @@ impl Decoder for ProbectlFlow {
         }
         let mut reader = Reader::new(value);
         let mut index = 0;
+        let mut before = Texts::default();
         while let Some(tag) = reader.tag()? {
             if tag.number != 1 {
                 reader.skip(tag)?;
@@ -39,7 +40,8 @@ impl Decoder for ProbectlFlow {
                 // Flows of a batch are about as long as its first.
                 out.rows.reserve((value.len() / message.whole().len().max(1) + 1).min(ROWS_RESERVED_MAX));
             }
-            let wire = Wire::read(message)?;
+            let wire = Wire::read(message, before)?;
+            before = wire.texts;
             push_row(out, index, wire.row(index, meta), || batch_of_one(1, message.whole()))?;
             index += 1;
         }
@@ -54,12 +56,18 @@ impl Decoder for ProbectlFlow {
 /// Rows for which there is room before they come; more make room as they do.
 const ROWS_RESERVED_MAX: usize = 1024;
 
-/// A FlowRecord as it stands on the wire.
-#[derive(Default)]
-struct Wire<'a> {
+/// Texts of a flow that are mostly those of the flow before it.
+#[derive(Clone, Copy, Default)]
+struct Texts<'a> {
     tenant: &'a str,
     agent: &'a str,
     exporter: &'a str,
+}
+
+/// A FlowRecord as it stands on the wire.
+#[derive(Default)]
+struct Wire<'a> {
+    texts: Texts<'a>,
     flow_protocol: &'a [u8],
     observed_at_ns: i64,
     start_ns: i64,
@@ -81,20 +89,20 @@ struct Wire<'a> {
 
 impl<'a> Wire<'a> {
     #[inline]
-    fn read(mut reader: Reader<'a>) -> Result<Self, Fault> {
+    fn read(mut reader: Reader<'a>, before: Texts<'a>) -> Result<Self, Fault> {
         let mut w = Self::default();
         while let Some(tag) = reader.tag()? {
-            w.field(tag, &mut reader)?;
+            w.field(tag, &mut reader, before)?;
         }
         Ok(w)
     }
 
     #[inline]
-    fn field(&mut self, tag: Tag, r: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, tag: Tag, r: &mut Reader<'a>, before: Texts<'a>) -> Result<(), Fault> {
         match tag.number {
-            1 => self.tenant = r.text(tag, "tenant_id")?,
-            2 => self.agent = r.text(tag, "agent_id")?,
-            3 => self.exporter = r.text(tag, "exporter_address")?,
+            1 => self.texts.tenant = r.text_like(tag, "tenant_id", before.tenant)?,
+            2 => self.texts.agent = r.text_like(tag, "agent_id", before.agent)?,
+            3 => self.texts.exporter = r.text_like(tag, "exporter_address", before.exporter)?,
             5 => self.flow_protocol = r.bytes(tag, "flow_protocol")?,
             6 => self.observed_at_ns = r.i64(tag, "observed_at_unix_nano")?,
             7 => self.start_ns = r.i64(tag, "start_unix_nano")?,
@@ -132,9 +140,10 @@ impl<'a> Wire<'a> {
         let observed_at = unix_ns("observed_at_unix_nano", self.observed_at_ns)?;
         let start_time = unix_ns("start_unix_nano", self.start_ns)?;
         let end_time = unix_ns("end_unix_nano", self.end_ns)?;
+        let Texts { tenant, agent, exporter } = self.texts;
         let row = FlowRow {
             event_time: observed_at.or(end_time).unwrap_or(meta.timestamp),
-            observer: [self.exporter, self.agent].into_iter().find(|o| !o.is_empty()),
+            observer: [exporter, agent].into_iter().find(|o| !o.is_empty()),
             start_time,
             end_time,
             source_address: Some(source),
@@ -151,7 +160,7 @@ impl<'a> Wire<'a> {
             destination_asn: u32::try_from(self.destination_asn).ok().filter(|&asn| asn != 0),
             ..FlowRow::default()
         };
-        Ok(DecodedRow { tenant: self.tenant, agent: Some(self.agent), index, row: Row::Flow(row) })
+        Ok(DecodedRow { tenant, agent: Some(agent), index, row: Row::Flow(row) })
     }
 }
 

@@ -18,6 +18,18 @@ const ROUNDS: usize = 8;
 /// Gaps are taken from the floor on, but not below this, seconds.
 const LEAST_S: f64 = 0.05;
 
+/// Where the rates of [`Gaps::two_rates_at_most`] are divided: by 1.19, closer around 1.
+const RATES: [f64; 40] = {
+    let mut rates = [0.0; 40];
+    let (mut i, mut rate) = (0, 0.03);
+    while i < 40 {
+        rates[i] = rate;
+        rate *= 1.19;
+        i += 1;
+    }
+    rates
+};
+
 /// Gaps as the null models see them. A likelihood is in nats, less what it costs to choose the scale (Laplace, as for the
 /// beacons).
 pub(super) struct Gaps {
@@ -59,6 +71,28 @@ impl Gaps {
             .sum::<f64>()
             - cost(log_spread, n);
         gamma.chain([log_normal]).fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    /// What [`Self::two_rates`] can come to at most, for much less. Of any mixture of rates the likelihood over that of one
+    /// rate is on average at most n times the logarithm of the largest mean ratio under a single other rate (Jensen), and that
+    /// mean, of a convex function of the gaps, at most what gaps at the least and the most of them would give.
+    pub fn two_rates_at_most(&self) -> f64 {
+        let n = self.past.len() as f64;
+        let (least, most) = self.past.iter().fold((f64::INFINITY, 0.0), |(a, b): (f64, f64), x| (a.min(*x), b.max(*x)));
+        let (least, most) = (least / self.mean, most / self.mean);
+        // Share of gaps at the least one; their mean is 1.
+        let share = if most > least { ((most - 1.0) / (most - least)).clamp(0.0, 1.0) } else { 1.0 };
+        // A rate as so many times the mean's. Between two of the grid each part is at most its own maximum there.
+        let part = |c: f64, from: f64, to: f64| {
+            let at = (1.0 / c).clamp(from, to);
+            at * exp(c * (1.0 - at))
+        };
+        let (mut from, mut top) = (0.0, 1.0_f64);
+        for to in RATES.into_iter().chain([f64::INFINITY]) {
+            top = top.max(share * part(least, from, to) + (1.0 - share) * part(most, from, to));
+            from = to;
+        }
+        n * (log(top) - log(self.mean) - 1.0) - cost(1.0, n) + 1e-6
     }
 
     /// The log-likelihood under two rates. Its further parameters stay chosen for free: the null side may only be too good.

@@ -91,6 +91,43 @@ fn what_need_not_be_known_is_not_worked_out_and_the_rest_is_the_same() {
 }
 
 #[test]
+fn two_rates_come_to_no_more_than_their_bound() {
+    let mut stream = Stream::new(11);
+    let mut passed_over = 0;
+    for round in 0..600u64 {
+        let n = 8 + (round % 80) as usize;
+        let gaps: Vec<f64> = match round % 5 {
+            0 => sleeps(round, n, 60.0, 0.9, 0.2),
+            1 => (0..n).map(|_| 2.0 - 50.0 * log(stream.next())).collect(),
+            2 => (0..n).map(|i| if i % 3 == 0 { 2.0 - 900.0 * log(stream.next()) } else { 5.0 * stream.next() + 2.0 }).collect(),
+            3 => vec![30.0; n],
+            _ => sleeps(round, n, 3600.0, 0.1, 0.0),
+        };
+        let null = null::Gaps::new(&gaps, 2.0);
+        let (at_most, is) = (null.two_rates_at_most(), null.two_rates());
+        assert!(is <= at_most, "{is} {at_most} {gaps:?}");
+        passed_over += usize::from(at_most <= null.simple());
+    }
+    // Else it saves nothing.
+    assert!(passed_over > 250, "{passed_over}");
+}
+
+#[test]
+fn a_product_is_that_of_its_logarithms() {
+    let mut stream = Stream::new(5);
+    for n in [1, 7, 8, 9, 95] {
+        let terms: Vec<f64> = (0..n).map(|_| exp(60.0 * stream.next() - 45.0)).collect();
+        let mut product = Product::ONE;
+        for chunk in terms.chunks(PRODUCT_TERMS) {
+            chunk.iter().for_each(|t| product.mantissa *= t);
+            product.settle();
+        }
+        let whole: f64 = terms.iter().map(|t| log(*t)).sum();
+        assert!(fabs(product.ln() - whole) < 1e-9, "{n}");
+    }
+}
+
+#[test]
 fn the_short_ways_are_exact() {
     assert!(SQRT.iter().enumerate().all(|(k, root)| *root == sqrt(k as f64)));
     let mut stream = Stream::new(3);

@@ -99,6 +99,22 @@ impl Log for KafkaLog {
         self.shared.partitions(topic)
     }
 
+    fn topic_id(&self, topic: &str) -> Result<Option<String>, LogError> {
+        let deadline = Instant::now() + self.shared.config.times.reach;
+        loop {
+            let refused = match self.describe_topic_id(topic) {
+                Ok(id) => return Ok(id),
+                Err(refused) => refused,
+            };
+            // Gone, refused and away have their own errors there; else a broker has not heard of a new topic yet.
+            self.shared.partitions(topic)?;
+            if Instant::now() >= deadline {
+                return Err(unreachable(&self.shared.config, &self.shared.quiet.words, &refused));
+            }
+            std::thread::sleep(NEWS_PAUSE);
+        }
+    }
+
     fn offsets(&self, at: &TopicPartition) -> Result<OffsetRange, LogError> {
         self.shared.offsets(at)
     }

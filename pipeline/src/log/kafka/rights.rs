@@ -1,9 +1,10 @@
 //! What this login may do, as the brokers say: the operations on topics, groups and the cluster that are allowed, without
-//! trying any of them. The client library offers it in C alone, so this file speaks C.
+//! trying any of them; and the id that a topic keeps until it is deleted. The client library offers both in C alone, so this
+//! file speaks C.
 //!
 //! What always holds: nothing is changed; every pointer that is made here is freed here; texts are copied out before their
 //! owner goes; numbers that the library may learn later are numbers here, never a Rust enum.
-#![allow(unsafe_code, reason = "the one call of librdkafka that its Rust wrapper lacks; see the header")]
+#![allow(unsafe_code, reason = "the calls of librdkafka that its Rust wrapper lacks; see the header")]
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
@@ -62,6 +63,9 @@ impl Operation {
     }
 }
 
+/// The id of a topic that has none: the brokers are older than ids.
+const NO_ID: (i64, i64) = (0, 0);
+
 /// Allowed operations.
 pub type Rights = Result<BTreeSet<Operation>, NoRights>;
 
@@ -85,9 +89,43 @@ impl From<&str> for NoRights {
 impl KafkaLog {
     /// Rights on a topic. A topic that is not there, or may not be seen, is an error.
     pub fn topic_rights(&self, topic: &str) -> Rights {
+        self.describe_topic(topic, true, |one| {
+            let mut count = 0;
+            // SAFETY: the description is alive through the call; the count says how many numbers there are.
+            unsafe {
+                let allowed = c::rd_kafka_TopicDescription_authorized_operations(one, &mut count);
+                operations(allowed, count)
+            }
+        })
+    }
+
+    /// The id of a topic as the brokers show it, in base64; `None` where they give none. The error is in words.
+    pub(super) fn describe_topic_id(&self, topic: &str) -> Result<Option<String>, String> {
+        let described = self.describe_topic(topic, false, |one| {
+            // SAFETY: the id belongs to the description, which is alive through the call; its text is copied.
+            unsafe {
+                let id = c::rd_kafka_TopicDescription_topic_id(one);
+                let bits = |id| (c::rd_kafka_Uuid_most_significant_bits(id), c::rd_kafka_Uuid_least_significant_bits(id));
+                (!id.is_null() && bits(id) != NO_ID).then(|| text(c::rd_kafka_Uuid_base64str(id)))
+            }
+        });
+        described.map_err(|refused| match refused {
+            NoRights::NotThere => "no such topic".to_owned(),
+            NoRights::NotNow(words) | NoRights::Words(words) => words,
+        })
+    }
+
+    /// Asks for one topic's description.
+    fn describe_topic<T>(
+        &self,
+        topic: &str,
+        rights: bool,
+        read: impl FnOnce(*const c::rd_kafka_TopicDescription_t) -> T,
+    ) -> Result<T, NoRights> {
         let name = CString::new(topic).map_err(|_| NoRights::from("a zero byte in the name"))?;
         self.describe(
             c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            rights,
             |rk, options, queue| {
                 let mut names: [*const c_char; 1] = [name.as_ptr()];
                 // SAFETY: the array and its text live through the call, which copies them; the collection is freed at once.
@@ -108,8 +146,7 @@ impl KafkaLog {
                     }
                     let one = *all;
                     error(c::rd_kafka_TopicDescription_error(one))?;
-                    let allowed = c::rd_kafka_TopicDescription_authorized_operations(one, &mut count);
-                    Ok(operations(allowed, count))
+                    Ok(read(one))
                 }
             },
         )
@@ -130,6 +167,7 @@ impl KafkaLog {
         let name = CString::new(group).map_err(|_| NoRights::from("a zero byte in the name"))?;
         self.describe(
             c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+            true,
             |rk, options, queue| {
                 let mut names: [*const c_char; 1] = [name.as_ptr()];
                 // SAFETY: the array and its text live through the call, which copies them.
@@ -157,6 +195,7 @@ impl KafkaLog {
     pub fn cluster_rights(&self) -> Rights {
         self.describe(
             c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER,
+            true,
             |rk, options, queue| {
                 // SAFETY: all three are alive through the call.
                 unsafe { c::rd_kafka_DescribeCluster(rk, options, queue) }
@@ -174,12 +213,13 @@ impl KafkaLog {
     }
 
     /// One question: asked on a queue of its own, answered by one event.
-    fn describe(
+    fn describe<T>(
         &self,
         kind: c::rd_kafka_admin_op_t,
+        rights: bool,
         ask: impl FnOnce(*mut c::rd_kafka_t, *const c::rd_kafka_AdminOptions_t, *mut c::rd_kafka_queue_t),
-        read: impl FnOnce(*mut c::rd_kafka_event_t) -> Rights,
-    ) -> Rights {
+        read: impl FnOnce(*mut c::rd_kafka_event_t) -> Result<T, NoRights>,
+    ) -> Result<T, NoRights> {
         let tools = self.shared.tools.get();
         let reach = self.shared.config.times.reach;
         let wait = |d: Duration| i32::try_from(d.as_millis()).unwrap_or(i32::MAX);
@@ -190,12 +230,14 @@ impl KafkaLog {
         unsafe {
             let options = c::rd_kafka_AdminOptions_new(rk, kind);
             c::rd_kafka_AdminOptions_set_request_timeout(options, wait(reach), words.as_mut_ptr(), words.len());
-            c::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
+            if rights {
+                c::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
+            }
             let queue = c::rd_kafka_queue_new(rk);
             ask(rk, options, queue);
             // The request ends by its own time-out; the margin is for the client's thread.
             let event = c::rd_kafka_queue_poll(queue, wait(reach + Duration::from_secs(2)));
-            let rights = if event.is_null() {
+            let answer = if event.is_null() {
                 Err("no answer in time".into())
             } else if c::rd_kafka_event_error(event) != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 Err(NoRights::Words(text(c::rd_kafka_event_error_string(event))))
@@ -207,7 +249,7 @@ impl KafkaLog {
             }
             c::rd_kafka_queue_destroy(queue);
             c::rd_kafka_AdminOptions_destroy(options);
-            rights
+            answer
         }
     }
 }

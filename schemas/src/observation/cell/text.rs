@@ -50,6 +50,10 @@ impl Cell for Text {
         let number = from.there();
         from.text(number)
     }
+    #[inline(always)]
+    fn pass(from: &mut RowReader<'_>) {
+        from.pass_text();
+    }
 }
 
 impl Cell for Opt<Text> {
@@ -89,6 +93,10 @@ impl Cell for Opt<Text> {
     #[inline(always)]
     fn unpack<'a>(from: &mut RowReader<'a>) -> Option<&'a str> {
         from.number().map(|number| from.text(number))
+    }
+    #[inline(always)]
+    fn pass(from: &mut RowReader<'_>) {
+        from.pass_text();
     }
 }
 

@@ -1,5 +1,5 @@
-//! Reads rows: see the form in [`super`]. Total: bytes that are no row give some row, and [`RowReader::end`] says that it was
-//! none.
+//! Reads rows: see the form in [`super`]. Total: bytes that are no row give some row; [`RowReader::end`] says of what was read
+//! whether it was one.
 
 use super::names::Names;
 use super::{Base, COLUMNS_MAX, WORDS, length};
@@ -90,6 +90,21 @@ impl<'a> RowReader<'a> {
         self.sound &= word.is_some() & (length <= 8);
         self.at += usize::from(OCTETS[usize::from(length & 15)]);
         word.unwrap_or(0) & MASKS[usize::from(length & 15)]
+    }
+
+    /// Passes over a value without reading it.
+    #[inline(always)]
+    pub fn pass(&mut self) {
+        let length = self.length();
+        self.at += usize::from(OCTETS[usize::from(length)]);
+    }
+
+    /// Passes over a text.
+    #[inline(always)]
+    pub fn pass_text(&mut self) {
+        if let Some(len) = self.number() {
+            self.at = self.at.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        }
     }
 
     /// A number; `None` where it is absent.

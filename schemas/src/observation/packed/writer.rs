@@ -9,9 +9,12 @@ use crate::time::EventTime;
 /// One row being written: columns are put in the order of their table.
 pub struct RowWriter<'w> {
     body: &'w mut Vec<u8>,
+    /// Octets written; what lies behind is room.
+    end: &'w mut usize,
     naming: &'w mut Naming,
-    /// Where the row begins.
+    /// Where the row begins, and where the next value goes.
     start: usize,
+    at: usize,
     lengths: [u64; WORDS],
     column: usize,
     /// The time before, as a difference to which the next one is written.
@@ -24,7 +27,9 @@ pub struct RowWriter<'w> {
 /// What rows are written into.
 #[derive(Debug, Default)]
 pub struct Writing {
+    /// Rows, and behind them room in which the next one is written without asking for every value.
     body: Vec<u8>,
+    end: usize,
     naming: Naming,
     base: Base,
 }
@@ -34,19 +39,21 @@ impl<'w> RowWriter<'w> {
     #[inline(always)]
     pub fn begin<const WIDTH: usize>(to: &'w mut Writing) -> Self {
         const { assert!(WIDTH <= COLUMNS_MAX) };
-        let Writing { body, naming, base: Base { time, offset } } = to;
-        let start = body.len();
-        body.extend_from_slice(&[0; COLUMNS_MAX / 2][..WIDTH.div_ceil(2)]);
-        Self { body, naming, start, lengths: [0; WORDS], column: 0, time: *time, offset: *offset, first: None }
+        let Writing { body, end, naming, base: Base { time, offset } } = to;
+        let start = *end;
+        make_room(body, start + ROOM);
+        let at = start + WIDTH.div_ceil(2);
+        Self { body, end, naming, start, at, lengths: [0; WORDS], column: 0, time: *time, offset: *offset, first: None }
     }
 
     /// The row is whole.
     #[inline(always)]
     pub fn end<const WIDTH: usize>(self) {
-        let Self { body, start, lengths, .. } = self;
+        let Self { body, end, start, at, lengths, .. } = self;
         let mut octets = [0; COLUMNS_MAX / 2];
         octets.as_chunks_mut::<8>().0.iter_mut().zip(lengths).for_each(|(to, word)| *to = word.to_le_bytes());
         body[start..start + WIDTH.div_ceil(2)].copy_from_slice(&octets[..WIDTH.div_ceil(2)]);
+        *end = at;
     }
 
     #[inline(always)]
@@ -60,10 +67,9 @@ impl<'w> RowWriter<'w> {
     pub fn number(&mut self, value: u64) {
         let octets = (71 - value.leading_zeros()) as usize / 8;
         self.length(octets as u8);
-        let len = self.body.len();
-        // Eight octets are one store; what is too much goes again.
-        self.body.extend_from_slice(&value.to_le_bytes());
-        self.body.truncate(len + octets);
+        // Eight octets are one store; the next value goes over what is too much.
+        self.body[self.at..self.at + 8].copy_from_slice(&value.to_le_bytes());
+        self.at += octets;
     }
 
     /// Nothing.
@@ -108,11 +114,11 @@ impl<'w> RowWriter<'w> {
         match value.to_v4() {
             Some(octets) => {
                 self.length(4);
-                self.body.extend_from_slice(&octets);
+                self.put(&octets);
             }
             None => {
                 self.length(length::LONG);
-                self.body.extend_from_slice(&value.0);
+                self.put(&value.0);
             }
         }
     }
@@ -128,7 +134,25 @@ impl<'w> RowWriter<'w> {
     #[inline(always)]
     pub fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
-        self.body.extend_from_slice(text.as_bytes());
+        make_room(self.body, self.at + text.len() + ROOM);
+        self.put(text.as_bytes());
+    }
+
+    #[inline(always)]
+    fn put(&mut self, octets: &[u8]) {
+        self.body[self.at..self.at + octets.len()].copy_from_slice(octets);
+        self.at += octets.len();
+    }
+}
+
+/// Octets that a row takes at most, its texts apart: lengths, a long address a column, and what the last store is too wide.
+const ROOM: usize = COLUMNS_MAX / 2 + 16 * COLUMNS_MAX + 8;
+
+/// Makes the body as long as that at least.
+#[inline(always)]
+fn make_room(body: &mut Vec<u8>, len: usize) {
+    if body.len() < len {
+        body.resize(len.next_power_of_two(), 0);
     }
 }
 
@@ -168,7 +192,7 @@ impl Packer {
 
     /// Bytes that the batch has by now.
     pub fn bytes(&self) -> usize {
-        HEAD + self.to.naming.names().bytes() + self.to.body.len() + TAIL
+        HEAD + self.to.naming.names().bytes() + self.to.end + TAIL
     }
 
     /// Ends the batch; the packer starts anew, with the room that it has.
@@ -182,11 +206,13 @@ impl Packer {
         out.extend_from_slice(&(names.text_bytes() as u32).to_le_bytes());
         out.extend_from_slice(&self.to.base.time.to_le_bytes());
         out.extend_from_slice(&self.to.base.offset.to_le_bytes());
+        out.extend_from_slice(&[0; 8]);
         names.write(&mut out);
-        out.extend_from_slice(&self.to.body);
+        out.extend_from_slice(&self.to.body[..self.to.end]);
         out.extend_from_slice(&[0; TAIL]);
+        super::seal(&mut out);
         self.to.naming.clear();
-        self.to.body.clear();
+        self.to.end = 0;
         self.rows = 0;
         out
     }
