@@ -21,7 +21,7 @@ use tidewatch::log::kafka::{KafkaConfig, KafkaLog};
 use tidewatch::status::RestoreTimes;
 use tidewatch_broker::kafka::Broker;
 
-use crate::cost::machine::Machine;
+use crate::cost::machine::{Machine, load};
 
 /// The child says something at least this often, or hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
@@ -188,6 +188,9 @@ struct Round {
     evicted: u64,
     /// Resident memory before the kill, bytes.
     rss_bytes: u64,
+    /// Processes that wanted a core over the minute before the kill.
+    #[serde(default)]
+    load: f64,
 }
 
 /// What a run came to.
@@ -338,11 +341,12 @@ impl Job {
         let old_s = args.every as f64 * 0.95;
         let said = self.wait(|said| matches!(said, Said::Age { age_s: Some(age_s), .. } if *age_s >= old_s))?;
         let Said::Age { age_s: Some(snapshot_age_s), rss_bytes } = said else { bail!("no age") };
+        let load = load().unwrap_or(0.0);
         let killed = Instant::now();
         self.process.kill().context("cannot kill the job")?;
         self.process.wait().context("cannot wait for the job")?;
         let gone_s = killed.elapsed().as_secs_f64();
-        let mut round = Round { snapshot_age_s, rss_bytes, gone_s, ..Round::default() };
+        let mut round = Round { snapshot_age_s, rss_bytes, gone_s, load, ..Round::default() };
         let mut next = Self::start(args, dir, true)?;
         loop {
             let said = next.wait(|_| true)?;

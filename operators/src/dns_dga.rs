@@ -29,19 +29,21 @@
 //! meets some that are strange and gone. It is told at `evidence`, from
 //! `min_failed` generated-looking domains on. Independently: `burst` new failing domains within `window_s`, asked for
 //! themselves, not fewer than twice those that exist, of `burst_label_bytes` on average or of a mean
-//! score of 0.3; and probectl's rule: of at least
+//! score of 0.25; and probectl's rule: of at least
 //! `min_names` names within `window_s` the share `ratio` looks generated. A first label looks generated when the model
 //! says so, its characters spread (`entropy`, for short labels 0.85 of what their length allows), it is no digest
 //! (hexadecimal) and such labels differ in length. Confidence is the base, 20 at the threshold, up to 45 at twice the
 //! evidence; the share of generated names gives up to 40; a burst of ordinary-looking names 10.
 //!
-//! The name model has 266,264 bytes and takes 0.9 us of a core for a name, suffix list included. Trained on one source and
-//! tested on another (`tidewatch-bench train-names`), it ranks at an area of 0.981 without word lists, 0.945 with them;
-//! at `score` 0.8 it finds 0.63 of the names at a false rate of 0.014 among less popular sites. Of families left out
-//! altogether it finds 0.65 at a false rate of 0.001 and 0.82 at 0.01, of word lists 0.03 and 0.27: those are found by
-//! their burst. Whole hosts, with a model that saw neither those lists nor, but for three, those families: 180 of 180 of
-//! nine families are told within ten failing domains, most at the fifth, word lists and pronounceable names at the tenth;
-//! 120,000 look-ups of a crawl with 413 failing domains raise nothing.
+//! The name model has 1,858,984 bytes and takes 5 us of a core for a name, suffix list included. Its scores are
+//! probabilities where as many names are generated as not, so 0.5 is the balanced point and `score` asks for more.
+//! Trained on one source and tested on another (`tidewatch-bench train-names --on half --folds 0`), it ranks at an area
+//! of 0.982, without word lists 0.986; it finds 0.52 of the names at a false rate of 0.001 and 0.75 at 0.01 (without word
+//! lists 0.69 and 0.84), is right 0.93 of the time at 0.5, and at `score` 0.8 finds 0.78 at a false rate of 0.014 among
+//! less popular sites. Of families left out altogether, judged by a third list's names, it finds 0.41 at 0.001 and 0.80
+//! at 0.01; of word lists nothing and 0.26: two words are as often somebody's name, the more there are the likelier a
+//! machine's. In front of a registered domain words are a service's, so there a label looks generated only when it does
+//! so by chance.
 //!
 //! # False positives
 //! Scanners of lists of domains, mail gateways that look senders up by A alone, software whose many servers have random
@@ -118,7 +120,7 @@ pub static DETECTOR: Detector = Detector {
             default: 10.0,
             min: 1.0,
             max: 63.0,
-            meaning: "length that the labels of such a burst have on average, unless their mean score is 0.3; typing errors and initials are shorter",
+            meaning: "length that the labels of such a burst have on average, unless their mean score is 0.25; typing errors and initials are shorter",
         },
         Threshold {
             name: "min_names",

@@ -88,8 +88,8 @@ fn text(report: &Report) -> String {
     let mut page = "# Restart after kill -9\n\n\
         Made by `tidewatch-bench restart`; do not edit. The job runs the whole way while rows keep coming, is killed when its snapshots \
         are as old as they get, and is started again at once: on Kafka as the same static member. Seconds from the kill.\n\n\
-        | log | pairs | first new epoch, median (worst) | bound | every detect task | every task | kills |\n\
-        | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        | log | pairs | first new epoch, median (worst) | bound | every detect task | every task | kills | load |\n\
+        | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         .to_owned();
     for run in &report.runs {
         let (median, worst) = spread(run, |r| r.first_commit_s);
@@ -97,14 +97,17 @@ fn text(report: &Report) -> String {
         let met = if worst <= bound_s { "met" } else { "**missed**" };
         let _ = writeln!(
             page,
-            "| {} | {} | {median:.2} ({worst:.2}) | {bound_s:.0}: {met} | {} | {} | {} |",
+            "| {} | {} | {median:.2} ({worst:.2}) | {bound_s:.0}: {met} | {} | {} | {} | {:.0} |",
             run.log.name(),
             run.pairs,
             both(spread(run, |r| r.all_commit_s)),
             both(spread(run, |r| r.every_commit_s)),
-            run.rounds.len()
+            run.rounds.len(),
+            spread(run, |r| r.load).1
         );
     }
+    page += "\nLoad: processes that wanted one of the machine's cores at the worst kill, the job's own threads among them; with more than there \
+        are cores, others' work is in every figure.\n";
     page += "\nWhere the time goes, medians; the parts of a load overlap between tasks:\n\n\
         | log | pairs | old process gone | open log | topics, rules | slowest detect task | committed | load | read | verify | decode | open | \
         refill | muted | commit |\n\
@@ -178,7 +181,8 @@ fn text(report: &Report) -> String {
 fn spread(run: &Figures, of: impl Fn(&Round) -> f64) -> (f64, f64) {
     let mut all: Vec<f64> = run.rounds.iter().map(of).collect();
     all.sort_by(f64::total_cmp);
-    (all.get(all.len() / 2).copied().unwrap_or(0.0), all.last().copied().unwrap_or(0.0))
+    let Some(last) = all.len().checked_sub(1) else { return (0.0, 0.0) };
+    (f64::midpoint(all[last / 2], all[last.div_ceil(2)]), all[last])
 }
 
 fn both((median, worst): (f64, f64)) -> String {

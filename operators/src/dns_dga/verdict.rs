@@ -12,8 +12,9 @@ use crate::why::{Case, Condition};
 /// New failing domains must be this many times those that exist before a burst is one.
 const BURST_OVER_FOUND: u32 = 2;
 
-/// Mean score, per cent, at which the labels of a burst may be short: typing errors and expired domains score below.
-const BURST_PERCENT: u32 = 30;
+/// Mean score, per cent, at which the labels of a burst may be short: typing errors and expired domains score
+/// below, about 11 on average.
+const BURST_PERCENT: u32 = 25;
 
 /// Told again after so long without a word, and more since.
 const AGAIN_NS: i64 = 3600 * SECOND_NS;

@@ -60,9 +60,11 @@ const ALTERNATIVE_ROOTS: &[&str] = &[
 /// like real ones.
 const RESERVED_AS_REAL: &[&str] = &["example", "test"];
 
-/// Suffixes of dynamic DNS that the public suffix list lacks: each label under them is somebody else's.
+/// Suffixes of dynamic DNS, and those sold like a country's (`uy.com`) that left the public suffix list: each label under
+/// them is somebody else's.
 const DYNAMIC_DNS: &[&str] = &[
     "allowed.org",
+    "ar.com",
     "chickenkiller.com",
     "co.cc",
     "co.tv",
@@ -71,17 +73,22 @@ const DYNAMIC_DNS: &[&str] = &[
     "cz.cc",
     "dynserv.com",
     "evils.in",
+    "hu.com",
     "ignorelist.com",
     "jumpingcrab.com",
+    "kr.com",
     "moo.com.au",
     "mooo.com",
     "my03.com",
+    "no.com",
+    "qc.com",
     "raspberryip.com",
     "strangled.net",
     "twilightparadox.com",
     "uk.to",
     "undo.it",
     "us.to",
+    "uy.com",
     "yi.org",
 ];
 
@@ -178,6 +185,7 @@ mod tests {
             ("abc.github.io", "abc.github.io"),
             ("abc.com.ru", "abc.com.ru"),
             ("abc.yi.org", "abc.yi.org"),
+            ("www.abc.uy.com", "abc.uy.com"),
             ("ddns.net", "ddns.net"),
             ("cloudfront.net", "cloudfront.net"),
             ("abcd.bazar", "abcd.bazar"),

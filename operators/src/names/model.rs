@@ -18,8 +18,9 @@ pub const MEMBERS: usize = 3;
 /// Numbers per bucket and network.
 pub const WIDTH: usize = 16;
 
-/// Filters, and characters in a row that they see.
+/// Filters.
 pub const FILTERS: usize = 32;
+/// Characters in a row that a filter sees.
 pub const FILTER_CODES: usize = 5;
 
 /// Measures of a label: its shape, its chain of letters, its words.

@@ -5,8 +5,9 @@
 
 use super::domain::LABEL_BYTES_MAX;
 
-/// Shortest and longest piece, letters.
+/// Shortest piece, letters.
 pub const PIECE_BYTES_MIN: usize = 3;
+/// Longest piece, letters.
 pub const PIECE_BYTES_MAX: usize = 12;
 
 /// Slots of the table, four to a place.
