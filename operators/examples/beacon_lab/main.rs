@@ -17,7 +17,7 @@ use tidewatch_operators::operator::{Flow, Initiator, Observation, Peer, Position
 use tidewatch_operators::rule::Rule;
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::finding::Finding;
-use tidewatch_schemas::observation::{FlowRow, HttpRow, TlsRow};
+use tidewatch_schemas::observation::{FlowRow, HttpRow, Row, TlsRow};
 use tidewatch_schemas::signal::{Severity, Value};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
@@ -87,17 +87,40 @@ impl Record {
         out
     }
 
-    fn seen(&self) -> Seen<'_> {
-        let time = |s: f64| EventTime((s * 1e9) as i64);
-        let what = match self {
-            Self::Flow { start, peer, port, transport, bytes, state, flags, .. } => Observation::Flow(Flow {
-                row: FlowRow {
-                    transport: *transport,
-                    tcp_flags: (*flags != 0).then_some(*flags),
-                    connection_state: Some(state.as_str()),
-                    sampling_rate: 1,
-                    ..FlowRow::default()
-                },
+    /// As observed.
+    fn row(&self) -> Row<'_> {
+        match self {
+            Self::Flow { transport, state, flags, .. } => Row::Flow(FlowRow {
+                transport: *transport,
+                tcp_flags: (*flags != 0).then_some(*flags),
+                connection_state: Some(state.as_str()),
+                sampling_rate: 1,
+                ..FlowRow::default()
+            }),
+            Self::Tls { at, peer, port, name } => Row::Tls(TlsRow {
+                start_time: Some(time(*at)),
+                destination_address: Some(*peer),
+                destination_port: Some(*port),
+                server_name: Some(name),
+                ..TlsRow::default()
+            }),
+            Self::Http { at, peer, port, name, name_port, proxy } => Row::Http(HttpRow {
+                start_time: Some(time(*at)),
+                destination_address: Some(*peer),
+                destination_port: Some(*port),
+                host: Some(name),
+                host_port: *name_port,
+                via_proxy: *proxy,
+                ..HttpRow::default()
+            }),
+        }
+    }
+
+    /// As the detector gets it, with its row.
+    fn seen<'a>(&'a self, row: &'a Row<'a>) -> Option<Seen<'a>> {
+        let what = match (self, row) {
+            (Self::Flow { start, peer, port, bytes, state, .. }, Row::Flow(row)) => Observation::Flow(Flow {
+                row,
                 opens: true,
                 initiator: Initiator::Host,
                 peer: Peer { address: Some(*peer), name: None, class: 0 },
@@ -108,25 +131,16 @@ impl Record {
                 bytes_in: None,
                 failed: matches!(state.as_str(), "S0" | "REJ" | "RSTOS0" | "SH"),
             }),
-            Self::Tls { at, peer, port, name } => Observation::Tls(TlsRow {
-                start_time: Some(time(*at)),
-                destination_address: Some(*peer),
-                destination_port: Some(*port),
-                server_name: Some(name),
-                ..TlsRow::default()
-            }),
-            Self::Http { at, peer, port, name, name_port, proxy } => Observation::Http(HttpRow {
-                start_time: Some(time(*at)),
-                destination_address: Some(*peer),
-                destination_port: Some(*port),
-                host: Some(name),
-                host_port: *name_port,
-                via_proxy: *proxy,
-                ..HttpRow::default()
-            }),
+            (_, Row::Tls(row)) => Observation::Tls(row),
+            (_, Row::Http(row)) => Observation::Http(row),
+            _ => return None,
         };
-        Seen { what, at: time(self.at()), position: Position { input: 0, offset: 0, row: 0 } }
+        Some(Seen { what, at: time(self.at()), position: Position { input: 0, offset: 0, row: 0 } })
     }
+}
+
+fn time(seconds: f64) -> EventTime {
+    EventTime((seconds * 1e9) as i64)
 }
 
 fn run(mut records: Vec<Record>) -> Vec<Finding> {
@@ -144,7 +158,8 @@ fn run(mut records: Vec<Record>) -> Vec<Finding> {
         while to < records.len() && ((records[to].at() * 1e9) as i64) < slice.end.0 {
             to += 1;
         }
-        let rows: Vec<Seen<'_>> = records[from..to].iter().map(Record::seen).collect();
+        let observed: Vec<Row<'_>> = records[from..to].iter().map(Record::row).collect();
+        let rows: Vec<Seen<'_>> = records[from..to].iter().zip(&observed).filter_map(|(record, row)| record.seen(row)).collect();
         out.extend(detector.slice(&rule, &key, slice, &rows, &mut state));
         from = to;
     }
