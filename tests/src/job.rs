@@ -169,13 +169,15 @@ impl Job {
         Ok(())
     }
 
-    /// Produces the rows of further rounds into partition 0 alone: their slices stay open until [`Job::produce_rest`].
-    pub fn produce_ahead(&mut self, log: &dyn Log, rounds: u32) -> Result<()> {
+    /// Produces the rows of further rounds into partition 0 alone: their slices stay open until [`Job::produce_rest`]. Each row
+    /// is told so many times: that says nothing more, but takes room as long as its slice is open.
+    pub fn produce_ahead(&mut self, log: &dyn Log, rounds: u32, times: usize) -> Result<()> {
         let range = self.produced..self.produced + rounds;
         self.ahead = Some(range.clone());
         self.produced = range.end;
         let mut writer = log.writer(&format!("rounds-{}", self.deployment))?;
-        let rows: Vec<Append> = rows(&self.topic, range).into_iter().filter(|row| row.partition == 0).collect();
+        let rows = rows(&self.topic, range).into_iter().filter(|row| row.partition == 0);
+        let rows: Vec<Append> = rows.flat_map(|row| std::iter::repeat_n(row, times)).collect();
         for rows in rows.chunks(1000) {
             writer.commit(rows, &[])?;
         }

@@ -15,7 +15,7 @@ use tidewatch_operators::names::words::{
 /// Parts of the benign names; each part is measured by a chain learned from the others.
 pub const PARTS: usize = 8;
 
-/// Pieces kept.
+/// Pieces kept, the ones that save most; others are no words.
 const PIECES_MAX: usize = 20_000;
 
 /// A piece occurs in so many names at least.
