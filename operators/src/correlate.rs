@@ -373,9 +373,9 @@ impl TenantState {
     fn shrink(&mut self, bytes_max: usize) -> u64 {
         let (before, bytes_max) = (self.evicted, bytes_max.max(TENANT_BYTES_MIN));
         while self.heap_bytes() > bytes_max {
-            if self.destinations.len() > 0 {
+            if !self.destinations.is_empty() {
                 self.forget_destinations(self.destinations.len().div_ceil(4));
-            } else if self.hosts.len() > 0 {
+            } else if !self.hosts.is_empty() {
                 self.forget_hosts(self.hosts.len().div_ceil(4));
             } else if !self.suppressed.is_empty() {
                 self.forget_suppressed(self.suppressed.len().div_ceil(4));

@@ -251,7 +251,7 @@ impl Detection {
         let mut seen: Vec<Seen<'_>> = emptied(std::mem::take(&mut self.room));
         let Self { places, door, instances, inputs, filters, .. } = self;
         let [at_door, places @ ..] = places.of(key, route) else { return };
-        out.duplicates += door.rows(key, route, at_door, slice, rows, &mut seen, &mut out.contacts);
+        out.duplicates += door.rows((key, route), at_door, slice, rows, &mut seen, &mut out.contacts);
         let passes = if filters.over_rows() { passes_of(rows, &seen) } else { Vec::new() };
         let mut env = Env { slice, inputs, findings: &mut out.findings, passes: &passes };
         for (instance, place) in instances.iter_mut().zip(places) {

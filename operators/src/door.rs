@@ -93,12 +93,11 @@ impl Default for Door {
 }
 
 impl Door {
-    /// Lets one host's rows of a slice through, in order. `seen` receives what detectors get; contacts go to `contacts`.
+    /// Lets the rows of one host, known with its routing key, through a slice, in order. `seen` receives what detectors get; contacts go to `contacts`.
     /// Returns how many rows were recognised as duplicates, counting primary rows only.
     pub fn rows<'a>(
         &mut self,
-        key: &HostKey,
-        route: u64,
+        (key, route): (&HostKey, u64),
         place: &mut Place,
         slice: Slice,
         rows: &'a [SliceRow<'a>],

@@ -145,7 +145,7 @@ fn a_position_that_outlived_its_topic() {
     job.produce(&log, 1 + rounds_before).unwrap();
     let member = Member { id: "keeper".to_owned(), index: 0, of: 1 };
     let log = broker.log();
-    let mut membership = log.join(group, &[topic.clone()], &member).unwrap();
+    let mut membership = log.join(group, std::slice::from_ref(&topic), &member).unwrap();
     job::until("the group", || membership.poll(std::time::Duration::from_millis(100)).unwrap()).unwrap();
     membership.writer("keeper").unwrap().commit(&[], &old).unwrap();
     membership.leave(true).unwrap();

@@ -149,7 +149,7 @@ impl Net {
                 let pace = 1.0 - 0.95 * done as f32 / total as f32;
                 run.learn(&examples[index as usize], pace, &mut chance);
                 done += 1;
-                if done % BATCH == 0 {
+                if done.is_multiple_of(BATCH) {
                     run.step(pace);
                 }
             }

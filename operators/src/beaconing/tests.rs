@@ -218,7 +218,7 @@ fn quiet_services_and_answers_are_silent() {
         .clone()
         .map(|t| {
             let mut f = flow(t, PEER, 123);
-            f.row = kept(FlowRow { transport: UDP, ..f.row.clone() });
+            f.row = kept(FlowRow { transport: UDP, ..*f.row });
             seen(Observation::Flow(f), t)
         })
         .collect();
@@ -230,7 +230,7 @@ fn quiet_services_and_answers_are_silent() {
         .clone()
         .map(|t| {
             let mut f = flow(t, PEER, 443);
-            f.row = kept(FlowRow { tcp_flags: Some(0x18), ..f.row.clone() });
+            f.row = kept(FlowRow { tcp_flags: Some(0x18), ..*f.row });
             seen(Observation::Flow(f), t)
         })
         .collect();

@@ -156,7 +156,7 @@ fn a_poller_on_the_first_day_is_medium_and_one_who_does_not_come_again_rises() {
     let morning = NOON_S - 3600;
     // Something else keeps time going.
     let later = flow((NOON_S + 5000) as f64, host(0, 66), host(9, 9), 22, 400, 400);
-    let once: Vec<_> = sweep(NOON_S, 10, 1, 22).into_iter().chain([later.clone()]).collect();
+    let once: Vec<_> = sweep(NOON_S, 10, 1, 22).into_iter().chain([later]).collect();
     let [first, rise] = judged(&once, morning)[..] else { panic!("{:?}", judged(&once, morning)) };
     assert_eq!((first, rise.0), ((Medium, 10), Critical));
     // At the first slice after the hour.

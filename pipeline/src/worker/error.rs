@@ -102,15 +102,15 @@ pub enum WorkerError {
     )]
     Recreated {
         /// Task.
-        task: String,
+        task: Box<str>,
         /// Topic.
-        topic: String,
+        topic: Box<str>,
         /// Group.
-        group: String,
+        group: Box<str>,
         /// Id of the topic as it was.
-        was: String,
+        was: Box<str>,
         /// Id that the brokers give now.
-        now: String,
+        now: Box<str>,
         /// Where the group stood, in words; empty where the brokers have forgotten it.
         committed: Box<str>,
     },

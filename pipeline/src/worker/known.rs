@@ -44,11 +44,11 @@ impl Known {
     ) -> Result<Option<String>, WorkerError> {
         let Some(now) = config.source.topic_id(&at.topic)? else { return Ok(None) };
         let recreated = |was: &str, offset: Option<i64>| WorkerError::Recreated {
-            task: format!("{} {at}", config.stage),
-            topic: at.topic.clone(),
-            group: config.group.clone(),
-            was: was.to_owned(),
-            now: now.clone(),
+            task: format!("{} {at}", config.stage).into(),
+            topic: at.topic.as_str().into(),
+            group: config.group.as_str().into(),
+            was: was.into(),
+            now: now.as_str().into(),
             committed: offset.map_or(String::new(), |offset| format!(" and stands at offset {offset}")).into(),
         };
         // Recorded anew where it was meant, so this one changed under the running process, or nobody meant it.
