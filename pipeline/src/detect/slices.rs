@@ -22,7 +22,8 @@ use crate::time::closing::Scope;
 /// Limits of a task's open slices.
 #[derive(Clone, Debug)]
 pub struct SliceLimits {
-    /// Bytes of batches kept in memory (of an Arrow stream as on the topic, times [`UNPACKED`]); beyond it they spill.
+    /// Bytes of batches kept in memory (of packed rows as they lie there, of an Arrow stream as on the topic times
+    /// [`UNPACKED`]); beyond it they spill.
     pub bytes_max: usize,
     /// Where the spill file goes.
     pub spill_dir: PathBuf,

@@ -155,7 +155,6 @@ macro_rules! kinds {
 
         /// A batch of any kind, opened.
         // One lives for thousands of rows, behind an `Arc` where it waits: a box would only add a step to every read.
-        #[allow(clippy::large_enum_variant)]
         #[derive(Clone, Debug)]
         #[allow(clippy::large_enum_variant, reason = "a few per task, never one per row")]
         pub enum Batch {
