@@ -267,15 +267,17 @@ impl Beaconing {
 
     /// Looks at a pair.
     fn look(&self, place: usize, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
-        let pair = &mut state.pairs.records_mut()[place];
-        // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts.
-        pair.next_look = pair.total.saturating_add((pair.total / 16).clamp(1, 12));
         let view = state.view(place);
-        let key = &view.pair.key;
-        let Some(verdict) = verdict(view, &self.limits, self.is_listed(key)) else { return };
-        if !state.explained(key) {
-            ctx.emit(draft(view, &verdict, at, ctx));
+        let (key, total) = (&view.pair.key, view.pair.total);
+        // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts. And not before
+        // it can have become a beacon: most pairs are far from one.
+        let mut step = (total / 16).clamp(1, 12);
+        match verdict(view, &self.limits, self.is_listed(key)) {
+            Ok(verdict) if !state.explained(key) => ctx.emit(draft(view, &verdict, at, ctx)),
+            Ok(_) => {}
+            Err(more) => step = step.max(u32::try_from(more).unwrap_or(u32::MAX)),
         }
+        state.pairs.records_mut()[place].next_look = total.saturating_add(step);
     }
 }
 
@@ -374,7 +376,7 @@ impl Operator for Beaconing {
 fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, ctx: &Context<'_>) -> Draft {
     let fit = &verdict.fit;
     let (pair, key, contacts) = (view.pair, &view.pair.key, view.collapsed());
-    let last = contacts.last().map_or(at, |c| c.start);
+    let last = contacts.last().map_or(at, |c| c.start());
     let subject = key.to_string();
     let failed = if verdict.failed_ratio >= 0.5 { ", mostly failing" } else { "" };
     let why = format!(

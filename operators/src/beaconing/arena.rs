@@ -48,7 +48,7 @@ impl Arena {
 
     /// Looks at a block's newest contact.
     pub fn glance(&self, block: Block) -> u64 {
-        self.slots.get((block.at as usize + block.len()).saturating_sub(1)).map_or(0, |contact| contact.start.0 as u64)
+        self.slots.get((block.at as usize + block.len()).saturating_sub(1)).map_or(0, |contact| contact.start().0 as u64)
     }
 
     /// The same, to be changed.

@@ -95,19 +95,23 @@ pub struct Fit {
     pub same: f64,
 }
 
-/// Weighs gaps, seconds, all > 0. `floor_s` is the shortest gap that collapsing leaves: null models start there. `None`
-/// when there are too few (< 3), they are scattered beyond any alternative, or they weigh less than `least`: most pairs do,
-/// and what they weigh then need not be known.
-pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Option<Fit> {
+/// Nats that one more gap adds at most, even where another leaves the window for it.
+const GAIN_NATS_MAX: f64 = 12.0;
+
+/// Weighs gaps, seconds, all > 0. `floor_s` is the shortest gap that collapsing leaves: null models start there. An error when
+/// there are too few (< 3), they are scattered beyond any alternative, or they weigh less than `least`: most pairs do, and
+/// what they weigh then need not be known. The error is how many more gaps it takes at least before that can change.
+pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Result<Fit, usize> {
     if gaps.len() < 3 || gaps.iter().any(|g| !g.is_finite() || *g <= 0.0) {
-        return None;
+        return Err(1);
     }
     let mut sorted = gaps.to_vec();
     sorted.sort_by(f64::total_cmp);
     let wide = densest(&sorted, 2.5);
     let gathered_min = if gaps.len() < GATHERED_MANY { GATHERED_MIN } else { GATHERED_MANY_MIN };
-    if (wide.len() as f64) < gathered_min * gaps.len() as f64 {
-        return None;
+    let missing = gathered_min * gaps.len() as f64 - wide.len() as f64;
+    if missing > 0.0 {
+        return Err(missing.ceil() as usize);
     }
     let (wide_s, tight_s) = (mean(wide), mean(densest(&sorted, 1.35)));
 
@@ -127,16 +131,17 @@ pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Option<Fit> {
             }
         }
     }
-    let (_, sleep) = best?;
+    let Some((_, sleep)) = best else { return Err(1) };
+    let lacking = |weight: f64| (((least - weight) / GAIN_NATS_MAX).ceil() as usize).max(1);
     let beacon = ln_sum_exp(all.as_flattened()) - log((ALTERNATIVES.len() * LOST.len()) as f64);
     // The last null model costs as much as all of this, can only make it lighter, and hardly ever does.
     if beacon - against < least {
-        return None;
+        return Err(lacking(beacon - against));
     }
     let against = if null.two_rates_at_most() <= against { against } else { against.max(null.two_rates()) };
     let weight = beacon - against;
     let same = densest(&sorted, 1.02).len() as f64 / gaps.len() as f64;
-    (weight >= least).then(|| Fit { weight, same, ..sleep.fit(gaps) })
+    if weight >= least { Ok(Fit { weight, same, ..sleep.fit(gaps) }) } else { Err(lacking(weight)) }
 }
 
 /// Ways in which an alternative is tried: shares of lost contacts, each with shares of foreign gaps.

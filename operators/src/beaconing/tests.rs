@@ -263,7 +263,7 @@ fn order_of_arrival_does_not_matter() {
     run_with(&rule(40, &[]), &rows, &mut late);
     let mut prompt = HostState::default();
     run_with(&rule(40, &[]), &sleeping(9, 40, 60.0, 0.3), &mut prompt);
-    let starts = |s: &HostState| (0..s.pairs.len()).flat_map(|at| s.view(at).collapsed()).map(|c| c.start).collect::<Vec<_>>();
+    let starts = |s: &HostState| (0..s.pairs.len()).flat_map(|at| s.view(at).collapsed()).map(|c| c.start()).collect::<Vec<_>>();
     assert_eq!(starts(&late), starts(&prompt));
 }
 

@@ -4,7 +4,7 @@
 use libm::{exp, fabs, sqrt};
 
 use super::evidence::{self, Fit};
-use super::pair::{BURST_S, Contact, FARM, PairView, bytes, lasting_s};
+use super::pair::{BURST_S, Contact, FARM, PairView};
 use crate::rule::Rule;
 use crate::why::Condition;
 
@@ -125,20 +125,30 @@ pub(super) struct Verdict {
     pub ordinary: Option<Ordinary>,
 }
 
-/// Judges a pair; `None` when it is no beacon by these limits.
-pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Option<Verdict> {
+/// Judges a pair. An error when it is no beacon by these limits: how many more contacts it takes at least before that can
+/// change.
+pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Result<Verdict, usize> {
     let (pair, contacts) = (view.pair, view.collapsed());
     if contacts.len() <= limits.samples_min {
-        return None;
+        return Err(limits.samples_min + 1 - contacts.len());
     }
-    let gaps: Vec<f64> = contacts.windows(2).map(|w| w[1].start.since(w[0].start) as f64 / 1e9).collect();
+    let gaps: Vec<f64> = contacts.windows(2).map(|w| w[1].start().since(w[0].start()) as f64 / 1e9).collect();
     let mut best: Option<(f64, Fit, usize)> = None;
+    let mut soonest = usize::MAX;
     for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| *n < gaps.len())) {
         // A part chosen among many costs the number of parts that there were.
         let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(pair.total) / used as f64) };
         // Less a little, so that rounding decides nothing here.
         let least = weight_min(used, 1.0) + choice - 1e-6;
-        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S, least) else { continue };
+        let fit = match evidence::weigh(&gaps[gaps.len() - used..], BURST_S, least) {
+            Ok(fit) => fit,
+            Err(more) => {
+                soonest = soonest.min(more);
+                continue;
+            }
+        };
+        // Where sizes or shares decide, the next contact may.
+        soonest = 1;
         let weight = fit.weight - choice;
         // Sizes are looked at only where they decide.
         let passes =
@@ -150,11 +160,11 @@ pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Opti
             }
         }
     }
-    let (weight, fit, used) = best?;
+    let Some((weight, fit, used)) = best else { return Err(soonest) };
     let contacts = &contacts[contacts.len() - used - 1..];
-    let span_s = contacts[contacts.len() - 1].start.since(contacts[0].start) as f64 / 1e9;
+    let span_s = contacts[contacts.len() - 1].start().since(contacts[0].start()) as f64 / 1e9;
     if span_s < SPAN_S_MIN {
-        return None;
+        return Err(1);
     }
     let mut out = Verdict {
         fit: Fit { weight, ..fit },
@@ -162,23 +172,23 @@ pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Opti
         bytes_median: None,
         size_evenness: 0.0,
         failed_ratio: contacts.iter().filter(|c| c.failed()).count() as f64 / contacts.len() as f64,
-        lasting_s: median(contacts.iter().filter_map(lasting_s).collect()).unwrap_or(0.0),
+        lasting_s: median(contacts.iter().filter_map(|c| c.lasting_s()).collect()).unwrap_or(0.0),
         confidence: 0.0,
         ordinary: None,
     };
     (out.bytes_median, out.size_evenness) = sizes(contacts);
     if out.bytes_median.is_some_and(|b| b >= BULK_BYTES) {
-        return None;
+        return Err(1);
     }
     out.ordinary = ordinary(&out, view, listed);
     out.confidence = confidence(&out, pair.total, limits);
-    Some(out)
+    Ok(out)
 }
 
 /// The same as conditions, over the part of the gaps that comes nearest; without enough gaps that alone.
 pub(super) fn conditions(view: PairView<'_>, limits: &Limits) -> Vec<Condition> {
     let contacts = view.collapsed();
-    let gaps: Vec<f64> = contacts.windows(2).map(|w| w[1].start.since(w[0].start) as f64 / 1e9).collect();
+    let gaps: Vec<f64> = contacts.windows(2).map(|w| w[1].start().since(w[0].start()) as f64 / 1e9).collect();
     let enough = Condition::at_least("gaps (min_samples)", gaps.len() as f64, limits.samples_min as f64);
     if !enough.met() {
         return vec![enough];
@@ -186,10 +196,10 @@ pub(super) fn conditions(view: PairView<'_>, limits: &Limits) -> Vec<Condition> 
     let mut nearest: Option<Vec<Condition>> = None;
     let lacks = |all: &[Condition]| all.iter().map(Condition::lacks).sum::<f64>();
     for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| *n < gaps.len())) {
-        let Some(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S, f64::NEG_INFINITY) else { continue };
+        let Ok(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S, f64::NEG_INFINITY) else { continue };
         let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(view.pair.total) / used as f64) };
         let part = &contacts[contacts.len() - used - 1..];
-        let span_s = part[part.len() - 1].start.since(part[0].start) as f64 / 1e9;
+        let span_s = part[part.len() - 1].start().since(part[0].start()) as f64 / 1e9;
         let all = vec![
             enough.clone(),
             Condition::at_least("weight of the rhythm", fit.weight - choice, weight_min(used, sizes(part).1)),
@@ -254,7 +264,7 @@ fn confidence(verdict: &Verdict, total: u32, limits: &Limits) -> f64 {
 
 /// Median octets, and how even they are: 1 less twice the median deviation over the median; 0 where nothing is sent.
 fn sizes(contacts: &[Contact]) -> (Option<f64>, f64) {
-    let known: Vec<f64> = contacts.iter().filter_map(bytes).collect();
+    let known: Vec<f64> = contacts.iter().filter_map(|c| c.bytes()).collect();
     if known.len() * 2 < contacts.len() {
         return (None, 0.0);
     }

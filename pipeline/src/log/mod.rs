@@ -193,6 +193,12 @@ pub trait Log: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// The same, asked once and waited for no longer than that: for whoever has other things to do meanwhile.
+    fn topic_id_within(&self, topic: &str, wait: Duration) -> Result<Option<String>, LogError> {
+        let _ = wait;
+        self.topic_id(topic)
+    }
+
     /// First and last stable offset.
     fn offsets(&self, at: &TopicPartition) -> Result<OffsetRange, LogError>;
 
@@ -242,11 +248,14 @@ pub trait Reader: Send {
     /// An unreachable partition is never at its end.
     fn at_end(&self) -> bool;
 
-    /// True once after the partition was not known for a while and is again: it may be another one of the same name, so
-    /// whoever goes on from a position compares it first.
-    fn was_unknown(&mut self) -> bool {
+    /// True when the partition was not known for a while and is again, until [`Reader::is_itself`]: it may be another one of
+    /// the same name, so whoever goes on from a position compares it first. Nothing is read meanwhile.
+    fn was_unknown(&self) -> bool {
         false
     }
+
+    /// It is the partition that it was.
+    fn is_itself(&mut self) {}
 }
 
 /// Writes epochs: all of one epoch's records and offsets, or none.

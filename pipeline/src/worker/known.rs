@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use super::meta::Meta;
 use super::{WorkerConfig, WorkerError};
-use crate::log::{Committed, TopicPartition};
+use crate::log::{Committed, LogError, TopicPartition};
 
 /// How often a position above the end is asked for again before it is believed: a new leader may lag for a moment.
 const END_CHECKS: u32 = 10;
 
 /// Pause between two such questions.
 const END_PAUSE: Duration = Duration::from_millis(200);
+
+/// Longest question for the id of a topic that is known again.
+const ID_WAIT: Duration = Duration::from_millis(300);
 
 /// What this process knows of topics and of positions in them.
 #[derive(Debug, Default)]
@@ -65,6 +68,23 @@ impl Known {
             *committed = None;
         }
         Ok(Some(now))
+    }
+
+    /// Whether a topic that the brokers did not know for a while is the one that it was, of this id; false while nobody says so.
+    /// Where there are no ids, positions are compared.
+    ///
+    /// Waits for one short question, because a stage's other partitions wait behind it.
+    pub(super) fn is_itself(&self, config: &WorkerConfig, at: &TopicPartition, id: Option<&str>) -> Result<bool, WorkerError> {
+        match config.source.topic_id_within(&at.topic, ID_WAIT) {
+            Ok(now) if now.is_some() && now.as_deref() == id => return Ok(true),
+            Ok(_) => {}
+            Err(LogError::Unreachable { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let mut committed = config.sink.committed(&config.group, std::slice::from_ref(at))?.pop().flatten();
+        self.check_topic(config, at, &mut committed)?;
+        self.check(config, at, committed.map(|c| c.offset))?;
+        Ok(true)
     }
 
     /// An epoch has committed.

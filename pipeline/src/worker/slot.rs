@@ -342,6 +342,12 @@ impl Slot {
     pub(super) fn read(&mut self, config: &WorkerConfig, now: EventTime, patient: bool) -> Result<bool, WorkerError> {
         let Some(work) = &mut self.work else { return self.load(config, patient) };
         let stood_still = self.looked.replace(now).is_some_and(|before| now.since(before) > STOOD_STILL_NS);
+        if work.reader.was_unknown() {
+            if !config.known.is_itself(config, &self.at, self.topic.as_deref())? {
+                return Ok(false);
+            }
+            work.reader.is_itself();
+        }
         let records = match work.reader.poll(config.poll, std::time::Duration::ZERO) {
             // Neither silent nor at its end: it holds its downstream until it answers again.
             Err(error @ LogError::Unreachable { .. }) => {
@@ -361,12 +367,6 @@ impl Slot {
             self.away = false;
             tracing::warn!(stage = config.stage, task = %self.at, "can be read again");
             config.board.clear(Cause::Unreachable, &about(config.stage, &self.at));
-        }
-        if work.reader.was_unknown() {
-            // It may be another topic of the same name; then the brokers have forgotten the positions of the first.
-            let mut committed = config.sink.committed(&config.group, std::slice::from_ref(&self.at))?.pop().flatten();
-            config.known.check_topic(config, &self.at, &mut committed)?;
-            config.known.check(config, &self.at, committed.map(|c| c.offset))?;
         }
         let any = !records.is_empty();
         self.heard.records += records.len() as u64;

@@ -45,6 +45,8 @@ pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes,
 const TOPICS_KNOWN_MAX: usize = 4096;
 /// How often a position above the end is asked for again before it is believed: a new leader may lag for a moment.
 const RANGE_CHECKS: u32 = 3;
+/// Longest first try of a question; each further one may take twice as long.
+const ASK_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait for an end that is only shown.
 const HIGH_WATERMARK_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a broker is asked again for a topic that was just made.
@@ -102,7 +104,7 @@ impl Log for KafkaLog {
     fn topic_id(&self, topic: &str) -> Result<Option<String>, LogError> {
         let deadline = Instant::now() + self.shared.config.times.reach;
         loop {
-            let refused = match self.describe_topic_id(topic) {
+            let refused = match self.describe_topic_id(topic, self.shared.config.times.reach) {
                 Ok(id) => return Ok(id),
                 Err(refused) => refused,
             };
@@ -113,6 +115,11 @@ impl Log for KafkaLog {
             }
             std::thread::sleep(NEWS_PAUSE);
         }
+    }
+
+    fn topic_id_within(&self, topic: &str, wait: Duration) -> Result<Option<String>, LogError> {
+        let config = &self.shared.config;
+        self.describe_topic_id(topic, wait).map_err(|refused| unreachable(config, &self.shared.quiet.words, &refused))
     }
 
     fn offsets(&self, at: &TopicPartition) -> Result<OffsetRange, LogError> {
@@ -205,9 +212,13 @@ impl Shared {
         about: About<'_>,
         mut f: impl FnMut(Duration) -> Result<T, KafkaError>,
     ) -> Result<T, LogError> {
-        // A call gets half the time: one lost answer leaves time for a second try.
-        let half = self.config.times.reach / 2;
-        let result = retry(Instant::now() + self.config.times.reach, |left| f(left.min(half)));
+        // A lost answer, as of a broker that has just died, costs a second and not all the time there is.
+        let mut longest = ASK_FIRST;
+        let result = retry(Instant::now() + self.config.times.reach, |left| {
+            let wait = left.min(longest);
+            longest *= 2;
+            f(wait)
+        });
         self.tools.serve();
         let result = result.map_err(|e| translate(call, about, &e, &self.config, &self.quiet.words));
         if matches!(result, Err(LogError::Denied { .. })) {

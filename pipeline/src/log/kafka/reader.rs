@@ -165,6 +165,9 @@ impl Reader for KafkaReader {
         let deadline = Instant::now() + timeout;
         let mut records = Vec::new();
         let mut bytes = 0usize;
+        if self.was_unknown() {
+            return Ok(records);
+        }
         while records.is_empty() || (records.len() < limit.records && bytes < limit.bytes) {
             self.start()?;
             let left = deadline.saturating_duration_since(Instant::now());
@@ -173,6 +176,12 @@ impl Reader for KafkaReader {
             // In doubt, come back in time for the next question.
             let wait = if self.doubt_since.is_some() { wait.min(PROBE_EVERY) } else { wait };
             match consumer.poll(wait) {
+                Some(Ok(message)) if self.unknown => {
+                    // Whether it is a record of the same topic is not known yet: fetched again when it is.
+                    drop(message);
+                    (self.assigned, self.doubt_since) = (false, None);
+                    break;
+                }
                 Some(Ok(message)) => {
                     let record = record_of(&message);
                     drop(message);
@@ -217,8 +226,12 @@ impl Reader for KafkaReader {
         self.at_end
     }
 
-    fn was_unknown(&mut self) -> bool {
-        self.doubt_since.is_none() && std::mem::take(&mut self.unknown)
+    fn was_unknown(&self) -> bool {
+        self.unknown && self.doubt_since.is_none()
+    }
+
+    fn is_itself(&mut self) {
+        self.unknown = false;
     }
 }
 

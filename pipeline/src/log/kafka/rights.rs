@@ -23,6 +23,8 @@ const TRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Room for the library's words, bytes.
 const WORDS_BYTES: usize = 256;
+/// What a request may take beyond its own time-out, for the client's thread.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// Operations of Kafka's access control that matter here, as the wire numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,7 +91,7 @@ impl From<&str> for NoRights {
 impl KafkaLog {
     /// Rights on a topic. A topic that is not there, or may not be seen, is an error.
     pub fn topic_rights(&self, topic: &str) -> Rights {
-        self.describe_topic(topic, true, |one| {
+        self.describe_topic(topic, true, self.shared.config.times.reach, |one| {
             let mut count = 0;
             // SAFETY: the description is alive through the call; the count says how many numbers there are.
             unsafe {
@@ -100,8 +102,8 @@ impl KafkaLog {
     }
 
     /// The id of a topic as the brokers show it, in base64; `None` where they give none. The error is in words.
-    pub(super) fn describe_topic_id(&self, topic: &str) -> Result<Option<String>, String> {
-        let described = self.describe_topic(topic, false, |one| {
+    pub(super) fn describe_topic_id(&self, topic: &str, wait: Duration) -> Result<Option<String>, String> {
+        let described = self.describe_topic(topic, false, wait, |one| {
             // SAFETY: the id belongs to the description, which is alive through the call; its text is copied.
             unsafe {
                 let id = c::rd_kafka_TopicDescription_topic_id(one);
@@ -120,12 +122,14 @@ impl KafkaLog {
         &self,
         topic: &str,
         rights: bool,
+        wait: Duration,
         read: impl FnOnce(*const c::rd_kafka_TopicDescription_t) -> T,
     ) -> Result<T, NoRights> {
         let name = CString::new(topic).map_err(|_| NoRights::from("a zero byte in the name"))?;
         self.describe(
             c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
             rights,
+            wait,
             |rk, options, queue| {
                 let mut names: [*const c_char; 1] = [name.as_ptr()];
                 // SAFETY: the array and its text live through the call, which copies them; the collection is freed at once.
@@ -168,6 +172,7 @@ impl KafkaLog {
         self.describe(
             c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
             true,
+            self.shared.config.times.reach,
             |rk, options, queue| {
                 let mut names: [*const c_char; 1] = [name.as_ptr()];
                 // SAFETY: the array and its text live through the call, which copies them.
@@ -196,6 +201,7 @@ impl KafkaLog {
         self.describe(
             c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER,
             true,
+            self.shared.config.times.reach,
             |rk, options, queue| {
                 // SAFETY: all three are alive through the call.
                 unsafe { c::rd_kafka_DescribeCluster(rk, options, queue) }
@@ -217,11 +223,11 @@ impl KafkaLog {
         &self,
         kind: c::rd_kafka_admin_op_t,
         rights: bool,
+        longest: Duration,
         ask: impl FnOnce(*mut c::rd_kafka_t, *const c::rd_kafka_AdminOptions_t, *mut c::rd_kafka_queue_t),
         read: impl FnOnce(*mut c::rd_kafka_event_t) -> Result<T, NoRights>,
     ) -> Result<T, NoRights> {
         let tools = self.shared.tools.get();
-        let reach = self.shared.config.times.reach;
         let wait = |d: Duration| i32::try_from(d.as_millis()).unwrap_or(i32::MAX);
         let rk = tools.client().native_ptr();
         let mut words: [c_char; WORDS_BYTES] = [0; WORDS_BYTES];
@@ -229,14 +235,14 @@ impl KafkaLog {
         // event after everything that was read from it was copied.
         unsafe {
             let options = c::rd_kafka_AdminOptions_new(rk, kind);
-            c::rd_kafka_AdminOptions_set_request_timeout(options, wait(reach), words.as_mut_ptr(), words.len());
+            c::rd_kafka_AdminOptions_set_request_timeout(options, wait(longest), words.as_mut_ptr(), words.len());
             if rights {
                 c::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
             }
             let queue = c::rd_kafka_queue_new(rk);
             ask(rk, options, queue);
-            // The request ends by its own time-out; the margin is for the client's thread.
-            let event = c::rd_kafka_queue_poll(queue, wait(reach + Duration::from_secs(2)));
+            // The request ends by its own time-out.
+            let event = c::rd_kafka_queue_poll(queue, wait(longest + MARGIN));
             let answer = if event.is_null() {
                 Err("no answer in time".into())
             } else if c::rd_kafka_event_error(event) != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
