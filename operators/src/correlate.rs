@@ -143,6 +143,8 @@ pub struct Verdicts {
     pub suppressed: u64,
     /// Dropped in the tenant's view (too common).
     pub dismissed: u64,
+    /// Held back by an exception for what is no graver than this.
+    pub allowed: u64,
 }
 
 /// Correlation of one task.
@@ -205,6 +207,10 @@ impl Correlation {
                     verdict.dismissed += 1;
                     continue;
                 };
+                if finding.held_up_to.is_some_and(|up_to| finding.severity <= up_to) {
+                    verdict.allowed += 1;
+                    continue;
+                }
                 let subject = (finding.rule.id.clone(), finding.entity.id.clone(), finding.subject.clone());
                 let severity = finding.severity as u8;
                 let told = state.suppressed.get(&subject).filter(|told| finding.decided_at < told.until).copied();

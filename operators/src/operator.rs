@@ -252,6 +252,7 @@ impl Context<'_> {
             subject: draft.subject,
             contact: draft.contact,
             suppress_ns: self.rule.suppress_ns,
+            held_up_to: None,
         });
     }
 

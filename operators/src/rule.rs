@@ -9,7 +9,7 @@ mod lint;
 mod parse;
 mod set;
 
-pub use allow::{Allow, AllowTable};
+pub use allow::{Allow, AllowTable, Cover};
 pub use defaults::{DEFAULTS, DefaultRules};
 pub use lint::lint;
 pub use parse::{

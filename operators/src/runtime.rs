@@ -12,7 +12,7 @@ use crate::detection::HostRows;
 use crate::key::HostKey;
 use crate::operator::{Context, Detector, Initiator, Observation, Operator, Seen, Slice};
 use crate::rule::filter::{Filters, Numbered};
-use crate::rule::{AllowTable, Rule};
+use crate::rule::{AllowTable, Cover, Rule};
 pub use crate::states::{KeyedStates, Place, RestoreError, StateLimits, StateStats};
 use crate::why::{About, Answer, RuleAnswer};
 
@@ -139,11 +139,14 @@ impl<O: Operator> Work<O> {
         }
         let before = findings.len();
         let new = findings.split_off(first);
-        let covered = |finding: &Finding| {
-            let asn = if self.allow.asks_for_asn() { asn_of(finding, rows) } else { None };
-            self.allow.covers(finding, asn).is_some()
-        };
-        findings.extend(new.into_iter().filter(|finding| !covered(finding)));
+        findings.extend(new.into_iter().filter_map(|finding| {
+            let asn = if self.allow.asks_for_asn() { asn_of(&finding, rows) } else { None };
+            match self.allow.covers(&finding, asn) {
+                Cover::Open => Some(finding),
+                Cover::Held => None,
+                Cover::HeldUpTo(severity) => Some(Finding { held_up_to: Some(severity), ..finding }),
+            }
+        }));
         (before - findings.len()) as u64
     }
 }

@@ -161,6 +161,9 @@ pub struct JudgedFigures {
     pub suppressed: u64,
     /// Too common, or otherwise nothing in the tenant's view.
     pub dismissed: u64,
+    /// Held back by an exception up to its severity.
+    #[serde(default)]
+    pub allowed: u64,
 }
 
 /// A stage's work on one partition.

@@ -228,6 +228,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Nothing is left.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
     pub(crate) fn finish(self) -> Result<(), AvroError> {
         match self.bytes.len() - self.at {
             0 => Ok(()),

@@ -60,6 +60,8 @@ pub struct Finding {
     pub contact: Option<String>,
     /// No second signal of this (rule, entity, subject) for so long, nanoseconds.
     pub suppress_ns: i64,
+    /// An exception holds it back if the tenant's view leaves it no graver than this.
+    pub held_up_to: Option<Severity>,
 }
 
 /// First contacts of hosts with destinations, struct of columns: one entry per new (host, destination) pair and day.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::avro::{SIGNAL_SCHEMA, from_avro, to_avro};
 pub(crate) use self::avro::{
     get_attack, get_confidence, get_endpoint, get_entity, get_evidence, get_raw, get_rule, get_severity, get_time, put_attack,
-    put_endpoint, put_evidence, put_raw, put_verdict,
+    put_endpoint, put_evidence, put_raw, put_severity, put_verdict,
 };
 pub use self::cloudevent::{CONTENT_TYPE, ContentType, headers};
 pub use self::id::signal_id;

@@ -239,7 +239,12 @@ fn rules_md() {
          whoever starts proposes what it has.\n\n## Silent for a while\n\n`tidewatch rules mute --topology FILE --source 10.0.0.5 --for 8h \
          --owner ann --reason 'ticket 4711'` appends an exception with that end to `muted.yaml` in the rules directory (with `--tenant` in \
          the tenant's), for an analyst who has looked and knows enough, and lets a process that runs there read its rules again. Were the \
-         rules wrong with it, nothing is written.\n\n## Why a rule says nothing\n\n`tidewatch rules why-not HOST --tenant ID --input \
+         rules wrong with it, nothing is written.\n\n## Seen and known\n\n`tidewatch rules acknowledge SIGNAL --topology FILE --for 30d \
+         --owner ann --reason 'partner, ticket 4711'` takes a signal (a file with its JSON, `-` for standard input, or its id) and appends \
+         to `acknowledged.yaml` in the directory of its tenant an exception for its rule, host and destination, up to its severity: the \
+         same is not said again, what is graver is. How grave something is, the tenant's view has the last word on, so findings above \
+         `up_to` go on to it and are held back there if it leaves them no graver; `tidewatch_candidates_total` counts them as \
+         `allowed`. It ends by itself and is taken up like a mute.\n\n## Why a rule says nothing\n\n`tidewatch rules why-not HOST --tenant ID --input \
          zeek:/logs/2026-03-11` takes the rows the whole way and tells, for each rule and each peer, domain, port or window of the host, \
          each condition with its value and threshold at the moment when it came nearest; `--from` and `--to` bound the span, `--about` and \
          `--only` what is told, and what exceptions, `where`, suppression or the tenant's view kept back is said with it. `--live` asks the \

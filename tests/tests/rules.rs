@@ -118,6 +118,7 @@ fn r1_everything_that_is_wrong_is_told_at_once_with_file_line_and_suggestion() {
         owner: net
         expires: tomorrow
       - {domain: 10.0.0.1, destination: 10.0.0.0/33, owner: net, reason: r, expires: never}
+      - {port: 443, owner: net, reason: r, expires: never, up_to: hgh}
       - {owner: net, reason: r, expires: never}
     tests:
       - name: t
@@ -140,7 +141,7 @@ allow:
     let told =
         load(&dir(&[("a.yaml", wrong), ("tenants/acme/x.yaml", "rules: [{id: 1}]"), ("tenants/stray.yaml", "")])).unwrap_err();
     // The list of kinds grows with the detectors.
-    let kinds = "DIR/a.yaml:30:14: expected one of beaconing, ";
+    let kinds = "DIR/a.yaml:31:14: expected one of beaconing, ";
     assert!(told.contains(kinds) && told.contains(", got beacon; did you mean \"beaconing\"?"), "{told}");
     let rest: Vec<&str> = told.lines().filter(|l| !l.starts_with(kinds)).collect();
     expect![[r#"
@@ -153,17 +154,18 @@ allow:
         DIR/a.yaml:12:18: expected a day as 2026-12-31, a moment as 2026-12-31T12:00:00Z, or never, got tomorrow
         DIR/a.yaml:13:18: expected a domain as updates.example, got 10.0.0.1; addresses go under destination
         DIR/a.yaml:13:41: expected an address, a network as 10.0.3.0/24 or a workload's name, got 10.0.0.0/33
-        DIR/a.yaml:14:9: an exception names at least one of source, destination, domain, asn, port; to switch a rule off: enabled: false
-        DIR/a.yaml:18:13: a pattern has one of flow, dns, tls, http
-        DIR/a.yaml:18:13: unknown name flw; did you mean "flow"?
-        DIR/a.yaml:19:13: count without every: say how far apart the rows are
-        DIR/a.yaml:19:19: port is missing
-        DIR/a.yaml:19:40: expected <n>, <letters 14>, <letters 8-20>, <hex 32>, <number 1-200> or <one|of|these>, got <lettrs 3>
-        DIR/a.yaml:21:17: expected none, got nothing
-        DIR/a.yaml:22:9: an id has no blanks; join its words with - or _
-        DIR/a.yaml:28:17: min_interval_s 100 is above max_interval_s 10: the rule could never speak
-        DIR/a.yaml:30:60: expected a whole number from 0 to 65535, got 70000
-        DIR/a.yaml:31:14: there is no rule ndr-beaconing-defaul; did you mean "ndr-beaconing-default"?
+        DIR/a.yaml:14:67: expected one of info, low, medium, warning, high, critical, got hgh; did you mean "high"?
+        DIR/a.yaml:15:9: an exception names at least one of source, destination, domain, asn, port; to switch a rule off: enabled: false
+        DIR/a.yaml:19:13: a pattern has one of flow, dns, tls, http
+        DIR/a.yaml:19:13: unknown name flw; did you mean "flow"?
+        DIR/a.yaml:20:13: count without every: say how far apart the rows are
+        DIR/a.yaml:20:19: port is missing
+        DIR/a.yaml:20:40: expected <n>, <letters 14>, <letters 8-20>, <hex 32>, <number 1-200> or <one|of|these>, got <lettrs 3>
+        DIR/a.yaml:22:17: expected none, got nothing
+        DIR/a.yaml:23:9: an id has no blanks; join its words with - or _
+        DIR/a.yaml:29:17: min_interval_s 100 is above max_interval_s 10: the rule could never speak
+        DIR/a.yaml:31:60: expected a whole number from 0 to 65535, got 70000
+        DIR/a.yaml:32:14: there is no rule ndr-beaconing-defaul; did you mean "ndr-beaconing-default"?
         DIR/tenants/acme/x.yaml:1:9: base_confidence is missing
         DIR/tenants/acme/x.yaml:1:9: kind is missing
         DIR/tenants/acme/x.yaml:1:9: severity is missing
@@ -260,6 +262,47 @@ fn r4_an_exception_acts_until_its_end_in_event_time_whatever_the_partitions() {
         first.sort_by(|a, b| (&a.tenant, &a.id).cmp(&(&b.tenant, &b.id)));
         assert_eq!(other, first, "{obs} partitions");
     }
+}
+
+/// Fourteen hosts that do not answer at a port beside twelve that do: a scan, medium. An hour later two hundred more: high.
+const GROWING: &str = "rules:
+  - id: ndr-scan-default
+    version: 2
+    kind: scan
+    severity: high
+    base_confidence: 50
+    suppress: 30m
+    tests:
+      - name: a scan that becomes graver
+        rows:
+          - {at: 0s, count: 12, every: 2s, flow: {from: 10.0.0.66, to: '10.0.2.<n>', port: 8080}}
+          - {at: 1s, count: 14, every: 2s, flow: {from: 10.0.0.66, to: '10.0.1.<n>', port: 8080, state: S0}}
+          - {at: 2h, count: 200, every: 1s, flow: {from: 10.0.0.66, to: '10.0.3.<n>', port: 8080, state: S0}}
+        expect: {signals: 2+, host: 10.0.0.66, severity: high}
+";
+
+#[test]
+fn r4_what_was_acknowledged_is_told_when_it_becomes_graver() {
+    let set = load(&dir(&[("scan.yaml", GROWING)])).unwrap();
+    let (rule, notes) = set.all().find(|(rule, _)| rule.kind == "scan").unwrap();
+    let told = |allow: &[Allow]| {
+        let tried = testing::run(&Rule { allow: allow.to_vec(), ..rule.clone() }, &notes.examples[0], detectors::ALL).unwrap();
+        let all: Vec<(Severity, EventTime)> = tried.signals.iter().map(|s| (s.severity, s.decided_at)).collect();
+        (all, tried.allowed)
+    };
+    let (all, nothing) = told(&[]);
+    let (mediums, highs): (Vec<_>, Vec<_>) = all.iter().copied().partition(|(severity, _)| *severity == Severity::Medium);
+    assert!(all[0].0 == Severity::Medium && !highs.is_empty() && nothing == 0, "{all:?}");
+    assert_eq!(mediums.len() + highs.len(), all.len());
+
+    let seen = |up_to| Allow { source: vec!["10.0.0.66".into()], port: vec![8080], up_to: Some(up_to), ..Allow::default() };
+    let (left, allowed) = told(&[seen(Severity::Medium)]);
+    assert_eq!(left[0], highs[0], "what is graver is told, when it is");
+    assert!(left.iter().all(|(severity, _)| *severity == Severity::High) && allowed > 0, "{left:?} {allowed}");
+    assert_eq!(told(&[seen(Severity::Low)]).0, all, "what is above it is told as ever");
+    assert_eq!(told(&[seen(Severity::High)]).0, []);
+    let over = Allow { expires: Some(all[0].1), ..seen(Severity::High) };
+    assert_eq!(told(&[over]).0, all, "it has ended");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Commands of `rules` as people give them. `mute`: a host stays silent until an end. `why-not`: of a host about which nothing is said, each condition with its value and threshold, from rows and from the
+//! Commands of `rules` as people give them. `mute`: a host stays silent until an end; `acknowledge`: unless it becomes graver. `why-not`: of a host about which nothing is said, each condition with its value and threshold, from rows and from the
 //! snapshot that a run left; of one that is told of, that it is, and what exceptions and `where` keep back.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -206,4 +206,91 @@ fn r4_an_analyst_mutes_a_host_until_an_end() {
     let text = std::fs::read_to_string(place.path("rules/tenants/acme/muted.yaml")).unwrap();
     assert_eq!(text.matches("expires: ").count(), 2, "{text}");
     place.good(&["rules", "lint", "--rules", "rules"]);
+}
+
+/// R4: an analyst has seen a signal; of the same no more is said, of what is graver is.
+#[test]
+fn r4_an_analyst_acknowledges_a_signal() {
+    let place = Place::new();
+    place.conn_log(60);
+    place.write("rules/own.yaml", "rules: []\n");
+    let signals = || -> Vec<Value> {
+        place.good(&["backtest", "--input", "zeek:logs", "--tenant", "acme", "--rules", "rules", "--out", "signals.ndjson"]);
+        let text = std::fs::read_to_string(place.path("signals.ndjson")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let of = |all: &[Value], host: &str| all.iter().filter(|s| s["entity"]["id"] == host).cloned().collect::<Vec<_>>();
+    let all = signals();
+    let (beacons, scans) = (of(&all, "10.0.0.5"), of(&all, "10.0.0.6"));
+    assert!(!beacons.is_empty() && !scans.is_empty() && beacons.iter().all(|s| s["severity"] == "medium"), "{all:?}");
+    let acknowledge = |signal: &str, more: &[&str]| {
+        let words = ["rules", "acknowledge", signal, "--rules", "rules", "--owner", "ann", "--reason", "partner's #7: known"];
+        place.command(&[&words[..], more].concat())
+    };
+    place.write("both.json", &format!("{}\n{}\n", beacons[0], scans[0]));
+    let (code, _, err) = acknowledge("both.json", &["--for", "30d"]);
+    assert!(code == 2 && err.contains("more than one line"), "{err}");
+    place.write("one.json", &beacons[0].to_string());
+    let (code, _, err) = acknowledge("one.json", &["--for", "91d"]);
+    assert!(code == 2 && err.contains("at most 2160h"), "{err}");
+    let (code, _, err) = acknowledge("none.json", &["--for", "30d"]);
+    assert!(code == 2 && err.contains("to find a signal by its id: --topology"), "{err}");
+    assert!(!place.path("rules/tenants").exists());
+
+    // As `tap --json` wraps it.
+    place.write("one.json", &format!("{}\n", serde_json::json!({"kind": "signal", "tenant": "acme", "value": beacons[0]})));
+    let (code, out, err) = acknowledge("one.json", &["--for", "30d"]);
+    assert!(code == 0 && out.contains("acknowledged up to medium until 2"), "{out}{err}");
+    assert!(out.contains("up_to: \"medium\"") && out.contains("tidewatch rules reload TOPOLOGY"), "{out}");
+    let written = std::fs::read_to_string(place.path("rules/tenants/acme/acknowledged.yaml")).unwrap();
+    for part in ["rules: [\"ndr-beaconing-default\"]", "source: \"10.0.0.5\"", "destination: \"203.0.113.66\"", "port: 443"] {
+        assert!(written.contains(part), "{part}: {written}");
+    }
+    place.good(&["rules", "lint", "--rules", "rules"]);
+    assert!(place.good(&["rules", "explain", "ndr-beaconing-default", "--rules", "rules"]).contains("up to medium"));
+
+    let left = signals();
+    assert_eq!(of(&left, "10.0.0.5"), Vec::<Value>::new());
+    assert_eq!(of(&left, "10.0.0.6"), scans, "it is about this host alone");
+    // What the rule holds for graver from now on is told.
+    let graver =
+        "rules: [{id: ndr-beaconing-default, version: 2, kind: beaconing, severity: high, base_confidence: 40, suppress: 1h}]\n";
+    place.write("rules/own.yaml", graver);
+    assert!(of(&signals(), "10.0.0.5").iter().any(|s| s["severity"] == "high"));
+}
+
+/// A signal of a running deployment by its id; the process takes the exception up.
+#[test]
+fn r4_a_signal_is_acknowledged_by_its_id_while_it_runs() {
+    let place = Place::new();
+    place.conn_log(60);
+    place.write("rules/own.yaml", "rules: []\n");
+    place.write(
+        "t.yaml",
+        "log: {embedded: {dir: log}}\ninputs: [{topic: zeek.conn, format: zeek-conn, tenant: {static: acme}, partitions: 1, lateness: 2s}]\n\
+         time: {idle_after: 1s, max_future: 1s}\nepoch: 100ms\nobs: {partitions: 2}\nfindings: {partitions: 1}\nrules: rules\n\
+         limits: {spill_dir: spill}\ncontrol: control.sock\n",
+    );
+    place.good(&["produce", "t.yaml", "--input", "zeek:logs"]);
+    let process = Process::start(PROGRAM, "run", place.dir.path(), &["run", "t.yaml"]).unwrap();
+    until("it runs", WAIT, || place.path("control.sock").exists()).unwrap();
+    let first = || {
+        let (code, out, _) = place.command(&["tap", "t.yaml", "signals", "--kind", "ndr.beaconing", "--limit", "1", "--json"]);
+        serde_json::from_str::<Value>(out.trim()).ok().filter(|_| code == 0)
+    };
+    until("a signal is there", WAIT, || first().is_some()).unwrap();
+    let id = first().unwrap()["value"]["id"].as_str().unwrap().to_owned();
+    let words = |id: &str| {
+        let words =
+            ["rules", "acknowledge", id, "--topology", "t.yaml", "--for", "30d", "--owner", "ann", "--reason", "r", "--json"];
+        place.command(&words)
+    };
+    let (code, _, err) = words("0123456789abcdef");
+    assert!(code == 2 && err.contains("neither a file nor the id of a signal"), "{err}");
+    let (code, out, err) = words(&id);
+    assert_eq!(code, 0, "{out}{err}");
+    let told: Value = serde_json::from_str(out.trim()).unwrap();
+    assert_eq!((told["signal"].as_str(), told["up_to"].as_str()), (Some(id.as_str()), Some("medium")), "{told}");
+    assert!(told["reloaded"]["from"].is_string(), "the process recorded it: {told}");
+    process.stop(WAIT).unwrap();
 }

@@ -66,6 +66,8 @@ const NAMED: &[(&str, &str, &str)] = &[
     ("R3", "tests/tests/rules.rs", "r3_a_tenants_rules_are_its_own"),
     ("R4", "tests/tests/rules.rs", "r4_an_exception_acts_until_its_end_in_event_time_whatever_the_partitions"),
     ("R4", "tests/tests/rules_commands.rs", "r4_an_analyst_mutes_a_host_until_an_end"),
+    ("R4", "tests/tests/rules.rs", "r4_what_was_acknowledged_is_told_when_it_becomes_graver"),
+    ("R4", "tests/tests/rules_commands.rs", "r4_an_analyst_acknowledges_a_signal"),
 ];
 
 /// What has no test, and why.

@@ -45,6 +45,7 @@ fn finding(at_s: i64, severity: Severity) -> Finding {
         raw: Vec::new(),
         contact: None,
         suppress_ns: 1800 * SECOND_NS,
+        held_up_to: None,
     }
 }
 
@@ -82,6 +83,27 @@ fn one_slice_tells_of_a_subject_once_of_the_gravest() {
     let Verdicts { evaluated, fired, suppressed, .. } = correlation.verdicts()["r"];
     assert_eq!((evaluated, fired, suppressed), (3, 1, 2));
     assert_eq!(told(&mut correlation, 1, vec![finding(61, Medium)]), []);
+}
+
+#[test]
+fn an_acknowledged_finding_is_held_when_the_view_leaves_it_no_graver() {
+    use Severity::{High, Low, Medium};
+    let mut correlation = Correlation::default();
+    // What half of the tenant's hosts know is low, whatever the detector said.
+    let hosts: Vec<String> = (0..20).map(|n| format!("h{n}")).collect();
+    let known = contacts(&hosts.iter().map(|h| (h.as_str(), "cdn.example")).collect::<Vec<_>>());
+    let mut told = |at_s: i64, up_to: Severity, contact: Option<&str>| {
+        let held = Finding { held_up_to: Some(up_to), contact: contact.map(str::to_owned), ..finding(at_s, High) };
+        let start = EventTime::from_secs(at_s - at_s % 60);
+        let slice = Slice { start, end: start.plus(60 * SECOND_NS) };
+        correlation.slice("t1", slice, known.clone(), vec![held]).iter().map(|f| f.severity).collect::<Vec<_>>()
+    };
+    assert_eq!(told(0, Low, Some("cdn.example")), []);
+    assert_eq!(told(60, Medium, Some("cdn.example")), []);
+    // What was held back has armed nothing, and what nobody else knows is as grave as it was.
+    assert_eq!(told(120, Medium, None), [High]);
+    let Verdicts { evaluated, fired, allowed, suppressed, .. } = correlation.verdicts()["r"];
+    assert_eq!((evaluated, fired, allowed, suppressed), (3, 1, 2, 0));
 }
 
 /// A slice of contacts: destinations `from..to` of one tenant.

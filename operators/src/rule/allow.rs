@@ -1,6 +1,9 @@
 //! Exceptions of a rule: what it says nothing about, each with an owner, a reason and an end. Part of the rule, so that
 //! they hold from a version's event time on, live and in a backtest; an end is a moment of event time, too. Compiled once
 //! per version into tables of prefixes and suffixes; asked once per finding, never per row.
+//!
+//! One with `up_to` is an acknowledgement: somebody has seen it, and what becomes graver is told. How grave a finding is, the
+//! tenant's view has the last word on, and it only ever makes it less grave: what is above here may be below there.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::finding::Finding;
+use tidewatch_schemas::signal::Severity;
 use tidewatch_schemas::time::EventTime;
 
 /// One exception. Every field that is not empty must be met, by one of its entries.
@@ -29,12 +33,21 @@ pub struct Allow {
     pub reason: String,
     /// From here on, in event time, it acts no more; `None` = never ends.
     pub expires: Option<EventTime>,
+    /// What is graver is told all the same; `None` = nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to: Option<Severity>,
 }
 
 impl Allow {
     /// Whether it acts no more at a moment.
     pub fn expired(&self, at: EventTime) -> bool {
         self.expires.is_some_and(|end| end <= at)
+    }
+
+    /// It names nothing, so it would be for everything.
+    pub fn is_for_all(&self) -> bool {
+        let Self { source, destination, domain, asn, port, .. } = self;
+        source.is_empty() && destination.is_empty() && domain.is_empty() && asn.is_empty() && port.is_empty()
     }
 
     /// What it is about, in one line.
@@ -48,7 +61,8 @@ impl Allow {
             list("asn", numbers(&self.asn)),
             list("port", self.port.iter().map(u16::to_string).collect()),
         ];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+        let graver = self.up_to.map(|severity| format!(" up to {}", severity.name())).unwrap_or_default();
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" and ") + &graver
     }
 }
 
@@ -66,11 +80,30 @@ const DOMAIN: u8 = 4;
 const ASN: u8 = 8;
 const PORT: u8 = 16;
 
+/// What a rule's exceptions say of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cover {
+    /// Nothing.
+    Open,
+    /// It is held back.
+    Held,
+    /// It is held back if the tenant's view leaves it no graver than this.
+    HeldUpTo(Severity),
+}
+
+/// An entry as it is asked.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Fields that it asks for.
+    asked: u8,
+    expires: Option<EventTime>,
+    up_to: Option<Severity>,
+}
+
 /// The exceptions of one rule, ready to be asked.
 #[derive(Debug, Default)]
 pub struct AllowTable {
-    /// Fields that an entry asks for, and its end.
-    entries: Vec<(u8, Option<EventTime>)>,
+    entries: Vec<Entry>,
     source: Ends,
     destination: Ends,
     domain: BTreeMap<String, Vec<u32>>,
@@ -135,7 +168,7 @@ impl AllowTable {
                 (PORT, of.port.is_empty()),
             ];
             let fields = asks.into_iter().filter(|(_, empty)| !empty).fold(0, |sum, (field, _)| sum | field);
-            table.entries.push((fields, of.expires));
+            table.entries.push(Entry { asked: fields, expires: of.expires, up_to: of.up_to });
             of.source.iter().for_each(|s| table.source.add(s, entry));
             of.destination.iter().for_each(|d| table.destination.add(d, entry));
             of.domain.iter().for_each(|d| table.domain.entry(d.clone()).or_default().push(entry));
@@ -155,10 +188,10 @@ impl AllowTable {
         !self.asn.is_empty()
     }
 
-    /// The first entry that covers a finding, by its place in the rule. `asn` is that of the other end, where known.
-    pub fn covers(&self, finding: &Finding, asn: Option<u32>) -> Option<usize> {
+    /// What they say of a finding. `asn` is that of the other end, where known.
+    pub fn covers(&self, finding: &Finding, asn: Option<u32>) -> Cover {
         if self.entries.is_empty() {
-            return None;
+            return Cover::Open;
         }
         let mut met: BTreeMap<u32, u8> = BTreeMap::new();
         let mut meet = |field: u8, entries: &[u32]| entries.iter().for_each(|e| *met.entry(*e).or_default() |= field);
@@ -179,11 +212,16 @@ impl AllowTable {
         asn.and_then(|asn| self.asn.get(&asn)).into_iter().for_each(|e| meet(ASN, e));
         let port = other.and_then(|d| d.port).and_then(|p| self.port.get(&p));
         port.into_iter().for_each(|e| meet(PORT, e));
-        let acts = |entry: u32, fields: u8| {
-            let (asked, expires) = self.entries[entry as usize];
-            fields == asked && expires.is_none_or(|end| finding.decided_at < end)
-        };
-        met.into_iter().find(|(entry, fields)| acts(*entry, *fields)).map(|(entry, _)| entry as usize)
+        let acting = met.into_iter().filter_map(|(entry, fields)| {
+            let entry = self.entries[entry as usize];
+            (fields == entry.asked && entry.expires.is_none_or(|end| finding.decided_at < end)).then_some(entry.up_to)
+        });
+        acting.fold(Cover::Open, |cover, up_to| match (up_to, cover) {
+            (None, _) | (_, Cover::Held) => Cover::Held,
+            (Some(up_to), _) if finding.severity <= up_to => Cover::Held,
+            (Some(up_to), Cover::HeldUpTo(other)) => Cover::HeldUpTo(up_to.max(other)),
+            (Some(up_to), Cover::Open) => Cover::HeldUpTo(up_to),
+        })
     }
 }
 
@@ -196,7 +234,7 @@ fn names(finding: &Finding) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use tidewatch_schemas::signal::{Endpoint, Entity, Evidence, RuleRef, Severity};
+    use tidewatch_schemas::signal::{Endpoint, Entity, Evidence, RuleRef};
 
     use super::*;
 
@@ -230,6 +268,7 @@ mod tests {
             subject: "s".into(),
             contact: None,
             suppress_ns: 0,
+            held_up_to: None,
         }
     }
 
@@ -238,7 +277,7 @@ mod tests {
     }
 
     fn covers(allow: Allow, finding: &Finding) -> bool {
-        AllowTable::new(&[allow]).covers(finding, Some(64_500)).is_some()
+        AllowTable::new(&[allow]).covers(finding, Some(64_500)) == Cover::Held
     }
 
     #[test]
@@ -283,6 +322,27 @@ mod tests {
         assert!(covers(until(1001), &found));
         assert!(!covers(until(1000), &found));
         let other = AllowTable::new(&[until(1000), until(1001), until(2000)]);
-        assert_eq!(other.covers(&found, None), Some(1));
+        assert_eq!(other.covers(&found, None), Cover::Held);
+    }
+
+    #[test]
+    fn what_is_graver_than_was_acknowledged_is_told() {
+        let up_to = |severity: Option<Severity>, port| Allow { port: vec![port], up_to: severity, ..Allow::default() };
+        let covers = |all: &[Allow], severity| {
+            let found = Finding { severity, ..finding("10.0.0.5", "203.0.113.66", 443, None) };
+            AllowTable::new(all).covers(&found, None)
+        };
+        let (low, medium) = (up_to(Some(Severity::Low), 443), up_to(Some(Severity::Medium), 443));
+        let one = std::slice::from_ref(&medium);
+        assert_eq!((covers(one, Severity::Low), covers(one, Severity::Medium)), (Cover::Held, Cover::Held));
+        // The tenant's view may leave it at medium.
+        assert_eq!(covers(one, Severity::High), Cover::HeldUpTo(Severity::Medium));
+        // Of several the one that holds most back; one of another destination none of it.
+        let all = [low.clone(), medium, up_to(None, 80)];
+        assert_eq!(covers(&all, Severity::Critical), Cover::HeldUpTo(Severity::Medium));
+        assert_eq!(covers(&[low.clone(), up_to(None, 443)], Severity::Critical), Cover::Held);
+        assert_eq!(covers(&[up_to(Some(Severity::High), 80)], Severity::Low), Cover::Open);
+        let over = Allow { expires: Some(EventTime::from_secs(1000)), ..low };
+        assert_eq!(covers(&[over], Severity::Low), Cover::Open);
     }
 }

@@ -299,6 +299,11 @@ fn hash(rules: &[Rule]) -> String {
         }
         // One canonical form, taken whole.
         field(&postcard::to_stdvec(allow).expect("plain data, memory does not fail"));
+        // Which of them have one does not show in that form. No id of a rule begins with a zero.
+        if allow.iter().any(|of| of.up_to.is_some()) {
+            let up_to = allow.iter().map(|of| of.up_to.map_or(0, |severity| 1 + severity as u8));
+            field(&[0].into_iter().chain(up_to).collect::<Vec<u8>>());
+        }
     }
     hasher.finalize().to_hex().to_string()
 }

@@ -11,6 +11,8 @@ use super::{Exit, Failure, Output};
 use crate::rules;
 use crate::topology::Topology;
 
+mod acknowledge;
+mod exception;
 mod explain;
 mod lint;
 mod list;
@@ -20,7 +22,7 @@ mod reload;
 mod test;
 mod why_not;
 
-/// List, check, test, explain, begin and reload rules; tell why one says nothing
+/// List, check, test, explain, begin and reload rules; mute, acknowledge; tell why one says nothing
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidewatch rules list --rules my-rules\n  \
                         tidewatch rules lint --topology topologies/kafka.yaml\n  \
@@ -29,6 +31,7 @@ mod why_not;
                         tidewatch rules new KIND --id my-rule > my-rules/my-rule.yaml\n  \
                         tidewatch rules reload topologies/quickstart.yaml\n  \
                         tidewatch rules mute --rules my-rules --source 10.0.0.5 --for 8h --owner ann --reason 'ticket 4711'\n  \
+                        tidewatch rules acknowledge signal.json --rules my-rules --for 30d --owner ann --reason 'ticket 4711'\n  \
                         tidewatch rules why-not 10.0.0.5 --tenant acme --input zeek:/logs/2026-03-11\n\n\
                         How rules are written: docs/rules.md. What a detector sees and does not see: docs/detectors.md.")]
 pub struct Args {
@@ -46,6 +49,7 @@ enum Command {
     New(new::Args),
     Reload(reload::Args),
     Mute(Box<mute::Args>),
+    Acknowledge(Box<acknowledge::Args>),
     WhyNot(Box<why_not::Args>),
 }
 
@@ -59,6 +63,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         Command::New(args) => new::run(args, out),
         Command::Reload(args) => reload::run(args, out),
         Command::Mute(args) => mute::run(args, out),
+        Command::Acknowledge(args) => acknowledge::run(args, out),
         Command::WhyNot(args) => why_not::run(args, out),
     }
 }

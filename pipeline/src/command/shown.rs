@@ -218,6 +218,7 @@ fn finding(f: &Finding) -> Shown {
             "decided_at": f.decided_at.to_rfc3339(), "slice_start": f.slice_start.to_rfc3339(),
             "slice_end": f.slice_end.to_rfc3339(), "evidence": evidence, "attack": f.attack,
             "raw": f.raw, "suppress_ns": f.suppress_ns,
+            "held_up_to": f.held_up_to,
         }),
     }
 }

@@ -219,8 +219,8 @@ fn publish(finding: Finding) -> Signal {
 }
 
 fn judged((rule, verdicts): (&String, &Verdicts)) -> JudgedFigures {
-    let Verdicts { fired, suppressed, dismissed, .. } = *verdicts;
-    JudgedFigures { rule: rule.clone(), signals: fired, suppressed, dismissed }
+    let Verdicts { fired, suppressed, dismissed, allowed, .. } = *verdicts;
+    JudgedFigures { rule: rule.clone(), signals: fired, suppressed, dismissed, allowed }
 }
 
 impl Task for CorrelateTask {

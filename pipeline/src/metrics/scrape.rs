@@ -59,9 +59,12 @@ impl Metrics {
                 sum.where_errors += rule.where_errors;
             }
             for judged in &task.progress.judged {
-                for (verdict, n) in
-                    [("signal", judged.signals), ("suppressed", judged.suppressed), ("dismissed", judged.dismissed)]
-                {
+                for (verdict, n) in [
+                    ("signal", judged.signals),
+                    ("suppressed", judged.suppressed),
+                    ("dismissed", judged.dismissed),
+                    ("allowed", judged.allowed),
+                ] {
                     *verdicts.entry((&judged.rule, verdict)).or_default() += n;
                 }
             }

@@ -84,7 +84,8 @@ pub fn run(rule: &Rule, example: &Example, detectors: &'static [&'static Detecto
     signals.sort_by_key(|s| s.decided_at);
     let (before, after) = (detect.progress(), correlate.progress());
     let sum = |of: fn(&RuleFigures) -> u64| before.rules.iter().map(of).sum::<u64>();
-    let (allowed, where_rows) = (sum(|r| r.allowed), sum(|r| r.where_rows));
+    let allowed = sum(|r| r.allowed) + after.judged.iter().map(|j| j.allowed).sum::<u64>();
+    let where_rows = sum(|r| r.where_rows);
     let (where_findings, where_errors) = (sum(|r| r.where_findings), sum(|r| r.where_errors));
     let (suppressed, dismissed) = after.judged.iter().fold((0, 0), |(s, d), j| (s + j.suppressed, d + j.dismissed));
     let wrong = example.judge(&signals).map(|what| {

@@ -1,11 +1,14 @@
 //! The Avro form of a finding on the findings topic, as `avro/finding.avsc` says. Internal: unframed, told apart by the
 //! record's header. Equal findings give equal bytes, which the outputs' running hash relies on.
+//!
+//! The last field is left out where it is null, so that a finding that nothing holds has the bytes that it had before there
+//! was that field, and older ones are read.
 
 use super::Finding;
 use crate::avro::{AvroError, Reader, Writer};
 use crate::signal::{
     get_attack, get_confidence, get_endpoint, get_entity, get_evidence, get_raw, get_rule, get_severity, get_time, put_attack,
-    put_endpoint, put_evidence, put_raw, put_verdict,
+    put_endpoint, put_evidence, put_raw, put_severity, put_verdict,
 };
 
 /// The schema.
@@ -30,6 +33,9 @@ impl Finding {
         w.text(&self.subject);
         w.option(self.contact.as_deref(), Writer::text);
         w.long(self.suppress_ns);
+        if let Some(severity) = self.held_up_to {
+            w.option(Some(severity), put_severity);
+        }
         w.finish()
     }
 
@@ -59,6 +65,7 @@ impl Finding {
             subject: r.text("subject")?,
             contact: r.option("contact", |r| r.text("contact"))?,
             suppress_ns: r.long("suppress_ns")?,
+            held_up_to: if r.is_at_end() { None } else { r.option("held_up_to", get_severity)? },
         };
         r.finish()?;
         Ok(finding)
@@ -71,7 +78,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::signal::sample as signal;
+    use crate::signal::{Severity, sample as signal};
 
     fn sample() -> Finding {
         let s = signal();
@@ -98,6 +105,7 @@ mod tests {
             subject: "203.0.113.66:443".into(),
             contact: Some("cdn.example".into()),
             suppress_ns: 3_600_000_000_000,
+            held_up_to: None,
         }
     }
 
@@ -111,10 +119,13 @@ mod tests {
         let mut other = sample();
         other.contact = None;
         other.source = None;
-        for finding in [sample(), other] {
+        let held = Finding { held_up_to: Some(Severity::Medium), ..sample() };
+        for finding in [sample(), other, held] {
             let datum = finding.encode();
             assert_eq!(Finding::decode(&datum).unwrap(), finding);
-            for len in 0..datum.len() {
+            // Cut right before what holds it, it is a finding that nothing holds.
+            let whole = Finding { held_up_to: None, ..finding.clone() }.encode().len();
+            for len in (0..datum.len()).filter(|len| *len != whole) {
                 assert!(Finding::decode(&datum[..len]).is_err(), "cut at {len}");
             }
         }
@@ -134,8 +145,9 @@ mod tests {
 
     #[test]
     fn avros_own_library_agrees() {
-        let again = crate::avro::through_the_library(FINDING_SCHEMA, &sample().encode());
-        assert_eq!(Finding::decode(&again).unwrap(), sample());
+        let held = Finding { held_up_to: Some(Severity::Medium), ..sample() };
+        let again = crate::avro::through_the_library(FINDING_SCHEMA, &held.encode());
+        assert_eq!(Finding::decode(&again).unwrap(), held);
     }
 
     #[test]

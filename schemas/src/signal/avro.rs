@@ -56,8 +56,12 @@ pub fn from_avro(datum: &[u8]) -> Result<Signal, AvroError> {
     Ok(signal)
 }
 
-pub(crate) fn put_verdict(w: &mut Writer, severity: Severity, confidence: u8, rule: &RuleRef, entity: &Entity) {
+pub(crate) fn put_severity(w: &mut Writer, severity: Severity) {
     w.count(SEVERITIES.iter().position(|s| *s == severity).unwrap_or_default());
+}
+
+pub(crate) fn put_verdict(w: &mut Writer, severity: Severity, confidence: u8, rule: &RuleRef, entity: &Entity) {
+    put_severity(w, severity);
     w.long(i64::from(confidence));
     w.text(&rule.id);
     w.long(i64::from(rule.version));

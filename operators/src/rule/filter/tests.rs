@@ -330,6 +330,7 @@ fn finding(confidence: u8, port: u16, interval_s: f64) -> Finding {
         subject: "203.0.113.66:443".into(),
         contact: None,
         suppress_ns: 0,
+        held_up_to: None,
     }
 }
 

@@ -4,7 +4,7 @@ use tidewatch_schemas::address::Address;
 use tidewatch_schemas::document::{Map, Mistakes, Node, did_you_mean, shown};
 use tidewatch_schemas::time::EventTime;
 
-use super::{RULE_ID_BYTES_MAX, Shared, TEXT_BYTES_MAX, text};
+use super::{RULE_ID_BYTES_MAX, Shared, TEXT_BYTES_MAX, severity, text};
 use crate::operator::Detector;
 use crate::rule::allow::{Allow, network};
 use crate::rule::set::Place;
@@ -31,6 +31,11 @@ pub const ALLOW_FIELDS: &[(&str, bool, &str)] = &[
         "expires",
         true,
         "a day (`2026-12-31`) or a moment (`2026-12-31T12:00:00Z`) from which it acts no more, in event time; or `never`",
+    ),
+    (
+        "up_to",
+        false,
+        "`info` to `critical`: what is graver is told all the same, as of something that somebody has seen; nothing is when left out",
     ),
     ("kinds", false, "beside the rules alone: the kinds of rules it is for; all when left out"),
     ("rules", false, "beside the rules alone: the ids of rules it is for; all when left out"),
@@ -90,6 +95,7 @@ fn one(map: &Map<'_>, mistakes: &mut Mistakes) -> Option<Allow> {
     let owner = map.require("owner", mistakes).and_then(|n| text(n, TEXT_BYTES_MAX, mistakes));
     let reason = map.require("reason", mistakes).and_then(|n| text(n, TEXT_BYTES_MAX, mistakes));
     let expires = map.require("expires", mistakes).and_then(|n| expires(n, mistakes));
+    let up_to = map.get("up_to").map_or(Some(None), |n| severity(n, mistakes).map(Some));
     let allow = Allow {
         source: source?,
         destination: destination?,
@@ -99,8 +105,9 @@ fn one(map: &Map<'_>, mistakes: &mut Mistakes) -> Option<Allow> {
         owner: owner?.to_owned(),
         reason: reason?.to_owned(),
         expires: expires?,
+        up_to: up_to?,
     };
-    if allow.what().is_empty() {
+    if allow.is_for_all() {
         let what =
             "an exception names at least one of source, destination, domain, asn, port; to switch a rule off: enabled: false";
         mistakes.push(map.node().mistake(what));
