@@ -79,6 +79,12 @@ fn name_hash(name: &str) -> u64 {
 }
 
 impl Destination {
+    /// What lies beside the record.
+    fn heap_bytes(&self) -> usize {
+        let heap = |bytes: usize| if bytes == 0 { 0 } else { bytes + ENTRY_EXTRA_BYTES };
+        heap(self.name.len()) + heap(self.others.len() * size_of::<u64>())
+    }
+
     /// A host knows it.
     fn met_by(&mut self, host: u64) {
         if self.host == host || self.others.contains(&host) {
@@ -107,6 +113,8 @@ struct Told {
 struct TenantState {
     hosts: Table<Known>,
     destinations: Table<Destination>,
+    /// What lies beside the destinations' records, kept up to date.
+    destination_bytes: usize,
     /// By rule id, entity and subject.
     suppressed: BTreeMap<(String, String, String), Told>,
     /// Its first slice.
@@ -117,11 +125,9 @@ struct TenantState {
 impl Footprint for TenantState {
     /// By lengths, never by capacities: a state that was read back weighs what the written one did.
     fn heap_bytes(&self) -> usize {
-        let heap = |bytes: usize| if bytes == 0 { 0 } else { bytes + ENTRY_EXTRA_BYTES };
-        let destination = |d: &Destination| heap(d.name.len()) + heap(d.others.len() * size_of::<u64>());
         table_bytes::<Known>(self.hosts.len())
             + table_bytes::<Destination>(self.destinations.len())
-            + self.destinations.records().iter().map(destination).sum::<usize>()
+            + self.destination_bytes
             + self.suppressed.keys().map(suppressed_bytes).sum::<usize>()
     }
 }
@@ -321,11 +327,15 @@ impl TenantState {
                     let destination = &mut self.destinations.records_mut()[place];
                     destination.first = destination.first.min(at);
                     destination.last = destination.last.max(at);
+                    let before = destination.heap_bytes();
                     destination.met_by(host);
+                    self.destination_bytes += destination.heap_bytes() - before;
                 }
                 None if self.destinations.len() < RECORDS_MAX => {
                     let (name, others) = (Box::from(name), Vec::new());
-                    self.destinations.push(Destination { name, host, others, more: 0, first: at, last: at });
+                    let destination = Destination { name, host, others, more: 0, first: at, last: at };
+                    self.destination_bytes += destination.heap_bytes();
+                    self.destinations.push(destination);
                 }
                 None => self.evicted += 1,
             }
@@ -400,6 +410,7 @@ impl TenantState {
         let stays = staying(&mut order, gone, |(.., at)| *at);
         let mut stays = stays.into_iter();
         self.destinations.retain(|_| stays.next().unwrap_or(true));
+        self.destination_bytes = self.destinations.records().iter().map(Destination::heap_bytes).sum();
         self.evicted += gone as u64;
     }
 
