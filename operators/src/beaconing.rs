@@ -165,6 +165,7 @@ pub static DETECTOR: Detector = Detector {
         ("bytes_median", Field::Long),
         ("ordinary", Field::Text),
     ],
+    limits: &[&state::PAIRS, &state::NAMINGS, &state::SERVICES],
     build: |rule| Store::boxed(&DETECTOR, rule, Beaconing::new),
     judge: judge::judge,
 };

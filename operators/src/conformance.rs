@@ -13,7 +13,7 @@ use tidewatch_schemas::time::EventTime;
 use crate::detection::{Detection, SliceOutput, SliceRow};
 use crate::detectors;
 use crate::key::{Host, HostKey};
-use crate::operator::{Position, Slice};
+use crate::operator::{Detector, Position, Slice};
 use crate::rule::filter::tests::declared;
 use crate::rule::{DEFAULTS, Rule, RuleSet, Source};
 
@@ -237,7 +237,7 @@ fn variants(rule: &Rule) -> [Rule; 2] {
     [change("less", 0.5), change("more", 2.0)]
 }
 
-fn each(test: impl Fn(&'static crate::operator::Detector, Rule)) {
+fn each(test: impl Fn(&'static Detector, Rule)) {
     for detector in detectors::ALL {
         test(detector, default_rule(detector.rule_kind));
     }
@@ -329,6 +329,7 @@ fn a_scan_of_100_000_destinations_is_bounded_and_told_a_few_times() {
     let rows = scan(scanner);
     let key = HostKey { tenant: "t".into(), host: Host::Address(scanner) };
     each(|detector, rule| {
+        let before = reached(detector);
         let mut detection = Detection::new(&[rule]);
         detection.input("flows", 0);
         let mut out = SliceOutput::default();
@@ -352,7 +353,16 @@ fn a_scan_of_100_000_destinations_is_bounded_and_told_a_few_times() {
         let stats = detection.stats().1[0].states;
         assert!(stats.keys <= 1 && stats.bytes <= HOST_BYTES_MAX, "{}: {stats:?}", detector.kind);
         assert!(out.findings.len() <= 20, "{}: {}", detector.kind, out.findings.len());
+        // Who keeps destinations one by one says that it had to forget some.
+        if ["beaconing", "lateral", "scan"].contains(&detector.rule_kind) {
+            assert!(reached(detector) > before, "{}: no limit was counted", detector.kind);
+        }
     });
+}
+
+/// How often the limits of a detector bit so far, whoever did it.
+fn reached(detector: &Detector) -> u64 {
+    detector.limits.iter().map(|limit| limit.reached()).sum()
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use crate::detectors;
 use crate::key::{Host, HostKey};
+use crate::limit::Limit;
 use crate::operator::{Detector, Footprint, Slice, TenantFacts};
 use crate::planted::{self, Bug};
 use crate::states::{KeyedStates, RestoreError, StateLimits, StateStats};
@@ -28,6 +29,10 @@ pub const HOSTS_PER_DESTINATION_MAX: usize = 64;
 
 /// Hosts named per tenant; beyond it their number stands.
 pub const HOSTS_PER_TENANT_MAX: usize = 65_536;
+static HOSTS_PER_TENANT: Limit = Limit::new("HOSTS_PER_TENANT_MAX");
+
+/// Limits here at which something is forgotten that [`Correlation::stats`] does not count.
+pub static LIMITS: &[&Limit] = &[&HOSTS_PER_TENANT];
 
 /// Suppressed subjects per tenant; at the limit those that would end first go, counted: a signal may then come early.
 pub const SUPPRESSED_PER_TENANT_MAX: usize = 65_536;
@@ -351,7 +356,7 @@ impl TenantState {
             None if self.hosts.len() < HOSTS_PER_TENANT_MAX => {
                 self.hosts.push(Known { host, last: at });
             }
-            None => {}
+            None => HOSTS_PER_TENANT.bites(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! The list of detectors, in the order of the manual. Adding one: its file, its line here, its default rule in `rules/`,
 //! its scenarios in `tests/`.
 
+use crate::limit::Limit;
 use crate::operator::Detector;
-use crate::{beaconing, dns_dga, dns_exfil, egress_volume, lateral, long_connection, scan};
+use crate::{beaconing, correlate, dns_dga, dns_exfil, egress_volume, lateral, long_connection, scan};
 
 /// All detectors.
 pub static ALL: &[&Detector] = &[
@@ -14,6 +15,12 @@ pub static ALL: &[&Detector] = &[
     &scan::DETECTOR,
     &long_connection::DETECTOR,
 ];
+
+/// The limits within states, each with whose it is: a rule kind, or `correlate`.
+pub fn limits() -> impl Iterator<Item = (&'static str, &'static Limit)> {
+    let of_detectors = ALL.iter().flat_map(|d| d.limits.iter().map(|limit| (d.rule_kind, *limit)));
+    of_detectors.chain(correlate::LIMITS.iter().map(|limit| ("correlate", *limit)))
+}
 
 /// The detector of a rule kind.
 pub fn by_rule_kind(kind: &str) -> Option<&'static Detector> {

@@ -165,6 +165,7 @@ pub static DETECTOR: Detector = Detector {
         ("weight", Field::Double),
         ("span_s", Field::Double),
     ],
+    limits: &[&state::DOMAINS, &state::WINDOW_NAMES],
     build: |rule| Store::boxed(&DETECTOR, rule, DnsDga::new),
     judge: |finding, _| Some(finding),
 };

@@ -170,6 +170,7 @@ pub static DETECTOR: Detector = Detector {
         ("types", Field::List),
         ("examples", Field::List),
     ],
+    limits: &[&state::GLANCES, &state::WATCHED, &state::RECENT],
     build: |rule| Store::boxed(&DETECTOR, rule, DnsExfil::new),
     judge: verdict::judge,
 };

@@ -110,6 +110,7 @@ pub static DETECTOR: Detector = Detector {
         ("new_destination_share", Field::Double),
         ("history_days", Field::Long),
     ],
+    limits: &[&habit::HABITS],
     build: |rule| Store::boxed(&DETECTOR, rule, EgressVolume::new),
     judge,
 };

@@ -142,6 +142,7 @@ pub static DETECTOR: Detector = Detector {
         ("newcomer", Field::Flag),
         ("went_on", Field::Flag),
     ],
+    limits: &[&state::PEERS, &state::RECENT, &state::FRESH],
     build: |rule| Store::boxed(&DETECTOR, rule, Lateral::new),
     judge,
 };

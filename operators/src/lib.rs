@@ -20,6 +20,7 @@ mod ends;
 pub mod fuzz;
 pub mod key;
 pub mod lateral;
+pub mod limit;
 mod listed;
 pub mod long_connection;
 pub mod names;

@@ -123,6 +123,7 @@ pub static DETECTOR: Detector = Detector {
         ("opened_by_host", Field::Flag),
         ("port", Field::Long),
     ],
+    limits: &[&state::OPEN],
     build: |rule| Store::boxed(&DETECTOR, rule, LongConnection::new),
     judge,
 };

@@ -17,6 +17,7 @@ use tidewatch_schemas::time::EventTime;
 
 use crate::detection::HostRows;
 use crate::key::{Host, HostKey};
+use crate::limit::Limit;
 use crate::rule::Rule;
 use crate::why::{About, Case};
 
@@ -393,6 +394,8 @@ pub struct Detector {
     pub lists: &'static [ListField],
     /// Fields of its findings' evidence, before the tenant's view adds to them.
     pub evidence: &'static [(&'static str, Field)],
+    /// Limits within a host's state at which something is forgotten.
+    pub limits: &'static [&'static Limit],
     /// An instance for a rule; config is typed here, once.
     pub build: fn(&Rule) -> Box<dyn crate::runtime::Instance>,
     /// The tenant's view: may raise or lower confidence, complete `why` and evidence, or drop the candidate (`None`).

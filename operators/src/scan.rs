@@ -140,6 +140,7 @@ pub static DETECTOR: Detector = Detector {
         ("span_s", Field::Long),
         ("examples", Field::List),
     ],
+    limits: &[&state::GROUPS, &group::FAILS, &known::KNOWN],
     build: |rule| Store::boxed(&DETECTOR, rule, Scan::new),
     judge: |finding, _| Some(finding),
 };

@@ -312,7 +312,7 @@ fn limits_md() {
     let mut out = format!("{MADE}\n\n# Limits\n\n");
     out.push_str(
         "Everything that holds something has a limit with a name; beyond it a value is refused, dropped, spilled or waited for as \
-         the meaning says, and counted. Limits that a topology may change stand in [topology.md](topology.md).\n",
+         the meaning says, and counted; within what is kept of one host as `tidewatch_state_limit_reached_total`. Limits that a topology may change stand in [topology.md](topology.md).\n",
     );
     for (room, title) in [("schemas", "Rows and records"), ("operators", "Detection"), ("pipeline", "Pipeline")] {
         write!(out, "\n## {title}\n\n").unwrap();

@@ -173,6 +173,7 @@ const fn detector(
         thresholds: &[],
         lists: &[],
         evidence: &[],
+        limits: &[],
         build,
         judge: |finding, _| Some(finding),
     }

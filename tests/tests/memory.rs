@@ -1,13 +1,19 @@
 //! P5 and P4 under attack: one tenant makes up new pairs by the hundred thousand in a minute. State stays at its limit all the
-//! while, hosts that go are the attacker's own, and the others' signals are those of a run without it.
+//! while, hosts that go are the attacker's own, and the others' signals are those of a run without it. Where one host's state
+//! has to forget, `/metrics` counts it.
 #![allow(clippy::unwrap_used)]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tidewatch::topology::Stage;
 use tidewatch_generator::synthetic::Visits;
 use tidewatch_generator::{Plan, Synthetic, probectl_records};
 use tidewatch_schemas::time::SECOND_NS;
+use tidewatch_tests::program::{Process, until};
 use tidewatch_tests::scenario::{self, Drive, Layout, LogKind, Message, Scenario, Signals, open_input, published};
 use tidewatch_tests::traffic::{EBPF, FLOW};
 
@@ -93,4 +99,54 @@ fn a_tenant_that_makes_up_pairs_loses_its_own_state_and_nobody_else_s() {
     for tenant in ["acme", "brook"] {
         assert_eq!(of(&loud.signals, tenant), of(&quiet.signals, tenant), "{tenant}");
     }
+}
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tidewatch_program");
+
+/// Longest wait for anything.
+const WAIT: Duration = Duration::from_secs(120);
+
+/// A host that tries a port of its own on each of 150 others: more groups than the state of a scan holds.
+#[test]
+fn where_a_hosts_state_has_to_forget_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write(
+        "t.yaml",
+        "log: {embedded: {dir: log}}\ninputs: [{topic: zeek.conn, format: zeek-conn, tenant: {static: acme}, partitions: 1, lateness: 2s}]\n\
+         time: {idle_after: 1s, max_future: 1s}\nepoch: 100ms\nobs: {partitions: 1}\nfindings: {partitions: 1}\nlimits: {spill_dir: spill}\n\
+         control: control.sock\nhttp: {listen: \"127.0.0.1:0\"}\n",
+    );
+    let row = |n: u32| {
+        let (at, from, port) = (1_780_304_400 + n, 40_000 + n, 1_000 + n);
+        format!(
+            "{{\"ts\": {at}.5, \"uid\": \"C{n}\", \"id.orig_h\": \"10.0.0.6\", \"id.orig_p\": {from}, \"id.resp_h\": \"10.0.1.{n}\", \
+             \"id.resp_p\": {port}, \"proto\": \"tcp\", \"conn_state\": \"S0\", \"orig_pkts\": 1, \"resp_pkts\": 0}}\n"
+        )
+    };
+    std::fs::create_dir(dir.path().join("logs")).unwrap();
+    write("logs/conn.log", &(1..=150).map(row).collect::<String>());
+    let words = ["produce", "t.yaml", "--input", "zeek:logs"];
+    let done = Command::new(PROGRAM).args(words).current_dir(dir.path()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+
+    let process = Process::start(PROGRAM, "run", dir.path(), &["run", "t.yaml", "--log-format", "json"]).unwrap();
+    let address = || -> Option<String> {
+        let said = std::fs::read_to_string(dir.path().join("run.err")).ok()?;
+        let mut lines = said.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+        let line = lines.find(|l| l["message"] == "health and metrics")?;
+        line["address"].as_str().map(str::to_owned)
+    };
+    let counted = |limit: &str| -> Option<f64> {
+        let mut stream = TcpStream::connect(address()?).ok()?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let series = format!("tidewatch_state_limit_reached_total{{detector=\"scan\",limit=\"{limit}\"}} ");
+        text.lines().find_map(|l| l.strip_prefix(&series)?.parse().ok())
+    };
+    until("a limit has bitten", WAIT, || counted("GROUPS_MAX") > Some(0.0)).unwrap();
+    assert_eq!(counted("KNOWN_MAX"), Some(0.0), "what has not is there all the same");
+    process.stop(WAIT).unwrap();
 }

@@ -179,6 +179,49 @@ fn every_limit_says_what_it_limits() {
     fail_if_any("limits without a comment that says what is limited and what happens there", &found);
 }
 
+/// Limits in detectors that forget nothing which is looked for later: examples that are told, the newest or busiest few by
+/// design, what is read of one row.
+const NOT_COUNTED: &[&str] = &[
+    "CONTACTS_MAX",
+    "EXAMPLES_MAX",
+    "EXAMPLE_BYTES_MAX",
+    "FOUND_MAX",
+    "LATEST_MAX",
+    "NAME_BYTES_MAX",
+    "NAME_LABELS_MAX",
+    "PORTS_MAX",
+    "SLEEPS_MAX",
+    "SUFFIXES_MAX",
+    "TARGETS_MAX",
+    "TEXT_BYTES_MAX",
+    "TOPS_MAX",
+    "TYPES_MAX",
+];
+
+#[test]
+fn every_limit_of_a_detectors_state_is_counted() {
+    let mut found = Vec::new();
+    for detector in detectors::ALL {
+        let own = format!("operators/src/{}", detector.rule_kind);
+        let sources = rust();
+        let own = |s: &&Source| s.path == format!("{own}.rs") || s.path.starts_with(&format!("{own}/"));
+        let there: Vec<String> = sources
+            .iter()
+            .filter(own)
+            .flat_map(|s| s.text.lines())
+            .filter_map(|line| line.trim_start_matches("pub(super) ").strip_prefix("const ")?.split_once(": usize"))
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| name.ends_with("_MAX"))
+            .collect();
+        let counted: Vec<&str> = detector.limits.iter().map(|limit| limit.name).collect();
+        let open = there.iter().filter(|n| !counted.contains(&n.as_str()) && !NOT_COUNTED.contains(&n.as_str()));
+        found.extend(open.map(|name| format!("{}: {name} is not counted", detector.rule_kind)));
+        let gone = counted.iter().filter(|n| !there.contains(&(**n).to_owned()));
+        found.extend(gone.map(|name| format!("{}: {name} is no constant", detector.rule_kind)));
+    }
+    fail_if_any("limits of detectors' states", &found);
+}
+
 #[test]
 fn no_test_is_ignored_and_none_sleeps_without_a_reason() {
     let ignore = format!("#[{}", "ignore");

@@ -11,7 +11,7 @@ use tidewatch_operators::detectors;
 use tidewatch_operators::rule::DEFAULTS;
 use tidewatch_schemas::signal::{Severity, Signal, Value};
 use tidewatch_tests::project::root;
-use tidewatch_tests::scenario::{Layout, Message, Scenario, open_input};
+use tidewatch_tests::scenario::{Layout, Message, Scenario, open_input, read_all};
 use tidewatch_tests::traffic::{Contact, FLOW, flow_message, noon};
 
 /// Where each vector is tested: name, file, test.
@@ -42,6 +42,13 @@ const NAMED: &[(&str, &str, &str)] = &[
     ("D10", "tests/tests/rules.rs", "what_an_exception_keeps_back_is_counted_by_rule"),
     ("D10", "tests/tests/rules_commands.rs", "each_condition_is_told_with_its_value_and_threshold"),
     ("D11", "tests/tests/rules.rs", "rules_read_again_at_run_time_hold_from_one_event_time_live_and_in_a_backtest"),
+    ("D12", "tests/tests/vectors.rs", "d12_what_is_not_analysed_is_decided_once_for_all_and_shown"),
+    ("D12", "tests/tests/operations.rs", "a_run_is_ready_and_serves_exactly_the_documented_metrics"),
+    (
+        "D13",
+        "operators/src/dns_dga/tests.rs",
+        "thirty_two_hexadecimal_digits_are_generated_as_a_name_and_a_digest_in_front_of_one",
+    ),
     ("D13", "operators/src/dns_dga/tests.rs", "d13_short_labels_count_and_not_only_the_first"),
     ("D13", "operators/src/dns_dga/tests.rs", "a_burst_of_joined_words_that_do_not_exist_is_told_at_the_tenth"),
     (
@@ -71,8 +78,7 @@ const NAMED: &[(&str, &str, &str)] = &[
 ];
 
 /// What has no test, and why.
-const WITHOUT: &[(&str, &str)] =
-    &[("D12", "there is no API yet that could show a gap"), ("D17", "comes with threat intelligence")];
+const WITHOUT: &[(&str, &str)] = &[("D17", "comes with threat intelligence")];
 
 #[test]
 fn every_vector_has_its_test_or_a_reason() {
@@ -174,6 +180,41 @@ fn v9_sixty_four_times_the_usual_minute() {
 fn v10_a_large_flow_of_a_host_that_nobody_knows() {
     let one = Contact { tenant: "t1", at_s: 0.0, from: "10.0.0.9", to: "198.51.100.20", port: 443, bytes: 1024 * MIB };
     assert!(told(&scenario(&[one]), "ndr.egress_volume").is_empty());
+}
+
+/// Nothing is shed. What no detector sees, because it came too late or lies too far ahead, is decided once, in normalize, for
+/// whatever rules there are, is kept with its reason, and counts by tenant. A coverage gap that an API shows, there is not yet.
+#[test]
+fn d12_what_is_not_analysed_is_decided_once_for_all_and_shown() {
+    let mut base = scenario(&calls((0..120).map(|n| 30.0 * f64::from(n)), 512));
+    for n in 0..10 {
+        let at = noon(1_800.0 + f64::from(n));
+        for off_s in [-5_400.0, 5_400.0] {
+            let contact = Contact { at_s: f64::from(n) + off_s, bytes: 9, ..calls([0.0], 9)[0] };
+            base.messages.push(Message { at, ..flow_message(&contact) });
+        }
+    }
+    base.messages.sort_by_key(|m| m.at);
+    let of = |kinds: &[&str]| {
+        let rules = base.rules.iter().filter(|r| kinds.contains(&r.kind.as_str())).cloned().collect();
+        let outcome = Scenario { rules, ..base.clone() }.run(&Layout::default()).unwrap();
+        let names = &outcome.topology.names;
+        let kept = [names.late(), names.rejected()].map(|topic| {
+            let records = read_all(&outcome.log, &topic).unwrap();
+            records.into_iter().map(|r| (r.value, r.headers)).collect::<Vec<_>>()
+        });
+        let counts = outcome.ledger.0[&(FLOW.to_owned(), "t1".to_owned())];
+        (kept, (counts.rows_in, counts.normalized, counts.late, counts.rejected), outcome.of_kind("ndr.beaconing").len())
+    };
+    let all: Vec<&str> = detectors::ALL.iter().map(|d| d.rule_kind).collect();
+    let (kept, counts, signals) = of(&all);
+    assert_eq!(counts, (140, 120, 10, 10));
+    assert!(kept.iter().all(|records| !records.is_empty()) && signals > 0);
+    for fewer in [&["beaconing"][..], &["dns_dga", "scan"], &[]] {
+        let (same, counts_of_fewer, signals_of_fewer) = of(fewer);
+        assert!(same == kept && counts_of_fewer == counts, "{fewer:?}");
+        assert_eq!(signals_of_fewer, if fewer.contains(&"beaconing") { signals } else { 0 });
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use super::arena::Arena;
 use super::key::{PeerKey, TCP};
 use super::pair::{Contact, FARM, Pair, PairView};
+use crate::limit::Limit;
 use crate::operator::Footprint;
 use crate::raw::serde_as_raw;
 use crate::table::{Table, table_bytes};
@@ -20,15 +21,18 @@ use crate::table::{Table, table_bytes};
 /// Pairs per host. Beyond it the least recently touched of those with fewer than [`ESTABLISHED`] contacts go first, then
 /// of the others.
 pub(super) const PAIRS_MAX: usize = 4096;
+pub(super) static PAIRS: Limit = Limit::new("PAIRS_MAX");
 
 /// Contacts from which a pair outlives a scan.
 const ESTABLISHED: u32 = 3;
 
 /// Names seen on connections, per host, waiting for their flow; beyond it the oldest go.
 pub(super) const NAMINGS_MAX: usize = 1024;
+pub(super) static NAMINGS: Limit = Limit::new("NAMINGS_MAX");
 
 /// Addresses per host whose name or rôle as proxy is known; beyond it the least recently touched go.
 pub(super) const SERVICES_MAX: usize = 1024;
+pub(super) static SERVICES: Limit = Limit::new("SERVICES_MAX");
 
 /// A name may come this long before its flow's start (clocks of two log lines) ...
 const NAME_BEFORE_NS: i64 = SECOND_NS;
@@ -135,6 +139,7 @@ impl HostState {
             noted.push((place as u32, at));
         }
         if self.pairs.len() > PAIRS_MAX {
+            PAIRS.bites();
             self.evict(noted);
         }
     }
@@ -159,6 +164,7 @@ impl HostState {
     pub(super) fn name(&mut self, key: &PeerKey, asked: &Asked, start: EventTime, at: EventTime) {
         self.namings.entry((asked.address, asked.port, start)).or_insert_with(|| key.clone());
         if self.namings.len() > NAMINGS_MAX {
+            NAMINGS.bites();
             let mut starts: Vec<EventTime> = self.namings.keys().map(|k| k.2).collect();
             let gone = starts.len() - kept(NAMINGS_MAX);
             let (_, &mut first_kept, _) = starts.select_nth_unstable(gone);
@@ -175,6 +181,7 @@ impl HostState {
         service.proxy |= asked.proxy;
         service.touched = service.touched.max(at);
         if self.services.len() > SERVICES_MAX {
+            SERVICES.bites();
             let mut order: Vec<(bool, EventTime, (Address, u16))> =
                 self.services.iter().map(|(k, s)| (s.proxy, s.touched, *k)).collect();
             let gone = order.len() - kept(SERVICES_MAX);

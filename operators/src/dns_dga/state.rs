@@ -10,14 +10,17 @@ use libm::exp2;
 use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
+use crate::limit::Limit;
 use crate::operator::{Footprint, Position, RawRows, vec_bytes};
 
 /// Registered domains remembered per host; at the limit the quarter asked for longest ago goes, and counts as new when it
 /// comes again.
 pub(super) const DOMAINS_MAX: usize = 1024;
+pub(super) static DOMAINS: Limit = Limit::new("DOMAINS_MAX");
 
 /// Distinct names within the window; at the limit the oldest leaves.
 pub(super) const WINDOW_NAMES_MAX: usize = 512;
+pub(super) static WINDOW_NAMES: Limit = Limit::new("WINDOW_NAMES_MAX");
 
 /// Generated names told as examples: the first of the episode.
 pub(super) const EXAMPLES_MAX: usize = 8;
@@ -140,6 +143,7 @@ impl HostState {
         let other_business = other_business || before.is_some_and(|known| known.other_business);
         self.domains.insert(domain, Domain { last: at, other_business });
         if self.domains.len() > DOMAINS_MAX {
+            DOMAINS.bites();
             self.evict();
         }
         match (before, other_business) {
@@ -160,6 +164,7 @@ impl HostState {
         self.window.push_back(asked);
         self.count(&asked, true);
         if self.window.len() > WINDOW_NAMES_MAX {
+            WINDOW_NAMES.bites();
             self.leave();
         }
     }

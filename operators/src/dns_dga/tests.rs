@@ -69,6 +69,23 @@ fn a_search_for_the_server_is_told_within_ten_failing_domains() {
     assert_eq!(f.attack, ["T1071.004", "T1568.002"]);
 }
 
+/// What a generator registers is a name; in front of somebody's domain it is a file that is looked up.
+#[test]
+fn thirty_two_hexadecimal_digits_are_generated_as_a_name_and_a_digest_in_front_of_one() {
+    let digits = |n: u64| xxhash_rust::xxh3::xxh3_128(&n.to_le_bytes());
+    for suffixes in [&["com"][..], &["com", "net", "org", "info"]] {
+        let names: Vec<String> =
+            (0..30).map(|n| format!("{:032x}.{}", digits(n), suffixes[n as usize % suffixes.len()])).collect();
+        let f = &failing(&names, 5.0)[0];
+        assert!(long(f, "failed_domains") <= 10, "{f:?}");
+    }
+    for service in ["files.reputation-service.com", "reputation-service.co.uk"] {
+        let names: Vec<String> = (0..300).map(|n| format!("{:032x}.{service}", digits(n))).collect();
+        assert_eq!(failing(&names, 1.0), Vec::<Finding>::new());
+        assert_eq!(found(&asks(names.iter().map(|n| (n.as_str(), FOUND)), 1.0)), Vec::<Finding>::new());
+    }
+}
+
 #[test]
 fn one_name_an_hour_is_told_within_the_day() {
     let f = &failing(&generated(24), 3600.0)[0];

@@ -13,16 +13,20 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::information::Gathered;
 use super::question::Carrier;
+use crate::limit::Limit;
 use crate::operator::{Footprint, Position, RawRows, vec_bytes};
 
 /// Domains glanced at per host; at the limit the quarter asked for longest ago goes, and begins anew when it comes again.
 pub(super) const GLANCES_MAX: usize = 1024;
+pub(super) static GLANCES: Limit = Limit::new("GLANCES_MAX");
 
 /// Domains watched per host; at the limit the one asked for longest ago goes.
 pub(super) const WATCHED_MAX: usize = 64;
+pub(super) static WATCHED: Limit = Limit::new("WATCHED_MAX");
 
 /// Hashes of names, labels and answers remembered per watched domain: a ring, the oldest is overwritten.
 pub(super) const RECENT_MAX: usize = 1024;
+pub(super) static RECENT: Limit = Limit::new("RECENT_MAX");
 
 /// Names told as examples: the first of the episode.
 pub(super) const EXAMPLES_MAX: usize = 3;
@@ -177,6 +181,7 @@ impl HostState {
             if self.watched.len() >= WATCHED_MAX
                 && let Some(oldest) = (0..self.watched.len()).min_by_key(|i| (self.watched[*i].last, self.watched[*i].hash))
             {
+                WATCHED.bites();
                 self.watched.swap_remove(oldest);
             }
             self.watched.push(Watched::new(hash, asked, &glance));
@@ -198,6 +203,7 @@ impl HostState {
         };
         self.glances.insert(hash, glance);
         if self.glances.len() > GLANCES_MAX {
+            GLANCES.bites();
             let mut order: Vec<(EventTime, u64)> = self.glances.iter().map(|(k, g)| (g.last, *k)).collect();
             let gone = order.len() - GLANCES_MAX / 4 * 3;
             order.select_nth_unstable(gone);
@@ -340,6 +346,7 @@ impl Watched {
         if self.recent.len() < RECENT_MAX {
             self.recent.push(hash);
         } else {
+            RECENT.bites();
             self.recent[usize::from(self.next) % RECENT_MAX] = hash;
             self.next = (self.next + 1) % RECENT_MAX as u16;
         }

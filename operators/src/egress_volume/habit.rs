@@ -8,9 +8,11 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::state::SCALES;
 use super::window::{Place, Top};
+use crate::limit::Limit;
 
 /// Habits kept per host; at the limit the one that is longest ago goes.
 const HABITS_MAX: usize = 8;
+pub(super) static HABITS: Limit = Limit::new("HABITS_MAX");
 
 /// Two occurrences begin at least so far apart: a day, early by two hours. All between belongs to the first.
 const APART_NS: i64 = 22 * 3600 * SECOND_NS;
@@ -54,6 +56,7 @@ impl Habits {
             if self.0.len() >= HABITS_MAX
                 && let Some(oldest) = (0..self.0.len()).min_by_key(|i| (self.0[*i].began, self.0[*i].network))
             {
+                HABITS.bites();
                 self.0.remove(oldest);
             }
             let mut now = [0.0; SCALES];

@@ -9,13 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
+use crate::limit::Limit;
 use crate::operator::{Footprint, Position, RawRows};
 
 /// Destinations per host. At the limit a quarter goes, strangers first, then least recently touched.
 pub(super) const PEERS_MAX: usize = 1024;
+pub(super) static PEERS: Limit = Limit::new("PEERS_MAX");
 
 /// Destinations within the window; at the limit the one touched longest ago leaves and the count says "at least".
 pub(super) const RECENT_MAX: usize = 1024;
+pub(super) static RECENT: Limit = Limit::new("RECENT_MAX");
 
 /// First destinations named in the evidence.
 pub(super) const TARGETS_MAX: usize = 8;
@@ -38,6 +41,7 @@ const POLLS: u8 = 6;
 
 /// Destinations first met within a day, of which the times are kept; beyond it the count is a lower bound.
 pub(super) const FRESH_MAX: usize = 64;
+pub(super) static FRESH: Limit = Limit::new("FRESH_MAX");
 
 const DAY_NS: i64 = 86_400 * SECOND_NS;
 
@@ -188,12 +192,14 @@ impl HostState {
         let list = if neighbour { &mut self.near } else { &mut self.recent };
         list.insert((last, touch.peer));
         if list.len() > RECENT_MAX {
+            RECENT.bites();
             list.pop_first();
             self.overflowed |= !neighbour;
         }
         if new {
             self.fresh.retain(|(first, _)| at.since(*first) < DAY_NS);
             if self.fresh.len() >= FRESH_MAX {
+                FRESH.bites();
                 self.fresh.remove(0);
             }
             self.fresh.push((at, touch.peer));
@@ -370,6 +376,7 @@ impl HostState {
         let mut order: Vec<(bool, EventTime, u64)> =
             self.peers.iter().map(|(k, p)| (p.is_neighbour(at) && at.since(p.last) <= LIFETIME_NS, p.last, *k)).collect();
         let gone = order.len() - PEERS_MAX / 4 * 3;
+        PEERS.bites();
         order.select_nth_unstable(gone);
         for (_, last, key) in &order[..gone] {
             self.peers.remove(key);

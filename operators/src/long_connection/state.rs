@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
+use crate::limit::Limit;
 use crate::operator::{Footprint, Position, RawRows};
 use crate::table::{Record, Table, table_bytes};
 
 /// Connections kept per host; at the limit the half that was seen longest ago goes, older connections last.
 pub(super) const OPEN_MAX: usize = 512;
+pub(super) static OPEN: Limit = Limit::new("OPEN_MAX");
 
 /// A young connection is forgotten after so long without a record; one that lasts may be silent for longer.
 const YOUNG_IDLE_NS: i64 = 900 * SECOND_NS;
@@ -158,6 +160,7 @@ impl HostState {
             }
             None if begins => {
                 if self.open.len() >= OPEN_MAX {
+                    OPEN.bites();
                     self.evict();
                 }
                 self.open.push(Open::of(part))

@@ -43,6 +43,7 @@ static BEACONING: Detector = Detector {
     ],
     lists: &[],
     evidence: &[("score", Field::Double), ("ports", Field::List)],
+    limits: &[],
     build: |rule| Store::boxed(&BEACONING, rule, |_| Nothing),
     judge: |finding, _| Some(finding),
 };
@@ -60,6 +61,7 @@ static LATERAL: Detector = Detector {
         ListField { name: "allow", default: &[], entry: ListEntry::Text, meaning: "test" },
     ],
     evidence: &[("score", Field::Double), ("ports", Field::List)],
+    limits: &[],
     build: |rule| Store::boxed(&LATERAL, rule, |_| Nothing),
     judge: |finding, _| Some(finding),
 };

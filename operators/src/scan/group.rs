@@ -6,10 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limit::Limit;
 use crate::table::{Record, mixed};
 
 /// Failed attempts kept per group; at the limit the oldest goes and counts say "at least".
 pub(super) const FAILS_MAX: usize = 64;
+pub(super) static FAILS: Limit = Limit::new("FAILS_MAX");
 
 /// Names kept per group for the evidence; further ones are counted alone.
 pub(super) const EXAMPLES_MAX: usize = 4;
@@ -137,6 +139,7 @@ impl Group {
             }
         }
         if self.fails.len() >= FAILS_MAX {
+            FAILS.bites();
             self.fails.remove(0);
         }
         self.fails.push(Fail { id, first_s: at_s, last_s: at_s });

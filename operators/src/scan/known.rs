@@ -6,8 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limit::Limit;
+
 /// Services kept per generation; at the limit no further one comes in, and none of those makes a sweep.
 pub(super) const KNOWN_MAX: usize = 2048;
+pub(super) static KNOWN: Limit = Limit::new("KNOWN_MAX");
 
 /// Slots of the smallest set that is not empty.
 const SLOTS_MIN: usize = 8;
@@ -71,6 +74,8 @@ impl Known {
         let room = (self.today.len as usize) < KNOWN_MAX;
         if room {
             self.today.insert(short(pair));
+        } else {
+            KNOWN.bites();
         }
         room
     }
@@ -82,6 +87,7 @@ impl Known {
             return;
         }
         if (self.earlier.len + today.len) as usize > KNOWN_MAX {
+            KNOWN.bites();
             self.earlier = today;
             return;
         }

@@ -8,11 +8,13 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::group::{DAY_S, Group, What};
 use super::known::Known;
+use crate::limit::Limit;
 use crate::operator::{Footprint, Position, RawRows};
 use crate::table::{Table, mixed, table_bytes};
 
 /// Groups kept per host; at the limit a third goes, fewest failed attempts first, then longest untouched.
 pub(super) const GROUPS_MAX: usize = 96;
+pub(super) static GROUPS: Limit = Limit::new("GROUPS_MAX");
 
 /// Latest failed attempts outside whose ports are kept: whether one port stands out.
 pub(super) const LATEST_MAX: usize = 64;
@@ -242,6 +244,7 @@ impl Seen {
 
     /// A third of the groups goes, those that say least.
     fn evict(&mut self) {
+        GROUPS.bites();
         let mut order: Vec<(usize, u32, u64)> =
             self.groups.records().iter().map(|g| (g.fails(), g.last_s, g.what.hash())).collect();
         order.sort_unstable();

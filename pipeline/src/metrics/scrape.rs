@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use prometheus_client::encoding::prometheus_text;
+use tidewatch_operators::detectors;
 use tidewatch_schemas::time::EventTime;
 
 use super::Metrics;
@@ -20,6 +21,7 @@ const COUNTED_ELSEWHERE: &[&Metric] = &[
     &SPILLED_ROWS,
     &EVICTED_KEYS,
     &RULE_EVICTED,
+    &STATE_LIMIT,
     &FINDINGS_ALLOWED,
     &CANDIDATES,
     &CONTACTS_WITHHELD,
@@ -77,6 +79,9 @@ impl Metrics {
             self.counted(&WHERE_ROWS, &[detector, rule], sum.where_rows);
             self.counted(&WHERE_FINDINGS, &[detector, rule], sum.where_findings);
             self.counted(&WHERE_ERRORS, &[detector, rule], sum.where_errors);
+        }
+        for (detector, limit) in detectors::limits() {
+            self.counted(&STATE_LIMIT, &[detector, limit.name], limit.reached());
         }
         for ((rule, verdict), n) in verdicts {
             self.counted(&CANDIDATES, &[rule, verdict], n);

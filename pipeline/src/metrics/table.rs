@@ -100,6 +100,7 @@ metrics! {
     RULE_KEYS: Gauge "tidewatch_rule_state_keys" ["detector", "rule"] "keys" "Keys with state of one rule, all tasks of this process together";
     RULE_BYTES: Gauge "tidewatch_rule_state_bytes" ["detector", "rule"] "bytes" "State of one rule, all tasks of this process together";
     RULE_EVICTED: Counter "tidewatch_rule_evicted_keys_total" ["detector", "rule"] "keys" "Keys of one rule dropped at a limit";
+    STATE_LIMIT: Counter "tidewatch_state_limit_reached_total" ["detector", "limit"] "times" "Times that a limit within the state of one host (correlate: of one tenant) bit: something was forgotten, or not taken in; limits.md says what. Re-processing included";
     FINDINGS_ALLOWED: Counter "tidewatch_findings_allowed_total" ["detector", "rule"] "findings" "Findings that an exception (allow) of the rule kept back before the tenant's view; re-processing included";
     WHERE_ROWS: Counter "tidewatch_where_rows_total" ["detector", "rule"] "rows" "Rows that the rule's where let its detector not see; re-processing included";
     WHERE_FINDINGS: Counter "tidewatch_where_findings_total" ["detector", "rule"] "findings" "Findings that the rule's where did not let through; re-processing included";

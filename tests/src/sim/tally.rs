@@ -171,6 +171,7 @@ const fn detector(build: fn(&Rule) -> Box<dyn tidewatch_operators::runtime::Inst
         thresholds: &[],
         lists: &[],
         evidence: &[],
+        limits: &[],
         build,
         judge: |mut finding, facts| {
             finding.evidence.insert("knowing".to_owned(), Value::Long(facts.knowing as i64));
