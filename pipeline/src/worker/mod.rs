@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidewatch_schemas::control::{Mark, Roster};
-use tidewatch_schemas::time::EventTime;
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use crate::epoch::{Ledger, OutputHash};
 use crate::log::{Append, CommitError, Committed, Log, Membership, PollLimit, Reader, TopicPartition, Writer};
@@ -58,6 +58,9 @@ pub(crate) const EPOCH_BYTES_MAX: usize = 16 << 20;
 
 /// A full log is asked again after so long.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
+
+/// A round over the tasks that takes longer is told: nothing in it should wait for long.
+const SLOW_ROUND_NS: i64 = 5 * SECOND_NS;
 
 /// Aborted epochs in a row after which a worker gives up.
 const ABORTS_MAX: u32 = 20;
@@ -248,6 +251,11 @@ impl Worker {
                 Err(error) => return Err(error),
             }
             urgent |= slot.out.urgent || slot.out.bytes() > EPOCH_BYTES_MAX;
+        }
+        let took_ns = (self.config.clock)().since(now);
+        if took_ns > SLOW_ROUND_NS {
+            let took_s = took_ns as f64 / 1e9;
+            tracing::warn!(stage = self.config.stage, took_s, "reading took long: a broker did not answer, or the processor is busy");
         }
         for (at, error) in stopping {
             self.slots.remove(&at);

@@ -346,6 +346,7 @@ impl Slot {
             if !config.known.is_itself(config, &self.at, self.topic.as_deref())? {
                 return Ok(false);
             }
+            tracing::info!(stage = config.stage, task = %self.at, "the brokers did not know the partition for a moment; it is the same");
             work.reader.is_itself();
         }
         let records = match work.reader.poll(config.poll, std::time::Duration::ZERO) {
