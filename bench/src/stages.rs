@@ -264,7 +264,7 @@ impl Obs {
             findings: ("findings".to_owned(), 1),
             late: "late".to_owned(),
             obs_partitions: 1,
-            slices: SliceLimits { bytes_max: 1 << 30, spill_dir: std::path::PathBuf::new() },
+            slices: unspilled(),
             state_bytes_max: 1 << 30,
             rules: rules.to_vec(),
             versions: std::collections::BTreeMap::new(),
@@ -315,6 +315,7 @@ impl Obs {
                 signals: ("signals".to_owned(), 1),
                 source: "bench".to_owned(),
                 state_bytes_max: usize::MAX,
+                slices: unspilled(),
                 detectors: detectors::ALL,
             };
             CorrelateTask::new(TopicPartition::new("findings", 0), config)
@@ -334,6 +335,10 @@ impl Obs {
             })
         }))
     }
+}
+
+fn unspilled() -> SliceLimits {
+    SliceLimits { bytes_max: 1 << 30, spill_dir: std::path::PathBuf::new() }
 }
 
 /// Gives a task records and the end of its epoch.
@@ -370,6 +375,23 @@ fn of_append(offset: &mut i64, append: &Append) -> Record {
 mod tests {
     #![allow(clippy::panic)]
     use super::*;
+
+    /// The function that callgrind watches: everything inside it counts, and nothing else.
+    #[inline(never)]
+    fn one_counted_run(ready: Ready) -> Left {
+        std::hint::black_box(ready())
+    }
+
+    /// Under valgrind, by tests/src/bin/instructions.rs: it reads what is said here.
+    #[test]
+    fn the_stages_that_are_counted() {
+        for stage in all().iter().filter(|s| s.counted) {
+            let prepare = stage.make().unwrap_or_else(|e| panic!("{}: {e}", stage.name));
+            let ready = prepare();
+            println!("counted\t{}\t{}", stage.name, stage.rows);
+            drop(one_counted_run(ready));
+        }
+    }
 
     #[test]
     fn every_stage_can_be_prepared_and_run_and_names_are_told_apart() {

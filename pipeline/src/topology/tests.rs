@@ -67,7 +67,7 @@ inputs:
 obs: {partitions: 64, retention: 48h}
 findings: {partitions: 2}
 signals: {partitions: 3, retention: 720h}
-limits: {state_bytes: 1GiB, correlate_bytes: 96MiB, slice_bytes: 128MiB, spill_dir: /var/spill, record_bytes: 2MiB}
+limits: {state_bytes: 1GiB, correlate_bytes: 96MiB, slice_bytes: 128MiB, correlate_slice_bytes: 8MiB, spill_dir: /var/spill, record_bytes: 2MiB}
 epoch: 250ms
 snapshots: {url: \"s3://bucket/tidewatch\", every: 2m}
 workers: {normalize: 2, detect: 4, correlate: 1}
@@ -88,7 +88,7 @@ control: /run/tidewatch.sock
     assert_eq!(topology.destinations[1].tenants, ["a", "b"]);
     assert_eq!(topology.destinations[0].from, StartFrom::Beginning);
     let member = crate::log::Member { id: "m".into(), index: 0, of: 1 };
-    let deliver = topology.deliver(member);
+    let deliver = topology.deliver(member, crate::deliver::KnownTopic::default());
     assert_eq!(deliver.group_prefix, "tidewatch-blue-deliver-");
     assert_eq!(deliver.destinations.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["file", "hook", "splunk"]);
     assert_eq!(deliver.destinations[0].start, crate::deliver::Start::Beginning);
