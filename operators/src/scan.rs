@@ -59,8 +59,8 @@
 //! (`quiet_ports`) do not count.
 //!
 //! # Blind spots
-//! UDP and ICMP in records of one direction, which do not tell whether anything answered; scans of web servers outside of
-//! which half answer; random targets at random high ports; fewer than 30 targets a day; one scanner's targets spread over
+//! UDP and ICMP in records of one direction, which do not tell whether anything answered; ICMP sweeps of fewer than forty hosts
+//! that do not answer, because rows tell no echo request from an error message; scans of web servers outside of which half answer; random targets at random high ports; fewer than 30 targets a day; one scanner's targets spread over
 //! many sources; sweeps from outside, of which each host sees one attempt; `quiet_ports`.
 //!
 //! # ATT&CK
