@@ -264,7 +264,7 @@ impl Obs {
             findings: ("findings".to_owned(), 1),
             late: "late".to_owned(),
             obs_partitions: 1,
-            slices: SliceLimits { bytes_max: 1 << 30, spill_dir: std::path::PathBuf::new() },
+            slices: unspilled(),
             state_bytes_max: 1 << 30,
             rules: rules.to_vec(),
             versions: std::collections::BTreeMap::new(),
@@ -315,6 +315,7 @@ impl Obs {
                 signals: ("signals".to_owned(), 1),
                 source: "bench".to_owned(),
                 state_bytes_max: usize::MAX,
+                slices: unspilled(),
                 detectors: detectors::ALL,
             };
             CorrelateTask::new(TopicPartition::new("findings", 0), config)
@@ -334,6 +335,10 @@ impl Obs {
             })
         }))
     }
+}
+
+fn unspilled() -> SliceLimits {
+    SliceLimits { bytes_max: 1 << 30, spill_dir: std::path::PathBuf::new() }
 }
 
 /// Gives a task records and the end of its epoch.

@@ -17,6 +17,7 @@ pub mod normalize;
 pub mod rules;
 pub mod run;
 pub mod snapshot;
+pub mod spill;
 pub mod status;
 pub mod task;
 pub mod telemetry;

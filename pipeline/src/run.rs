@@ -401,16 +401,18 @@ impl Run {
             findings: (topology.names.findings(), topology.findings.partitions),
             late: topology.names.late(),
             obs_partitions: topology.obs.partitions,
-            slices: SliceLimits {
-                bytes_max: usize::try_from(topology.limits.slice_bytes).unwrap_or(usize::MAX),
-                spill_dir: topology.limits.spill_dir.clone(),
-            },
+            slices: self.slices(topology.limits.slice_bytes),
             state_bytes_max: usize::try_from(topology.limits.state_bytes).unwrap_or(usize::MAX),
             rules: self.rules.clone(),
             versions: self.versions.clone(),
             detectors: self.detectors,
             watch: self.watch.clone(),
         }
+    }
+
+    fn slices(&self, bytes_max: u64) -> SliceLimits {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        SliceLimits { bytes_max, spill_dir: self.topology.limits.spill_dir.clone() }
     }
 
     fn make_detect(&self) -> MakeTask {
@@ -424,6 +426,7 @@ impl Run {
             signals: (self.topology.names.signals(), self.topology.signals.partitions),
             source: self.topology.names.deployment().unwrap_or("tidewatch").to_owned(),
             state_bytes_max: usize::try_from(self.topology.limits.correlate_bytes).unwrap_or(usize::MAX),
+            slices: self.slices(self.topology.limits.correlate_slice_bytes),
             detectors: self.detectors,
         };
         Box::new(move |at| Box::new(CorrelateTask::new(at.clone(), config.clone())))

@@ -66,6 +66,8 @@ pub const STATE_BYTES_DEFAULT: u64 = 512 << 20;
 pub const CORRELATE_BYTES_DEFAULT: u64 = 64 << 20;
 /// Rows of open slices in memory per task when the topology names no limit, bytes. Beyond it they spill, counted.
 pub const SLICE_BYTES_DEFAULT: u64 = 256 << 20;
+/// What waits for open slices in memory per correlate task when the topology names no limit, bytes. Beyond it it spills, counted.
+pub const CORRELATE_SLICE_BYTES_DEFAULT: u64 = 32 << 20;
 /// Where slices spill when the topology does not say.
 pub const SPILL_DIR_DEFAULT: &str = "tidewatch-data/spill";
 /// Largest input record when the topology does not say, bytes (Kafka's own default).
@@ -159,7 +161,9 @@ pub struct Limits {
     pub correlate_bytes: u64,
     /// Rows of open slices in memory, per task, bytes.
     pub slice_bytes: u64,
-    /// Where rows beyond that go.
+    /// Findings and contacts of open slices in memory, per correlate task, bytes.
+    pub correlate_slice_bytes: u64,
+    /// Where what is beyond those two goes.
     pub spill_dir: PathBuf,
     /// Largest input record, bytes.
     pub record_bytes: u64,
@@ -214,6 +218,7 @@ impl Topology {
                 state_bytes: STATE_BYTES_DEFAULT,
                 correlate_bytes: CORRELATE_BYTES_DEFAULT,
                 slice_bytes: SLICE_BYTES_DEFAULT,
+                correlate_slice_bytes: CORRELATE_SLICE_BYTES_DEFAULT,
                 spill_dir: SPILL_DIR_DEFAULT.into(),
                 record_bytes: RECORD_BYTES_DEFAULT,
             },

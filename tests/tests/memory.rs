@@ -1,5 +1,6 @@
 //! P5 and P4 under attack: one tenant makes up new pairs by the hundred thousand in a minute. State stays at its limit all the
-//! while, hosts that go are the attacker's own, and the others' signals are those of a run without it.
+//! while, hosts that go are the attacker's own, and the others' signals are those of a run without it. What waits in correlate
+//! for its slice stays at its limit, too, and no signal shows that it went to disk.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,33 +29,60 @@ const STATE_BYTES: u64 = 24 << 20;
 /// New pairs within a minute, from as many hosts as there are for 40 pairs each: 20 times what the limit holds.
 const PAIRS: u64 = 600_000;
 
+/// What may wait in a correlate task: an office's minute, not the attack's slice.
+const WAITING_BYTES: u64 = 256 << 10;
+
+/// Room for all that waits in any of these runs.
+const ROOMY_BYTES: u64 = 1 << 30;
+
+/// What a place on disk takes in memory at most, bytes.
+const PLACE_BYTES: u64 = 128;
+
+#[derive(Default)]
+struct Correlate {
+    waiting_bytes_max: u64,
+    spilled: u64,
+    left: u64,
+}
+
 struct Seen {
+    correlate: Correlate,
     signals: Signals,
     state_bytes_max: u64,
     evicted: u64,
     rows: u64,
 }
 
-fn run(messages: Vec<Message>) -> Seen {
+fn run(messages: Vec<Message>, waiting_bytes: u64) -> Seen {
     let inputs = vec![open_input(FLOW, "probectl-flow"), open_input(EBPF, "probectl-ebpf")];
     let scenario = Scenario::new("attack", inputs, messages);
     let (log, _keep) = scenario::open(LAYOUT.log).unwrap();
     scenario.load(&LAYOUT, &log).unwrap();
     let mut run = scenario.bounded(&LAYOUT, &log).unwrap();
     run.topology.limits.state_bytes = STATE_BYTES;
+    run.topology.limits.correlate_slice_bytes = waiting_bytes;
+    let spill = tempfile::tempdir().unwrap();
+    run.topology.limits.spill_dir = spill.path().to_owned();
     run.create_topics().unwrap();
     let shared = run.shared();
+    let mut correlate = Correlate::default();
     let (most, evicted) = (AtomicU64::new(0), AtomicU64::new(0));
     run.lockstep(&shared, || {
         for task in shared.board.tasks().iter().filter(|t| t.stage == Stage::Detect.name()) {
             most.fetch_max(task.progress.state_bytes, Ordering::Relaxed);
             evicted.fetch_max(task.progress.evicted, Ordering::Relaxed);
         }
+        for task in shared.board.tasks().iter().filter(|t| t.stage == Stage::Correlate.name()) {
+            correlate.waiting_bytes_max = correlate.waiting_bytes_max.max(task.progress.slice_bytes);
+            correlate.spilled = task.progress.spilled_rows;
+            correlate.left = task.progress.slice_bytes;
+        }
         Ok(())
     })
     .unwrap();
     let rows = shared.ledger.lock().unwrap().total().rows_in;
     Seen {
+        correlate,
         signals: published(&log, &run.topology.names.signals()).unwrap(),
         state_bytes_max: most.into_inner(),
         evicted: evicted.into_inner(),
@@ -80,17 +108,27 @@ fn a_tenant_that_makes_up_pairs_loses_its_own_state_and_nobody_else_s() {
         duration_s: 60,
         ..Plan::bench(PAIRS, PAIRS)
     };
-    let quiet = run(office().collect());
+    let quiet = run(office().collect(), ROOMY_BYTES);
     assert_eq!(quiet.evicted, 0, "the office alone fits");
     assert!(of(&quiet.signals, "acme").len() >= 3 && !of(&quiet.signals, "brook").is_empty());
 
     let mut messages: Vec<Message> = office().collect();
     messages.extend(attack.records().map(|r| Message::new(r.topic, r.key, r.timestamp, r.value)));
-    let loud = run(messages);
+    let loud = run(messages.clone(), ROOMY_BYTES);
     assert_eq!(loud.rows, quiet.rows + PAIRS, "every row is accounted for");
     assert!(loud.evicted > 1_000, "{} hosts went", loud.evicted);
     assert!(loud.state_bytes_max < STATE_BYTES, "{} bytes of state", loud.state_bytes_max);
     for tenant in ["acme", "brook"] {
         assert_eq!(of(&loud.signals, tenant), of(&quiet.signals, tenant), "{tenant}");
     }
+
+    let Correlate { waiting_bytes_max, spilled, .. } = loud.correlate;
+    assert!(waiting_bytes_max > 4 * WAITING_BYTES, "{waiting_bytes_max} bytes wait where they may");
+    assert_eq!(spilled, 0);
+    let tight = run(messages, WAITING_BYTES);
+    let Correlate { waiting_bytes_max, spilled, left } = tight.correlate;
+    assert!(spilled > 10_000, "{spilled} findings and contacts went to disk");
+    assert!(waiting_bytes_max <= WAITING_BYTES + spilled * PLACE_BYTES, "{waiting_bytes_max} bytes waited");
+    assert_eq!(left, 0, "nothing is left behind");
+    assert_eq!(tight.signals, loud.signals);
 }

@@ -2,8 +2,13 @@
 //! lets the tenant's view judge: prevalence, suppression. Writes signals, keyed by tenant.
 //!
 //! Ordered by slice like detect, so that it does not matter how the findings of several detect tasks interleaved. What waits for
-//! a slice is counted (`tidewatch_slice_memory_bytes`) and not limited by bytes: it is 64 contacts a host and slice at most, for the
-//! slices that one detect task is behind the others.
+//! a slice is 64 contacts a host and slice at most, for the slices that one detect task is behind the others; beyond a byte
+//! limit it goes to local disk.
+
+mod waiting;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -18,10 +23,12 @@ use tidewatch_schemas::signal::{ContentType, Signal, headers as cloudevent_heade
 use tidewatch_schemas::time::EventTime;
 
 use crate::detect::SLICE_END;
+use crate::detect::slices::SliceLimits;
 use crate::epoch::Outputs;
 use crate::log::partitioner::murmur2_partition;
 use crate::log::{Append, Record, TopicPartition};
 use crate::task::{Digest, JudgedFigures, Progress, State, Task, TaskError};
+use waiting::{Came, Waiting};
 
 /// Name of the state group in snapshots.
 const PART: &str = "correlate";
@@ -37,17 +44,10 @@ pub struct CorrelateConfig {
     pub source: String,
     /// State of the task, bytes.
     pub state_bytes_max: usize,
+    /// Limits of what waits for open slices.
+    pub slices: SliceLimits,
     /// Detectors whose findings are judged.
     pub detectors: &'static [&'static Detector],
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    contacts: Contacts,
-    findings: Vec<Finding>,
-    first_offset: i64,
-    /// Of the records that brought them.
-    bytes: u64,
 }
 
 /// The task.
@@ -57,8 +57,7 @@ pub struct CorrelateTask {
     config: CorrelateConfig,
     correlation: Correlation,
     marks: BTreeMap<u32, StageMark>,
-    /// (slice end, tenant) to what waits.
-    open: BTreeMap<(EventTime, String), Open>,
+    open: Waiting,
     closed_shared: EventTime,
     closed_lanes: BTreeMap<String, EventTime>,
     boundary: bool,
@@ -80,9 +79,9 @@ impl CorrelateTask {
         Self {
             at,
             correlation,
+            open: Waiting::new(config.slices.clone()),
             config,
             marks: BTreeMap::new(),
-            open: BTreeMap::new(),
             closed_shared: EventTime::MIN,
             closed_lanes: BTreeMap::new(),
             boundary: false,
@@ -114,40 +113,33 @@ impl CorrelateTask {
             Some(RecordType::Finding) => {
                 let finding = Finding::decode(value).map_err(|e| self.foreign(record, e))?;
                 let (end, tenant) = (finding.slice_end, finding.tenant.clone());
-                if let Some(open) = self.slot(end, tenant, record) {
-                    open.findings.push(finding);
-                }
+                self.wait(end, tenant, Came::Finding(finding), record)?;
                 Ok(Some(()))
             }
             Some(RecordType::Contacts) => {
                 let contacts = Contacts::decode(value).map_err(|e| self.foreign(record, e))?;
                 let end = end()?;
                 let Some(tenant) = contacts.tenant.first().map(str::to_owned) else { return Ok(Some(())) };
-                if let Some(open) = self.slot(end, tenant, record) {
-                    open.contacts.append(&contacts);
-                }
+                self.wait(end, tenant, Came::Contacts(contacts), record)?;
                 Ok(Some(()))
             }
             _ => Ok(None),
         }
     }
 
-    fn slot(&mut self, end: EventTime, tenant: String, record: &Record) -> Option<&mut Open> {
+    fn wait(&mut self, end: EventTime, tenant: String, came: Came, record: &Record) -> Result<(), TaskError> {
         if end <= self.closed(&tenant) {
             self.late += 1;
-            return None;
+            return Ok(());
         }
-        let first = || Open { first_offset: record.offset, ..Open::default() };
-        let open = self.open.entry((end, tenant)).or_insert_with(first);
-        open.bytes += record.size() as u64;
-        Some(open)
+        Ok(self.open.add(end, tenant, came, record.value.as_deref().unwrap_or_default(), record.offset)?)
     }
 
-    fn mark(&mut self, mark: StageMark, out: &mut Outputs) {
+    fn mark(&mut self, mark: StageMark, out: &mut Outputs) -> Result<(), TaskError> {
         let partitions = mark.partitions;
         self.marks.insert(mark.partition, mark);
         if (self.marks.len() as u64) < u64::from(partitions) {
-            return;
+            return Ok(());
         }
         let shared = self.marks.values().map(|m| m.closed_shared).min().unwrap_or(EventTime::MIN);
         let lanes: Vec<String> = self.marks.values().flat_map(|m| m.closed_lanes.keys().cloned()).collect();
@@ -156,19 +148,18 @@ impl CorrelateTask {
             self.closed_lanes.insert(tenant, bound.unwrap_or(EventTime::MIN));
         }
         self.closed_shared = self.closed_shared.max(shared);
-        let complete: Vec<(EventTime, String)> =
-            self.open.keys().filter(|(end, tenant)| *end <= self.closed(tenant)).cloned().collect();
-        for key in complete {
-            let Some(open) = self.open.remove(&key) else { continue };
+        for key in self.open.complete(|tenant| self.closed(tenant)) {
+            let (contacts, findings) = self.open.take(&key)?;
             let (end, tenant) = key;
             let slice = Slice { start: end.minus(self.config.slice_ns), end };
-            for finding in self.correlation.slice(&tenant, slice, open.contacts, open.findings) {
+            for finding in self.correlation.slice(&tenant, slice, contacts, findings) {
                 let signal = publish(finding);
                 out.answer(self.append(&signal));
             }
         }
         self.boundary = true;
         out.urgent = true;
+        Ok(())
     }
 
     fn append(&self, signal: &Signal) -> Append {
@@ -232,8 +223,7 @@ impl Task for CorrelateTask {
             Some(RecordType::StageMark) => {
                 let value = record.value.as_deref().unwrap_or_default();
                 let mark = StageMark::decode(value).map_err(|e| self.foreign(record, e))?;
-                self.mark(mark, out);
-                Ok(())
+                self.mark(mark, out)
             }
             Some(RecordType::Version) => Ok(()),
             _ => Err(self.foreign(record, "not a finding, contacts, mark or version of this binary")),
@@ -254,7 +244,7 @@ impl Task for CorrelateTask {
             head: postcard::to_stdvec(&head).expect("plain data, memory does not fail"),
             parts,
             full,
-            replay_offset: self.open.values().map(|o| o.first_offset).min(),
+            replay_offset: self.open.replay_offset(),
         })
     }
 
@@ -283,14 +273,15 @@ impl Task for CorrelateTask {
         Progress {
             watermark: (self.closed_shared != EventTime::MIN).then_some(self.closed_shared),
             held_by: self.marks.values().min_by_key(|m| m.closed_shared).map(|m| format!("detect task {}", m.partition)),
-            waiting_rows: self.open.values().map(|o| o.findings.len() as u64).sum(),
-            spilled_rows: 0,
+            waiting_rows: self.open.findings() as u64,
+            spilled_rows: self.open.spilled_rows(),
             keys: stats.keys,
             state_bytes: stats.bytes,
             state_bytes_max: self.config.state_bytes_max as u64,
             evicted: stats.evicted,
-            open_slices: self.open.len() as u64,
-            slice_bytes: self.open.values().map(|o| o.bytes).sum(),
+            open_slices: self.open.slices() as u64,
+            slice_bytes: self.open.memory_bytes() as u64,
+            slice_bytes_max: self.open.bytes_max() as u64,
             judged: self.correlation.verdicts().iter().map(judged).collect(),
             active: false,
             done: self.marks.values().next().is_some_and(|m| self.marks.len() as u64 >= u64::from(m.partitions))

@@ -2,12 +2,9 @@
 //! into them. Beyond a byte limit batches spill to a local file, counted, never dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tidewatch_operators::detection::{HostRows, SliceRow};
@@ -17,6 +14,7 @@ use tidewatch_operators::rule::filter::Filters;
 use tidewatch_schemas::observation::{self, Batch, Filed, Kind, Row};
 use tidewatch_schemas::time::EventTime;
 
+use crate::spill::{Piece, Spill};
 use crate::time::closing::Scope;
 
 /// Limits of a task's open slices.
@@ -25,7 +23,7 @@ pub struct SliceLimits {
     /// Bytes of batches kept in memory (of packed rows as they lie there, of an Arrow stream as on the topic times
     /// [`UNPACKED`]); beyond it they spill.
     pub bytes_max: usize,
-    /// Where the spill file goes.
+    /// Where spilled ones go.
     pub spill_dir: PathBuf,
 }
 
@@ -35,11 +33,9 @@ pub const UNPACKED: usize = 9;
 /// Tenants whose text is shared between slices; beyond it sharing begins anew, which only costs memory.
 const TENANTS_SHARED_MAX: usize = 4096;
 
-static SPILLS: AtomicU64 = AtomicU64::new(0);
-
 enum Rows {
     Memory(Arc<Batch>),
-    Spilled { at: u64, len: usize },
+    Spilled(Piece),
 }
 
 struct Held {
@@ -84,7 +80,7 @@ pub struct OpenSlices {
     batches: BTreeMap<u64, Held>,
     next_id: u64,
     memory_bytes: usize,
-    spill: Option<(File, u64)>,
+    spill: Spill,
     /// Tenants met, so that equal ones are one text in all keys: comparing them costs nothing then.
     tenants: BTreeSet<Arc<str>>,
     /// Rows spilled so far.
@@ -110,12 +106,12 @@ impl OpenSlices {
     /// None open.
     pub fn new(limits: SliceLimits) -> Self {
         Self {
+            spill: Spill::new(limits.spill_dir.clone()),
             limits,
             slices: BTreeMap::new(),
             batches: BTreeMap::new(),
             next_id: 0,
             memory_bytes: 0,
-            spill: None,
             tenants: BTreeSet::new(),
             spilled_rows: 0,
         }
@@ -168,7 +164,7 @@ impl OpenSlices {
         let (kind, rows_len) = (batch.kind(), batch.len());
         let rows = if self.memory_bytes + bytes > self.limits.bytes_max {
             self.spilled_rows += rows_len as u64;
-            self.spill(encoded)?
+            Rows::Spilled(self.spill.write(encoded)?)
         } else {
             self.memory_bytes += bytes;
             Rows::Memory(Arc::new(batch))
@@ -176,23 +172,6 @@ impl OpenSlices {
         let Origin { input, offset } = origin;
         self.batches.insert(id, Held { rows, kind, input, offset, bytes, users, passes: None });
         Ok(refused)
-    }
-
-    fn spill(&mut self, encoded: &Bytes) -> io::Result<Rows> {
-        if self.spill.is_none() {
-            std::fs::create_dir_all(&self.limits.spill_dir)?;
-            let path =
-                self.limits.spill_dir.join(format!("spill-{}-{}", std::process::id(), SPILLS.fetch_add(1, Ordering::Relaxed)));
-            let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-            // The name goes at once; the space goes with the last handle, crash or not.
-            std::fs::remove_file(&path)?;
-            self.spill = Some((file, 0));
-        }
-        let Some((file, end)) = &mut self.spill else { return Err(io::Error::other("no spill file")) };
-        file.write_all(encoded)?;
-        let at = *end;
-        *end += encoded.len() as u64;
-        Ok(Rows::Spilled { at, len: encoded.len() })
     }
 
     /// The scope's first open slice.
@@ -236,7 +215,7 @@ impl OpenSlices {
             let held = &self.batches[id];
             let batch = match &held.rows {
                 Rows::Memory(batch) => batch.clone(),
-                Rows::Spilled { at, len } => Arc::new(self.read_back(held.kind, *at, *len)?),
+                Rows::Spilled(piece) => Arc::new(self.read_back(held.kind, *piece)?),
             };
             let at = batches.len() as u32;
             for &row in indices {
@@ -280,21 +259,17 @@ impl OpenSlices {
             let Some(held) = self.batches.get_mut(id) else { continue };
             held.users -= 1;
             if held.users == 0 {
-                if matches!(held.rows, Rows::Memory(_)) {
-                    self.memory_bytes -= held.bytes;
+                match held.rows {
+                    Rows::Memory(_) => self.memory_bytes -= held.bytes,
+                    Rows::Spilled(piece) => self.spill.free(piece),
                 }
                 self.batches.remove(id);
             }
         }
-        if self.batches.values().all(|b| matches!(b.rows, Rows::Memory(_))) {
-            self.spill = None;
-        }
     }
 
-    fn read_back(&self, kind: Kind, at: u64, len: usize) -> io::Result<Batch> {
-        let (file, _) = self.spill.as_ref().ok_or_else(|| io::Error::other("spill file is gone"))?;
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, at)?;
+    fn read_back(&self, kind: Kind, piece: Piece) -> io::Result<Batch> {
+        let bytes = self.spill.read(piece)?;
         observation::decode(kind, &bytes).map_err(|e| io::Error::other(format!("spilled batch: {e}")))
     }
 }

@@ -90,9 +90,9 @@ metrics! {
 
     WAITING_ROWS: Gauge "tidewatch_waiting_rows" ["stage", "topic", "partition"] "rows" "Rows or findings that wait for their slice to close";
     OPEN_SLICES: Gauge "tidewatch_open_slices" ["stage", "topic", "partition"] "slices" "Slices with rows that wait";
-    SLICE_BYTES: Gauge "tidewatch_slice_memory_bytes" ["stage", "topic", "partition"] "bytes" "Memory of open slices";
-    SLICE_FILL: Gauge "tidewatch_slice_memory_ratio" ["stage", "topic", "partition"] "0 to 1" "Of which limit: beyond 1 rows spill to disk";
-    SPILLED_ROWS: Counter "tidewatch_spilled_rows_total" ["stage", "topic", "partition"] "rows" "Rows of open slices that went to local disk";
+    SLICE_BYTES: Gauge "tidewatch_slice_memory_bytes" ["stage", "topic", "partition"] "bytes" "Memory of open slices, as counted against limits.slice_bytes (correlate: limits.correlate_slice_bytes)";
+    SLICE_FILL: Gauge "tidewatch_slice_memory_ratio" ["stage", "topic", "partition"] "0 to 1" "Against which limit: near 1 rows spill to disk";
+    SPILLED_ROWS: Counter "tidewatch_spilled_rows_total" ["stage", "topic", "partition"] "rows" "Rows (correlate: findings and contacts) of open slices that went to local disk";
     STATE_KEYS: Gauge "tidewatch_state_keys" ["stage", "topic", "partition"] "keys" "Keys with state";
     STATE_BYTES: Gauge "tidewatch_state_bytes" ["stage", "topic", "partition"] "bytes" "State, as counted against limits.state_bytes (correlate: limits.correlate_bytes)";
     STATE_FILL: Gauge "tidewatch_state_ratio" ["stage", "topic", "partition"] "0 to 1" "State against limits.state_bytes (correlate: limits.correlate_bytes): near 1 keys are evicted";

@@ -107,7 +107,7 @@ fn detect_config(rule: &Rule, detectors: &'static [&'static Detector]) -> Detect
         findings: ("findings".to_owned(), 1),
         late: "late".to_owned(),
         obs_partitions: 1,
-        slices: SliceLimits { bytes_max: BYTES_MAX, spill_dir: std::env::temp_dir() },
+        slices: slices(),
         state_bytes_max: BYTES_MAX,
         rules: vec![rule.clone()],
         versions: BTreeMap::new(),
@@ -117,8 +117,18 @@ fn detect_config(rule: &Rule, detectors: &'static [&'static Detector]) -> Detect
 }
 
 fn correlate_config(detectors: &'static [&'static Detector]) -> CorrelateConfig {
-    let signals = ("signals".to_owned(), 1);
-    CorrelateConfig { slice_ns: SLICE_NS, signals, source: TENANT.to_owned(), state_bytes_max: BYTES_MAX, detectors }
+    CorrelateConfig {
+        slice_ns: SLICE_NS,
+        signals: ("signals".to_owned(), 1),
+        source: TENANT.to_owned(),
+        state_bytes_max: BYTES_MAX,
+        slices: slices(),
+        detectors,
+    }
+}
+
+fn slices() -> SliceLimits {
+    SliceLimits { bytes_max: BYTES_MAX, spill_dir: std::env::temp_dir() }
 }
 
 /// A record without its place.

@@ -105,6 +105,7 @@ impl Need {
         stage(Stage::Detect, workers.detect, share(u64::from(topology.obs.partitions)), &detect);
         let correlate = [
             ("queues of a correlate task", reader),
+            ("open slices of a correlate task (limits.correlate_slice_bytes)", limits.correlate_slice_bytes),
             ("state of a correlate task (limits.correlate_bytes)", limits.correlate_bytes),
             ("a snapshot of that state on its way", limits.correlate_bytes),
         ];
@@ -191,10 +192,10 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_how_much_it_lacks_and_what_would() {
-        let of = topology("memory: {budget: 2GiB}\n");
+        let of = topology("memory: {budget: 2176MiB}\n");
         let refused = Need::of(&of, Stage::ALL, 16).within(&of).unwrap_err();
         expect![[r#"
-            memory.budget is 2048MiB, but the limits allow this process 3548MiB: 1500MiB too much
+            memory.budget is 2176MiB, but the limits allow this process 3676MiB: 1500MiB too much
                    96MiB  1 x 96MiB the process itself
                    32MiB  1 x 32MiB epochs of a thread
                   340MiB  17 x 20MiB queues of a normalize task
@@ -206,6 +207,7 @@ mod tests {
                   800MiB  8 x 100MiB a snapshot of a detect task's state on its way
                    32MiB  1 x 32MiB epochs of a thread
                    80MiB  4 x 20MiB queues of a correlate task
+                  128MiB  4 x 32MiB open slices of a correlate task (limits.correlate_slice_bytes)
                   256MiB  4 x 64MiB state of a correlate task (limits.correlate_bytes)
                   256MiB  4 x 64MiB a snapshot of that state on its way
             limits.state_bytes of 6MiB would fit; so would fewer partitions of obs, more processes (memory.processes), or a larger budget"#]].assert_eq(&refused.to_string());

@@ -168,12 +168,13 @@ fn kept(map: &Map<'_>, name: &str, default: Kept, mistakes: &mut Mistakes) -> Ke
 }
 
 fn limits(map: &Map<'_>, default: Limits, mistakes: &mut Mistakes) -> Limits {
-    let mut s =
-        Section::of(map, "limits", &["state_bytes", "correlate_bytes", "slice_bytes", "spill_dir", "record_bytes"], mistakes);
+    let fields = ["state_bytes", "correlate_bytes", "slice_bytes", "correlate_slice_bytes", "spill_dir", "record_bytes"];
+    let mut s = Section::of(map, "limits", &fields, mistakes);
     let limits = Limits {
         state_bytes: s.bytes("state_bytes", default.state_bytes, 1 << 20),
         correlate_bytes: s.bytes("correlate_bytes", default.correlate_bytes, 1 << 20),
         slice_bytes: s.bytes("slice_bytes", default.slice_bytes, 1 << 20),
+        correlate_slice_bytes: s.bytes("correlate_slice_bytes", default.correlate_slice_bytes, 1 << 20),
         spill_dir: s.path("spill_dir").unwrap_or(default.spill_dir),
         record_bytes: s.bytes("record_bytes", default.record_bytes, 1 << 10),
     };

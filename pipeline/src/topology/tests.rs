@@ -67,7 +67,7 @@ inputs:
 obs: {partitions: 64, retention: 48h}
 findings: {partitions: 2}
 signals: {partitions: 3, retention: 720h}
-limits: {state_bytes: 1GiB, correlate_bytes: 96MiB, slice_bytes: 128MiB, spill_dir: /var/spill, record_bytes: 2MiB}
+limits: {state_bytes: 1GiB, correlate_bytes: 96MiB, slice_bytes: 128MiB, correlate_slice_bytes: 8MiB, spill_dir: /var/spill, record_bytes: 2MiB}
 epoch: 250ms
 snapshots: {url: \"s3://bucket/tidewatch\", every: 2m}
 workers: {normalize: 2, detect: 4, correlate: 1}
