@@ -3,7 +3,7 @@
 //! brokers have forgotten the positions in the old one, so that nothing else tells it from a topic that is simply new.
 //!
 //! What always holds: a recorded id is replaced only where somebody says so; a log without ids records and compares nothing.
-//! Who stops over a difference is the worker's business (`worker/known.rs`).
+//! Who stops over a difference is the worker's business (`worker/known.rs`), and that of deliver (`deliver/sources.rs`).
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::versions::{VersionError, in_turn, recorded_of};
 /// What ids of topics are called in [`Version::what`]; `id` is the topic, `hash` its id.
 const TOPIC: &str = "topic";
 
-/// The recorded ids of the topics that stages read, after those that were not recorded yet have been; with `accept` the ids
+/// The recorded ids of the topics that stages and destinations read, after those that were not recorded yet have been; with `accept` the ids
 /// of now are recorded wherever they differ.
 pub fn settle(log: &dyn Log, topology: &Topology, accept: bool) -> Result<BTreeMap<String, String>, VersionError> {
     let now = ids(log, topology)?;
@@ -32,6 +32,13 @@ pub fn settle(log: &dyn Log, topology: &Topology, accept: bool) -> Result<BTreeM
 pub fn recorded(log: &dyn Log, topology: &Topology) -> Result<BTreeMap<String, String>, LogError> {
     let versions = recorded_of(log, &topology.names.control(), TOPIC)?;
     Ok(versions.into_iter().map(|v| (v.id, v.hash)).collect())
+}
+
+/// Whether another topic of this name was recorded before the one that is recorded last.
+pub fn made_again(log: &dyn Log, topology: &Topology, topic: &str) -> Result<bool, LogError> {
+    let versions = recorded_of(log, &topology.names.control(), TOPIC)?;
+    let mut ids = versions.into_iter().filter(|v| v.id == topic).map(|v| v.hash);
+    Ok(ids.next().is_some_and(|first| ids.any(|id| id != first)))
 }
 
 fn settle_once(
@@ -74,12 +81,12 @@ fn settle_once(
     Ok(known)
 }
 
-/// What the brokers say now of the topics that stages read.
+/// What the brokers say now of the topics that stages and destinations read.
 fn ids(log: &dyn Log, topology: &Topology) -> Result<BTreeMap<String, String>, LogError> {
     let names = &topology.names;
     let inputs = topology.inputs.iter().map(|input| input.topic.clone());
     let mut ids = BTreeMap::new();
-    for topic in inputs.chain([names.replayed(), names.obs(), names.findings()]) {
+    for topic in inputs.chain([names.replayed(), names.obs(), names.findings(), names.signals()]) {
         if let Some(id) = log.topic_id(&topic)? {
             ids.insert(topic, id);
         }

@@ -17,8 +17,8 @@ use tidewatch::deliver::splunk_hec::SplunkHecConfig;
 use tidewatch::deliver::undelivered::{CODE, DESTINATION, ORIGIN, REASON};
 use tidewatch::deliver::webhook::WebhookConfig;
 use tidewatch::deliver::{
-    BatchLimits, Deliver, DeliverConfig, DeliverHandle, Destination, DestinationConfig, DestinationStats, Event, Opener, Outcome,
-    RetryPolicy, Start, Status,
+    BatchLimits, Deliver, DeliverConfig, DeliverHandle, Destination, DestinationConfig, DestinationStats, Event, KnownTopic,
+    Opener, Outcome, RetryPolicy, Start, Status,
 };
 use tidewatch::log::memory::MemoryLog;
 use tidewatch::log::{Append, Log, Member, PollLimit, Record, TopicPartition, TopicSpec};
@@ -101,6 +101,7 @@ fn destination(name: &str, open: Opener) -> DestinationConfig {
 fn start(log: &Arc<dyn Log>, destinations: Vec<DestinationConfig>) -> DeliverHandle {
     let config = DeliverConfig {
         signals_topic: SIGNALS.into(),
+        topic: KnownTopic::default(),
         group_prefix: "tidewatch-t-deliver-".into(),
         undelivered_topic: UNDELIVERED.into(),
         member: Member { id: "deliver-0".into(), index: 0, of: 1 },
@@ -484,6 +485,7 @@ fn two_destinations_of_one_name_and_missing_topics_are_refused() {
     let (log, dir) = (log(), tempfile::tempdir().unwrap());
     let config = |names: &[&str], topic: &str| DeliverConfig {
         signals_topic: topic.into(),
+        topic: KnownTopic::default(),
         group_prefix: "g-".into(),
         undelivered_topic: UNDELIVERED.into(),
         member: Member { id: "m".into(), index: 0, of: 1 },

@@ -1,5 +1,5 @@
 //! A topic that was deleted and made again while no process ran: its tasks see it at the start, whatever the brokers have
-//! forgotten and however far the new topic is filled; they stop, say what happened and how to go on, and go on that way.
+//! forgotten and however far the new topic is filled; they stop, say what happened and how to go on, and go on that way. Destinations do the same over the signals' topic.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -52,6 +52,16 @@ fn make_again(broker: &Broker, log: &KafkaLog, topic: &str, partitions: u32) {
     let fresh = broker.log();
     fresh.create_topic(&TopicSpec::new(topic, partitions)).unwrap();
     assert_ne!(before, id(&fresh), "a new one has another");
+}
+
+/// Commits positions of a group that nobody is in.
+fn commit_again(broker: &Broker, group: &str, topic: &str, positions: &[(TopicPartition, Committed)]) {
+    let member = Member { id: "keeper".to_owned(), index: 0, of: 1 };
+    let log = broker.log();
+    let mut membership = log.join(group, &[topic.to_owned()], &member).unwrap();
+    job::until("the group", || membership.poll(std::time::Duration::from_millis(100)).unwrap()).unwrap();
+    membership.writer("keeper").unwrap().commit(&[], positions).unwrap();
+    membership.leave(true).unwrap();
 }
 
 /// The words in which a task of a stage stopped, once `/readyz` says them too.
@@ -143,12 +153,8 @@ fn a_position_that_outlived_its_topic() {
     // A coordinator that was away at the deletion keeps the positions.
     let rounds_before = 2;
     job.produce(&log, 1 + rounds_before).unwrap();
-    let member = Member { id: "keeper".to_owned(), index: 0, of: 1 };
+    commit_again(broker, group, &topic, &old);
     let log = broker.log();
-    let mut membership = log.join(group, std::slice::from_ref(&topic), &member).unwrap();
-    job::until("the group", || membership.poll(std::time::Duration::from_millis(100)).unwrap()).unwrap();
-    membership.writer("keeper").unwrap().commit(&[], &old).unwrap();
-    membership.leave(true).unwrap();
     // And nothing else remembers the topic: the control topic went, too.
     make_again(broker, &log, "outlived.tidewatch.control", 1);
     let before = job.said().len();
@@ -186,4 +192,69 @@ fn an_internal_topic_whose_tasks_have_snapshots() {
     job.until_ready().unwrap();
     job.stop().unwrap();
     job.assert_nothing_lost(&got).unwrap();
+}
+
+/// The signals topic made again while a destination that begins "now" had read the old one: with the position forgotten by the
+/// brokers, or kept.
+fn signals_made_again(deployment: &'static str, kept: bool) {
+    let broker = Broker::shared();
+    let place = tempfile::tempdir().unwrap();
+    let more = "destinations:\n  - {name: file, kind: ndjson, path: delivered.ndjson}";
+    let log = broker.log();
+    let mut job = Job::new(PROGRAM, place.path(), deployment, &kafka_section(broker.brokers()), more).unwrap();
+    log.create_topic(&TopicSpec::new(&job.topic, INPUTS)).unwrap();
+    let signals = format!("{deployment}.tidewatch.signals");
+    let group = format!("tidewatch-{deployment}-deliver-file");
+    let delivered = || {
+        let text = std::fs::read_to_string(place.path().join("delivered.ndjson")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let until_delivered = |n: usize| job::until("delivery", || Some(delivered()).filter(|d| d.len() == n)).unwrap();
+    let at = TopicPartition::new(&signals, 0);
+    let position = || log.committed(&group, std::slice::from_ref(&at)).unwrap().pop().flatten();
+    job.start(&[]).unwrap();
+    job::until("its beginning is remembered", position).unwrap();
+    job.produce(&log, 2).unwrap();
+    let before = until_delivered(2);
+    job.stop().unwrap();
+    let old = position().unwrap();
+    make_again(broker, &log, &signals, 1);
+    job::until("the brokers have forgotten the position", || position().is_none().then_some(())).unwrap();
+    let log = broker.log();
+    if kept {
+        commit_again(broker, &group, &signals, &[(at.clone(), old)]);
+        make_again(broker, &log, &format!("{deployment}.tidewatch.control"), 1);
+    }
+
+    // The stages go on, the destination does not touch the new topic: not even to begin at its end.
+    let said_before = job.said().len();
+    job.produce(&log, 1).unwrap();
+    job.start(&[]).unwrap();
+    let words = ["destination stopped", &signals, "was deleted and made again", &group, "--accept-new-topics"];
+    job.until_said(said_before, &words).unwrap();
+    let log = broker.log();
+    let new = |n: usize| job::until("signals", || job::signals(&log, deployment).ok().filter(|s| s.len() >= n)).unwrap();
+    new(1);
+    job.stop().unwrap();
+    assert_eq!(delivered().len(), before.len());
+
+    // Begun anew: what came meanwhile is delivered, once, and what comes later as ever.
+    job.start(&["--accept-new-topics"]).unwrap();
+    until_delivered(before.len() + 1);
+    job.stop().unwrap();
+    job.produce(&log, 1).unwrap();
+    job.start(&[]).unwrap();
+    let got = until_delivered(before.len() + 2);
+    job.stop().unwrap();
+    assert_eq!(got[before.len()..], new(2)[..]);
+}
+
+#[test]
+fn the_signals_of_a_destination_whose_position_is_forgotten() {
+    signals_made_again("told-forgotten", false);
+}
+
+#[test]
+fn the_signals_of_a_destination_whose_position_is_kept() {
+    signals_made_again("told-kept", true);
 }

@@ -11,7 +11,7 @@ use tidewatch_operators::detectors;
 use tidewatch_operators::rule::lint;
 
 use super::{Exit, Failure, Output, serving};
-use crate::deliver::{Deliver, DeliverHandle};
+use crate::deliver::{Deliver, DeliverHandle, KnownTopic};
 use crate::log::{Member, TopicPartition};
 use crate::rules::reload::Reload;
 use crate::run::{Run, RunError, Shared, fault};
@@ -261,7 +261,14 @@ fn deliver(run: &Run, stages: &[Stage]) -> Result<Option<DeliverHandle>, Failure
         return Ok(None);
     }
     let id = run.topology.names.writer_id(Stage::Deliver, run.ordinal, 0);
-    let config = run.topology.deliver(Member { id, index: 0, of: 1 });
+    let signals = run.topology.names.signals();
+    let accept_new = run.accept_new_topics;
+    let topic = KnownTopic {
+        recorded: run.topics.get(&signals).cloned(),
+        made_again: accept_new && topics::made_again(&*run.log, &run.topology, &signals)?,
+        accept_new,
+    };
+    let config = run.topology.deliver(Member { id, index: 0, of: 1 }, topic);
     Deliver::start(run.log.clone(), config).map(Some).map_err(|e| Failure::Failed(e.to_string()))
 }
 

@@ -4,7 +4,8 @@
 //! only itself, and nothing upstream. At least once: a position passes a signal only after the other side has taken it
 //! or it was set aside with its reason in the undelivered topic; the signal id tells repetitions. Per tenant, signals
 //! arrive in the order in which they were published. A new destination begins with what comes from now on unless told
-//! otherwise; replays (`tw-run-id`) are passed over unless told otherwise. Faults of credentials or configuration stop
+//! otherwise; replays (`tw-run-id`) are passed over unless told otherwise. A signals topic that was deleted and made again is
+//! not the one in which a position lies, and is touched only where that is meant. Faults of credentials or configuration stop
 //! the destination, raise an alarm and hold its signals until it is resumed or the process restarts.
 //!
 //! A new kind of destination is one file here that implements [`Destination`].
@@ -33,7 +34,7 @@ use crate::log::{Log, LogError, Member};
 pub use destination::{Destination, DestinationError, Opener, Outcome};
 pub use event::Event;
 pub use retry::RetryPolicy;
-pub use sources::Start;
+pub use sources::{KnownTopic, Start};
 pub use stats::{DestinationStats, Status};
 pub use worker::BatchLimits;
 
@@ -49,6 +50,8 @@ pub const DESTINATIONS_MAX: usize = 64;
 pub struct DeliverConfig {
     /// Topic with the deployment's prefix.
     pub signals_topic: String,
+    /// Which topic of that name it is.
+    pub topic: KnownTopic,
     /// Groups are `<group_prefix><destination name>`, for example `tidewatch-prod-deliver-siem`.
     pub group_prefix: String,
     /// Topic of what no destination will take; it should allow 64 KiB more than the signals topic.
@@ -160,6 +163,7 @@ impl Deliver {
                 },
                 open: destination.open,
                 start: destination.start,
+                topic: config.topic.clone(),
                 replays: destination.replays,
                 tenants: destination.tenants,
                 limits: destination.batch,

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use super::destination::{Destination, Opener, Outcome};
 use super::event::{Event, NoEvent};
 use super::retry::{self, RetryPolicy};
-use super::sources::{Sources, Start};
+use super::sources::{KnownTopic, Sources, Start};
 use super::stats::{Shared, Status, add};
 use super::undelivered::{Undelivered, shorten};
 use crate::log::{Append, CommitError, Log, LogError, Member, Membership, PollLimit, Record, Writer};
+use crate::worker::WorkerError;
 
 /// When a batch is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,7 @@ pub(super) struct Worker {
     pub(super) undelivered: Undelivered,
     pub(super) open: Opener,
     pub(super) start: Start,
+    pub(super) topic: KnownTopic,
     pub(super) replays: bool,
     pub(super) tenants: Option<BTreeSet<String>>,
     pub(super) limits: BatchLimits,
@@ -78,12 +80,17 @@ impl Worker {
             let began = Instant::now();
             match self.session(&mut destination, skip_lost) {
                 Ok(()) => break,
-                Err(LogError::OutOfRange { at, wanted, start, end }) => {
+                Err(WorkerError::Log(LogError::OutOfRange { at, wanted, start, end })) => {
                     let reason = format!(
                         "signals of {at} from offset {wanted} on are gone, kept are {start}..{end}; resume to go on with what is kept"
                     );
                     self.shared.set_status(Status::Stopped { reason });
                     skip_lost = self.wait_for_resume();
+                    continue;
+                }
+                Err(e @ WorkerError::Recreated { .. }) => {
+                    self.shared.set_status(Status::Stopped { reason: e.to_string() });
+                    self.wait_for_resume();
                     continue;
                 }
                 Err(e) => self.shared.set_status(Status::Retrying { reason: e.to_string() }),
@@ -127,11 +134,11 @@ impl Worker {
         }
     }
 
-    fn session(&self, destination: &mut Box<dyn Destination>, mut skip_lost: bool) -> Result<(), LogError> {
+    fn session(&self, destination: &mut Box<dyn Destination>, mut skip_lost: bool) -> Result<(), WorkerError> {
         let topics = [self.undelivered.signals_topic.clone()];
         let membership = self.log.join(&self.group, &topics, &self.member)?;
         let writer = membership.writer(&format!("{}-{}", self.group, self.member.id))?;
-        let sources = Sources::new(Arc::clone(&self.log), self.group.clone(), topics[0].clone(), self.start);
+        let sources = Sources::new(Arc::clone(&self.log), self.group.clone(), topics[0].clone(), self.start, self.topic.clone());
         let (pending, letters) = (VecDeque::new(), Vec::new());
         let (first_at, paused_until) = (None, None);
         let mut s =
@@ -143,7 +150,7 @@ impl Worker {
             if self.shared.stop_asked() {
                 // What was delivered is known; a commit that fails now only means that it is delivered again.
                 self.commit(&mut s)?;
-                return s.membership.leave(false);
+                return Ok(s.membership.leave(false)?);
             }
             if let Some(assigned) = s.membership.poll(wait)? {
                 add(&self.shared.counters.lost, s.sources.assign(&assigned, skip_lost)? as usize);

@@ -4,16 +4,17 @@ use crate::deliver::http::HttpConfig;
 use crate::deliver::ndjson::NdjsonConfig;
 use crate::deliver::splunk_hec::SplunkHecConfig;
 use crate::deliver::webhook::{self, WebhookConfig};
-use crate::deliver::{DeliverConfig, DestinationConfig, Start};
+use crate::deliver::{DeliverConfig, DestinationConfig, KnownTopic, Start};
 use crate::log::Member;
 
 use super::{Destination, DestinationKind, StartFrom, Topology};
 
 impl Topology {
     /// What the deliver stage needs. Opens nothing and reads no secret.
-    pub fn deliver(&self, member: Member) -> DeliverConfig {
+    pub fn deliver(&self, member: Member, topic: KnownTopic) -> DeliverConfig {
         DeliverConfig {
             signals_topic: self.names.signals(),
+            topic,
             group_prefix: self.names.destination_group_prefix(),
             undelivered_topic: self.names.undelivered(),
             member,

@@ -88,7 +88,7 @@ control: /run/tidewatch.sock
     assert_eq!(topology.destinations[1].tenants, ["a", "b"]);
     assert_eq!(topology.destinations[0].from, StartFrom::Beginning);
     let member = crate::log::Member { id: "m".into(), index: 0, of: 1 };
-    let deliver = topology.deliver(member);
+    let deliver = topology.deliver(member, crate::deliver::KnownTopic::default());
     assert_eq!(deliver.group_prefix, "tidewatch-blue-deliver-");
     assert_eq!(deliver.destinations.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["file", "hook", "splunk"]);
     assert_eq!(deliver.destinations[0].start, crate::deliver::Start::Beginning);
