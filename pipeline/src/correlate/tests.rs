@@ -55,6 +55,7 @@ fn finding(tenant: &str, n: i64, at: EventTime, end: EventTime) -> Finding {
         subject: format!("subject {n}"),
         contact: None,
         suppress_ns: SLICE_NS,
+        held_up_to: None,
     }
 }
 

@@ -14,8 +14,8 @@ use tidewatch_schemas::time::EventTime;
 use crate::detect::slices::SliceLimits;
 use crate::spill::{Piece, Spill};
 
-/// A finding in memory against its datum on the topic, besides its own size: measured 2.5 on findings of all detectors
-/// (many short texts, an allocation each); the pessimistic end.
+/// A finding in memory against its datum on the topic, besides its own size, which is counted twice: reckoned, not measured. Its
+/// texts are short, each an allocation of its own, and so are the entries of its evidence.
 const FINDING_UNPACKED: usize = 4;
 
 /// Bytes of a contact beyond its texts: three ends of texts and a time.
