@@ -10,7 +10,6 @@ mod allocations;
 mod cost;
 mod dns;
 mod generate;
-mod instructions;
 mod judge;
 mod merge;
 mod quality;
@@ -37,7 +36,6 @@ enum Command {
     Cost(cost::Args),
     Dns(dns::Args),
     Quality(quality::Args),
-    Instructions(instructions::Args),
     Restart(restart::Args),
     TrainNames(train_names::Args),
 }
@@ -51,7 +49,6 @@ fn main() -> ExitCode {
         Command::Cost(args) => cost::run(&args),
         Command::Dns(args) => dns::run(&args),
         Command::Quality(args) => quality::run(&args),
-        Command::Instructions(args) => instructions::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::TrainNames(args) => train_names::run(&args),
     };

@@ -376,6 +376,23 @@ mod tests {
     #![allow(clippy::panic)]
     use super::*;
 
+    /// The function that callgrind watches: everything inside it counts, and nothing else.
+    #[inline(never)]
+    fn one_counted_run(ready: Ready) -> Left {
+        std::hint::black_box(ready())
+    }
+
+    /// Under valgrind, by tests/src/bin/instructions.rs: it reads what is said here.
+    #[test]
+    fn the_stages_that_are_counted() {
+        for stage in all().iter().filter(|s| s.counted) {
+            let prepare = stage.make().unwrap_or_else(|e| panic!("{}: {e}", stage.name));
+            let ready = prepare();
+            println!("counted\t{}\t{}", stage.name, stage.rows);
+            drop(one_counted_run(ready));
+        }
+    }
+
     #[test]
     fn every_stage_can_be_prepared_and_run_and_names_are_told_apart() {
         let stages = all();
