@@ -100,6 +100,8 @@ impl Waiting {
         } else {
             match came {
                 Came::Finding(finding) => open.findings.push(finding),
+                // Mostly there is one record of them, which then need not be copied.
+                Came::Contacts(contacts) if open.contacts.is_empty() => open.contacts = contacts,
                 Came::Contacts(contacts) => open.contacts.append(&contacts),
             }
         }
