@@ -489,9 +489,9 @@ fn bytes_per_pair_are_counted_and_told() {
         })
         .collect();
     expect_test::expect![[r#"
-        1 contacts: door 30, beaconing 105, egress_volume 53; in a snapshot 119
-        3 contacts: door 30, beaconing 165, egress_volume 53; in a snapshot 168
-        10 contacts: door 30, beaconing 435, egress_volume 53; in a snapshot 336
+        1 contacts: door 30, beaconing 95, egress_volume 53; in a snapshot 111
+        3 contacts: door 30, beaconing 135, egress_volume 53; in a snapshot 144
+        10 contacts: door 30, beaconing 315, egress_volume 53; in a snapshot 256
     "#]]
     .assert_eq(&(told.join("\n") + "\n"));
 }
