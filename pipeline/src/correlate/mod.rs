@@ -113,7 +113,7 @@ impl CorrelateTask {
             Some(RecordType::Finding) => {
                 let finding = Finding::decode(value).map_err(|e| self.foreign(record, e))?;
                 let (end, tenant) = (finding.slice_end, finding.tenant.clone());
-                self.wait(end, tenant, Came::Finding(finding), record)?;
+                self.wait(end, tenant, Came::Finding(Box::new(finding)), record)?;
                 Ok(Some(()))
             }
             Some(RecordType::Contacts) => {

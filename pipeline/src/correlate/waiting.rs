@@ -23,7 +23,7 @@ const CONTACT_BYTES: usize = 3 * size_of::<u32>() + size_of::<EventTime>();
 
 /// What a record brings.
 pub(super) enum Came {
-    Finding(Finding),
+    Finding(Box<Finding>),
     Contacts(Contacts),
 }
 
@@ -99,7 +99,7 @@ impl Waiting {
             open.spilled.push((kind, piece));
         } else {
             match came {
-                Came::Finding(finding) => open.findings.push(finding),
+                Came::Finding(finding) => open.findings.push(*finding),
                 // Mostly there is one record of them, which then need not be copied.
                 Came::Contacts(contacts) if open.contacts.is_empty() => open.contacts = contacts,
                 Came::Contacts(contacts) => open.contacts.append(&contacts),

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tidewatch_schemas::time::SECOND_NS;
+
 use super::meta::Meta;
 use super::{WorkerConfig, WorkerError};
 use crate::log::{Committed, LogError, TopicPartition};
@@ -21,6 +23,9 @@ const END_PAUSE: Duration = Duration::from_millis(200);
 
 /// Longest question for the id of a topic that is known again.
 const ID_WAIT: Duration = Duration::from_millis(300);
+
+/// So long such questions may stay without an answer.
+const ANSWER_NS: i64 = 10 * SECOND_NS;
 
 /// What this process knows of topics and of positions in them.
 #[derive(Debug, Default)]
@@ -73,12 +78,24 @@ impl Known {
     /// Whether a topic that the brokers did not know for a while is the one that it was, of this id; false while nobody says so.
     /// Where there are no ids, positions are compared.
     ///
-    /// Waits for one short question, because a stage's other partitions wait behind it.
-    pub(super) fn is_itself(&self, config: &WorkerConfig, at: &TopicPartition, id: Option<&str>) -> Result<bool, WorkerError> {
-        match config.source.topic_id_within(&at.topic, ID_WAIT) {
+    /// Waits for one short question, because a stage's other partitions wait behind it; when nobody has answered for long,
+    /// the reason is asked for, and is an error.
+    pub(super) fn is_itself(
+        &self,
+        config: &WorkerConfig,
+        at: &TopicPartition,
+        id: Option<&str>,
+        waited_ns: i64,
+    ) -> Result<bool, WorkerError> {
+        let asked = if waited_ns < ANSWER_NS {
+            config.source.topic_id_within(&at.topic, ID_WAIT)
+        } else {
+            config.source.topic_id(&at.topic)
+        };
+        match asked {
             Ok(now) if now.is_some() && now.as_deref() == id => return Ok(true),
             Ok(_) => {}
-            Err(LogError::Unreachable { .. }) => return Ok(false),
+            Err(LogError::Unreachable { .. }) if waited_ns < ANSWER_NS => return Ok(false),
             Err(error) => return Err(error.into()),
         }
         let mut committed = config.sink.committed(&config.group, std::slice::from_ref(at))?.pop().flatten();

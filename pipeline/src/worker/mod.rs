@@ -255,7 +255,11 @@ impl Worker {
         let took_ns = (self.config.clock)().since(now);
         if took_ns > SLOW_ROUND_NS {
             let took_s = took_ns as f64 / 1e9;
-            tracing::warn!(stage = self.config.stage, took_s, "reading took long: a broker did not answer, or the processor is busy");
+            tracing::warn!(
+                stage = self.config.stage,
+                took_s,
+                "reading took long: a broker did not answer, or the processor is busy"
+            );
         }
         for (at, error) in stopping {
             self.slots.remove(&at);

@@ -76,6 +76,8 @@ pub(super) struct Slot {
     away: bool,
     /// When it was last read.
     looked: Option<EventTime>,
+    /// Since when nobody has said that it is itself.
+    unknown_since: Option<EventTime>,
     pub(super) heard: Heard,
     /// Trace contexts of what was read; `None` = nobody asks.
     links: Option<Links>,
@@ -112,6 +114,7 @@ impl Slot {
             watch: Some(watch),
             restored: None,
             away: false,
+            unknown_since: None,
             looked: None,
             heard: Heard { restoring: Some((config.clock)()), ..Heard::default() },
             links: config.telemetry.is_some().then(Links::default),
@@ -343,9 +346,11 @@ impl Slot {
         let Some(work) = &mut self.work else { return self.load(config, patient) };
         let stood_still = self.looked.replace(now).is_some_and(|before| now.since(before) > STOOD_STILL_NS);
         if work.reader.was_unknown() {
-            if !config.known.is_itself(config, &self.at, self.topic.as_deref())? {
+            let since = *self.unknown_since.get_or_insert(now);
+            if !config.known.is_itself(config, &self.at, self.topic.as_deref(), now.since(since))? {
                 return Ok(false);
             }
+            self.unknown_since = None;
             tracing::info!(stage = config.stage, task = %self.at, "the brokers did not know the partition for a moment; it is the same");
             work.reader.is_itself();
         }

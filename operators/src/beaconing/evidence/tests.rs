@@ -77,7 +77,9 @@ fn nothing_is_missed_by_waiting_for_as_many_gaps_as_are_said_to_be_missing() {
             let mut free = 0;
             for n in 6..gaps.len() {
                 match judged(n) {
-                    Ok(_) => assert!(n >= free, "seed {seed}, window {window}: found after {n} gaps, but not looked for before {free}"),
+                    Ok(_) => {
+                        assert!(n >= free, "seed {seed}, window {window}: found after {n} gaps, but not looked for before {free}")
+                    }
                     Err(more) => free = free.max(n + more),
                 }
                 waited += usize::from(n < free.saturating_sub(1));

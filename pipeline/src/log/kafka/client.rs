@@ -2,6 +2,7 @@
 //!
 //! What always holds: a callback blocks nothing; every error names its topic, group or writer; no error carries a secret.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::BorrowedMessage;
 
 use super::config::KafkaConfig;
 use crate::log::{LogError, TopicPartition};
@@ -19,22 +21,55 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// Events served in one go while looking for the client's last words.
 const EVENTS_SERVED_MAX: usize = 64;
 
+/// Lines of a client's log handed out in one poll, at most; the rest come with the next.
+const LINES_SERVED_MAX: usize = 1024;
+
 /// The last complaint a client logged: the reason behind a bare "timed out".
 #[derive(Clone, Debug, Default)]
-pub(super) struct Words(Arc<Mutex<String>>);
+pub(super) struct Words(Arc<Said>);
+
+/// What a client has said.
+#[derive(Debug, Default)]
+struct Said {
+    last: Mutex<String>,
+    lines: AtomicU64,
+}
 
 impl Words {
     /// Replaces the last complaint.
     pub(super) fn put(&self, words: &str) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.clear();
         last.push_str(words);
     }
 
     /// The last complaint; empty when there was none.
     pub(super) fn last(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Lines of log so far, complaints or not.
+    fn lines(&self) -> u64 {
+        self.0.lines.load(Ordering::Relaxed)
+    }
+}
+
+/// The client's next message or error. rdkafka comes back with nothing after every line of log that a poll without a wait
+/// hands out, and a broker that goes away leaves hundreds of them in front of the records: so it is asked again until there
+/// is nothing at all.
+pub(super) fn poll<'c, C: ConsumerContext>(
+    consumer: &'c BaseConsumer<C>,
+    words: &Words,
+    wait: Duration,
+) -> Option<Result<BorrowedMessage<'c>, KafkaError>> {
+    for _ in 0..LINES_SERVED_MAX {
+        let lines = words.lines();
+        let polled = consumer.poll(wait);
+        if polled.is_some() || words.lines() == lines || !wait.is_zero() {
+            return polled;
+        }
+    }
+    None
 }
 
 /// Callbacks of tools and readers: record, nothing else.
@@ -63,6 +98,7 @@ pub(super) fn hear(words: &Words, level: RDKafkaLogLevel, fac: &str, message: &s
     if (level as i32) <= RDKafkaLogLevel::Warning as i32 {
         words.put(message);
     }
+    words.0.lines.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(fac, message, "kafka client");
 }
 

@@ -96,7 +96,7 @@ impl Membership for KafkaMembership {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             self.group.callbacks.lock().polled = Some(Instant::now());
-            match self.group.consumer()?.poll(left.min(POLL_STEP)) {
+            match client::poll(self.group.consumer()?, self.group.words(), left.min(POLL_STEP)) {
                 // A record fetched before its partition was paused: readers will read it.
                 None | Some(Ok(_)) => {}
                 Some(Err(error)) => {

@@ -175,7 +175,7 @@ impl Reader for KafkaReader {
             let wait = if records.is_empty() { left } else { Duration::ZERO };
             // In doubt, come back in time for the next question.
             let wait = if self.doubt_since.is_some() { wait.min(PROBE_EVERY) } else { wait };
-            match consumer.poll(wait) {
+            match client::poll(consumer, &self.quiet.words, wait) {
                 Some(Ok(message)) if self.unknown => {
                     // Whether it is a record of the same topic is not known yet: fetched again when it is.
                     drop(message);
