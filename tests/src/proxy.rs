@@ -1,7 +1,7 @@
 //! A TCP proxy before a broker that can lose the end of a transaction: the request itself, its answer, or the connection
-//! exactly between the two.
+//! exactly between the two. It can lose a member's request to join its group, too.
 //!
-//! It reads Kafka's framing and the head of `EndTxn` requests, counts `InitProducerId`, nothing else, and passes everything on unchanged. What
+//! It reads Kafka's framing and the head of `EndTxn` requests, looks for a name in `JoinGroup`, counts `InitProducerId`, nothing else, and passes everything on unchanged. What
 //! always holds: a connection that lost something carries nothing more; a broker that is away looks like one that refuses
 //! connections.
 
@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-/// `EndTxn` in the Kafka protocol.
+/// `JoinGroup` in the Kafka protocol.
+const JOIN_GROUP: i16 = 11;
+/// `EndTxn`.
 const END_TXN: i16 = 26;
 /// `InitProducerId`.
 const INIT_PRODUCER_ID: i16 = 22;
@@ -40,6 +42,8 @@ struct Set {
     /// What, for transactional ids that begin so, and how often yet; `None` = for ever.
     armed: Option<(Lose, String, Option<u32>)>,
     caught: u32,
+    /// Whose requests to join are lost, after how many that pass.
+    joining: Option<(String, u32)>,
     inits: u32,
 }
 
@@ -52,9 +56,17 @@ impl Trap {
         set.caught = 0;
     }
 
+    /// From now on requests of this member to join its group are lost, after the first `pass`: its connection falls silent.
+    pub fn arm_joining(&self, member: &str, pass: u32) {
+        let mut set = self.lock();
+        set.joining = Some((member.to_owned(), pass));
+        set.caught = 0;
+    }
+
     /// Nothing is lost any more.
     pub fn disarm(&self) {
-        self.lock().armed = None;
+        let mut set = self.lock();
+        (set.armed, set.joining) = (None, None);
     }
 
     /// How many were caught since it was armed.
@@ -69,6 +81,21 @@ impl Trap {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Set> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Springs for this request to join, or not.
+    fn springs_at_joining(&self, frame: &[u8]) -> bool {
+        let mut set = self.lock();
+        let Some((member, pass)) = &mut set.joining else { return false };
+        if short(frame, 4) != Some(JOIN_GROUP) || !frame.windows(member.len()).any(|part| part == member.as_bytes()) {
+            return false;
+        }
+        if *pass > 0 {
+            *pass -= 1;
+            return false;
+        }
+        set.caught += 1;
+        true
     }
 
     /// Springs for this request, or not.
@@ -166,6 +193,10 @@ fn requests(client: &mut TcpStream, server: &mut TcpStream, trap: &Trap, lost: &
         }
         if short(&frame, 4) == Some(INIT_PRODUCER_ID) {
             trap.lock().inits += 1;
+        }
+        if trap.springs_at_joining(&frame) {
+            lost.silent.store(true, Ordering::SeqCst);
+            continue;
         }
         let end = EndTxn::parse(&frame);
         match end.as_ref().and_then(|end| Some((trap.springs(end)?, end.correlation))) {

@@ -396,6 +396,31 @@ fn reading_keeps_up() {
     assert_eq!(records.len(), 200_000);
 }
 
+/// Thirty small transactions, each with an end behind it, wait in the client when somebody looks at last.
+#[test]
+fn who_polls_seldom_gets_all_that_came() {
+    let broker = Broker::shared();
+    let log = broker.log();
+    let topic = topic(broker, &log, "seldom", 1);
+    let mut reader = log.reader(&TopicPartition::new(&topic, 0), 0).unwrap();
+    while !reader.at_end() {
+        reader.poll(PollLimit::default(), Duration::from_millis(200)).unwrap();
+    }
+    let mut writer = log.writer(&broker.name("w")).unwrap();
+    for i in 0..30 {
+        writer.commit(&[append(&topic, 0, format!("{i}"))], &[]).unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (mut records, mut polls) = (0, 0);
+    while records < 30 {
+        assert!(Instant::now() < deadline);
+        let came = reader.poll(PollLimit::default(), Duration::ZERO).unwrap().len();
+        (records, polls) = (records + came, polls + u32::from(came > 0));
+    }
+    // The first takes what is there; the client may still have been fetching the last ones.
+    assert!(polls <= 6, "{polls} polls for 30 records");
+}
+
 #[test]
 fn the_newer_group_protocol_works_behind_its_switch() {
     let broker = Broker::shared();

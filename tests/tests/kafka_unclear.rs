@@ -121,6 +121,67 @@ fn an_unclear_commit_is_settled() {
     assert_eq!(read(&log, &output), ["a", "b", "c"]);
 }
 
+/// What members hold, polled until it is as wanted or the time is up.
+fn held_by(members: &mut [Box<dyn Membership>], held: &mut Vec<Vec<TopicPartition>>, wanted: &[usize], within: Duration) {
+    let deadline = Instant::now() + within;
+    held.resize(members.len(), Vec::new());
+    while held.iter().map(Vec::len).ne(wanted.iter().copied()) && Instant::now() < deadline {
+        for (member, held) in members.iter_mut().zip(held.iter_mut()) {
+            if let Some(now) = member.poll(Duration::from_millis(50)).unwrap() {
+                *held = now;
+            }
+        }
+    }
+}
+
+/// The group moves a partition in two rounds, and the member that has to ask for the second is gone before it could. It
+/// comes back within its session, as a static member does: to what it had, without a round.
+#[test]
+fn a_partition_given_up_by_a_member_that_died_is_given_out() {
+    let trap = Trap::default();
+    let behind = |port| {
+        let own = free_ports(1).unwrap()[0];
+        Proxy::start(own, port, &trap).unwrap();
+        own
+    };
+    let broker = Broker::start_behind(Some(&behind)).unwrap();
+    let mut config = broker.config();
+    // Not the end of the session deals anew.
+    config.times.session = Duration::from_secs(200);
+    let log = KafkaLog::connect(config).unwrap();
+    let (topic, group) = (broker.name("moving"), broker.name("g"));
+    log.create_topic(&TopicSpec::new(&topic, 2)).unwrap();
+    let join = |id: &str| {
+        let member = Member { id: id.into(), index: 0, of: 2 };
+        log.join(&group, std::slice::from_ref(&topic), &member).unwrap()
+    };
+    let mut members = vec![join("giver")];
+    let mut held = Vec::new();
+    held_by(&mut members, &mut held, &[2], Duration::from_secs(30));
+    assert_eq!(held[0].len(), 2);
+
+    trap.arm_joining("giver", 1);
+    members.push(join("taker"));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while trap.caught() == 0 {
+        assert!(Instant::now() < deadline, "the giver never asked for the second round");
+        for member in &mut members {
+            member.poll(Duration::from_millis(50)).unwrap();
+        }
+    }
+    members.remove(0).leave(false).unwrap();
+    trap.disarm();
+    members.insert(0, join("giver"));
+    held = vec![Vec::new(); 2];
+    // That there is something to mend: a round takes a second or two.
+    held_by(&mut members, &mut held, &[1, 1], Duration::from_secs(7));
+    assert_eq!([held[0].len(), held[1].len()], [1, 0], "the group dealt by itself");
+    held_by(&mut members, &mut held, &[1, 1], Duration::from_secs(60));
+    let mut held = held.concat();
+    held.sort();
+    assert_eq!(held, [TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1)]);
+}
+
 #[test]
 fn a_broker_that_goes_away_is_no_end_and_no_loss() {
     let mut broker = Broker::start().unwrap();

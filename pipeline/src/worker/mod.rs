@@ -409,7 +409,7 @@ impl Worker {
         }
         self.tell_rebalance("epoch_lost");
         tracing::warn!(stage = self.config.stage, %reason, "epoch lost: tasks restart from what is committed");
-        self.slots.clear();
+        let before = std::mem::take(&mut self.slots);
         for topic in &self.config.outputs {
             self.config.sink.partitions(topic)?;
         }
@@ -417,6 +417,10 @@ impl Worker {
         if let Some(partitions) = self.config.membership.poll(Duration::ZERO)? {
             self.assigned = Some(partitions);
         }
+        for at in before.keys().filter(|at| !self.assigned.as_ref().is_some_and(|now| now.contains(at))) {
+            self.config.board.remove(self.config.stage, at);
+        }
+        drop(before);
         self.writer = self.config.membership.writer(&self.config.writer_id)?;
         self.start_missing()?;
         Ok(true)

@@ -301,9 +301,31 @@ fn close_apart<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::config::ClientConfig;
     use rdkafka::types::RDKafkaConfRes;
 
     use super::*;
+
+    /// A client that says much gives its lines in one poll, not one with each.
+    #[test]
+    fn lines_of_log_do_not_hold_records_up() {
+        let words = Words::default();
+        let mut config = ClientConfig::new();
+        config.set_log_level(RDKafkaLogLevel::Debug).set("debug", "all").set("group.id", "g");
+        let consumer: BaseConsumer<Quiet> = config
+            .set("bootstrap.servers", "127.0.0.1:1")
+            .create_with_context(Quiet { words: words.clone() })
+            .expect("a consumer without a broker");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut most = 0;
+        while most < 20 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(100));
+            let before = words.lines();
+            assert!(poll(&consumer, &words, Duration::ZERO).is_none_or(|polled| polled.is_err()));
+            most = most.max(words.lines() - before);
+        }
+        assert!(most >= 20, "{most} lines in one poll");
+    }
 
     fn said(error: &KafkaError, about: About<'_>) -> LogError {
         translate("read", about, error, &KafkaConfig::new("localhost:9092"), &Words::default())

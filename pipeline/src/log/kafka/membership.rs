@@ -16,9 +16,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::Shared;
 use super::client::{self, About, Words, code_of, hear, hear_error, is_denied, translate};
+use super::config::GroupProtocol;
 use super::doubt::Doubts;
 use super::producer::KafkaClient;
 use super::pulse::Pulse;
+use super::shares::Shares;
 use crate::log::protocol::TransactionalWriter;
 use crate::log::{LogError, Member, Membership, TopicPartition, Writer};
 
@@ -32,6 +34,8 @@ pub(super) struct KafkaMembership {
     group: Arc<Group>,
     reported: Vec<TopicPartition>,
     doubts: Doubts,
+    /// With the classic protocol only: with the newer one the broker itself deals until all is dealt.
+    shares: Option<Shares>,
 }
 
 /// The group consumer, shared with this member's writers.
@@ -43,6 +47,7 @@ pub(super) struct Group {
     pub(super) name: String,
     /// Member's name.
     member: String,
+    topics: Vec<String>,
     shared: Arc<Shared>,
 }
 
@@ -77,16 +82,17 @@ impl KafkaMembership {
         let fail = |e: KafkaError| translate("join", About::Group(group), &e, &shared.config, &callbacks.words);
         let settings = shared.config.member(group, &member.id)?;
         let consumer: BaseConsumer<Callbacks> = settings.create_with_context(callbacks.clone()).map_err(fail)?;
-        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&names).map_err(fail)?;
         let group = Group {
             consumer: Some(consumer),
             callbacks,
             name: group.to_owned(),
             member: member.id.clone(),
+            topics: topics.to_vec(),
             shared: Arc::clone(shared),
         };
-        Ok(Self { group: Arc::new(group), reported: Vec::new(), doubts: Doubts::new(topics) })
+        group.subscribe()?;
+        let shares = (shared.config.group_protocol == GroupProtocol::Classic).then(|| Shares::new(topics));
+        Ok(Self { group: Arc::new(group), reported: Vec::new(), doubts: Doubts::new(topics), shares })
     }
 }
 
@@ -111,8 +117,18 @@ impl Membership for KafkaMembership {
                     // Others may have them all; or the group was lost, or its topics are.
                     self.doubts.raise();
                 }
+                if let Some(shares) = &mut self.shares {
+                    shares.changed();
+                }
                 self.reported.clone_from(&held);
                 return Ok(Some(held));
+            }
+            if let Some(shares) = &mut self.shares
+                && shares.look(self.group.consumer()?, &self.group.name, &self.group.member)
+            {
+                self.group.resign()?;
+                self.group.subscribe()?;
+                continue;
             }
             if let Err(error) = self.doubts.look(self.group.consumer()?, &self.group.shared.config, self.group.words()) {
                 // A static member that comes back is given what it had: nothing, without the topic. One that left is given
@@ -147,6 +163,13 @@ impl Group {
     /// The consumer.
     pub(super) fn consumer(&self) -> Result<&BaseConsumer<Callbacks>, LogError> {
         self.consumer.as_ref().ok_or(LogError::Client { call: "group", reason: "the member has left".into() })
+    }
+
+    /// Asks to join.
+    fn subscribe(&self) -> Result<(), LogError> {
+        let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        let about = About::Group(&self.name);
+        self.consumer()?.subscribe(&names).map_err(|e| translate("join", about, &e, &self.shared.config, self.words()))
     }
 
     /// Gives the static membership up.

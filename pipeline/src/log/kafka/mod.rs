@@ -37,6 +37,7 @@ mod producer;
 mod pulse;
 mod reader;
 pub mod rights;
+mod shares;
 mod tools;
 
 pub use config::{Compression, GroupProtocol, KafkaConfig, KafkaSasl, KafkaTimes, KafkaTls, SaslMechanism, SecretSource};

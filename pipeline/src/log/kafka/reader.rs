@@ -165,6 +165,9 @@ impl Reader for KafkaReader {
         let deadline = Instant::now() + timeout;
         let mut records = Vec::new();
         let mut bytes = 0usize;
+        // The client says "end" behind every fetch that reached it. Whoever polls seldom finds many of them in the queue, with
+        // records between: passed over, or a topic that is read once a second is read ever later.
+        let mut ended = false;
         if self.was_unknown() {
             return Ok(records);
         }
@@ -172,7 +175,7 @@ impl Reader for KafkaReader {
             self.start()?;
             let left = deadline.saturating_duration_since(Instant::now());
             let Some(consumer) = &self.consumer else { break };
-            let wait = if records.is_empty() { left } else { Duration::ZERO };
+            let wait = if records.is_empty() && !ended { left } else { Duration::ZERO };
             // In doubt, come back in time for the next question.
             let wait = if self.doubt_since.is_some() { wait.min(PROBE_EVERY) } else { wait };
             match client::poll(consumer, &self.quiet.words, wait) {
@@ -195,7 +198,7 @@ impl Reader for KafkaReader {
                     self.pass_markers();
                     self.at_end = true;
                     self.doubt_since = None;
-                    break;
+                    ended = true;
                 }
                 // What was read is handed out first; a lasting failure shows again at the next poll.
                 Some(Err(error)) => match self.failed(&error) {
@@ -203,7 +206,7 @@ impl Reader for KafkaReader {
                     Err(_) if !records.is_empty() => break,
                     Err(failed) => return Err(failed),
                 },
-                None if !records.is_empty() => break,
+                None if ended || !records.is_empty() => break,
                 None => {
                     self.probe(left)?;
                     if self.at_end || Instant::now() >= deadline {
