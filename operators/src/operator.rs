@@ -254,6 +254,7 @@ impl Context<'_> {
             contact: draft.contact,
             suppress_ns: self.rule.suppress_ns,
             held_up_to: None,
+            shadow: self.rule.shadow(),
         });
     }
 

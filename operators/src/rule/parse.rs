@@ -12,7 +12,7 @@ pub use self::allow::{ALLOW_ENTRIES_MAX, ALLOW_FIELDS};
 use super::allow::Allow;
 use super::filter::Filter;
 use super::set::{Notes, Place};
-use super::{Rule, WHERE, example};
+use super::{Rule, SHADOW, WHERE, example};
 use crate::operator::{Detector, ListEntry};
 
 /// Rules of one set, at most.
@@ -55,6 +55,11 @@ pub const FIELDS: &[(&str, bool, &str)] = &[
         "how long the same subject of the same host stays silent after a signal, as `4h` or `30m`, at most 720h; what becomes graver is told at once",
     ),
     ("enabled", false, "`false` switches it off; `true` when left out"),
+    (
+        "shadow",
+        false,
+        "`true`: what it finds is judged, suppressed and counted as ever, but goes to `tidewatch.shadow` instead of the signals, see below; `false` when left out",
+    ),
     ("thresholds", false, "numbers by name; the detector's defaults when left out"),
     ("lists", false, "lists by name; the detector's defaults when left out"),
     ("where", false, "an SQL expression over columns of the rows, or over fields of the findings, see below"),
@@ -145,6 +150,7 @@ fn rule(map: &Map<'_>, tenant: Option<&str>, detectors: &[&Detector], mistakes: 
     let base_confidence = map.require("base_confidence", mistakes).and_then(|n| n.u32_in(0, 100, mistakes));
     let suppress = map.require("suppress", mistakes).and_then(|n| suppress(n, mistakes));
     let enabled = map.get("enabled").map_or(Some(true), |n| n.bool(mistakes));
+    let shadow = map.get(SHADOW).map_or(Some(false), |n| n.bool(mistakes));
     let allow = map.get("allow").map_or(Some(Vec::new()), |n| allow::list(n, mistakes));
     let examples = map.get("tests").map_or(Some(Vec::new()), |n| example::parse(n, mistakes));
     let false_positives = texts(map, "false_positives", mistakes);
@@ -157,6 +163,7 @@ fn rule(map: &Map<'_>, tenant: Option<&str>, detectors: &[&Detector], mistakes: 
     let (allow, allow_places): (Vec<Allow>, Vec<Place>) = allow?.into_iter().unzip();
     let mut lists = lists?;
     lists.extend(filter?.map(|text| (WHERE.to_owned(), vec![text])));
+    lists.extend(shadow?.then(|| (SHADOW.to_owned(), vec![true.to_string()])));
     let rule = Rule {
         id: id?.to_owned(),
         version: version?,
