@@ -120,7 +120,7 @@ pub static DETECTOR: Detector = Detector {
         ListField {
             name: "ports",
             default: &["22", "23", "135", "139", "445", "3389", "5900", "5985", "5986"],
-            entry: ListEntry::Port,
+            entry: ListEntry::WatchedPort,
             meaning: "ports by which machines are administered; clients open few of them, and to few servers",
         },
         ListField {

@@ -343,6 +343,8 @@ pub struct ListField {
 pub enum ListEntry {
     /// A port number 0..=65535.
     Port,
+    /// The same, of those that the detector looks at: with none of them it sees nothing, so there is one at least.
+    WatchedPort,
     /// Any text.
     Text,
 }

@@ -108,6 +108,7 @@ fn page(out: &mut String, detector: &Detector) {
             detector.lists.iter().map(|l| {
                 let entry = match l.entry {
                     ListEntry::Port => "port numbers",
+                    ListEntry::WatchedPort => "port numbers, one at least",
                     ListEntry::Text => "texts",
                 };
                 let default = if l.default.is_empty() { "empty".to_owned() } else { l.default.join(", ") };

@@ -13,7 +13,7 @@ use super::allow::Allow;
 use super::filter::Filter;
 use super::set::{Notes, Place};
 use super::{Rule, SHADOW, WHERE, example};
-use crate::operator::{Detector, ListEntry};
+use crate::operator::{Detector, ListEntry, ListField};
 
 /// Rules of one set, at most.
 pub const RULES_MAX: usize = 1_000;
@@ -321,7 +321,7 @@ fn lists(rule: &Map<'_>, detector: &Detector, mistakes: &mut Mistakes) -> Option
             unknown("list", key, name, detector, detector.lists.iter().map(|l| l.name), mistakes);
             continue;
         };
-        match entries(value, declared.entry, mistakes) {
+        match entries(value, declared, mistakes) {
             Some(list) => {
                 values.insert(name.to_owned(), list);
             }
@@ -332,8 +332,17 @@ fn lists(rule: &Map<'_>, detector: &Detector, mistakes: &mut Mistakes) -> Option
 }
 
 /// One list, sorted and without repeats, so that its order changes no version. `None` = a mistake.
-fn entries(list: Node<'_>, entry: ListEntry, mistakes: &mut Mistakes) -> Option<Vec<String>> {
+fn entries(list: Node<'_>, declared: &ListField, mistakes: &mut Mistakes) -> Option<Vec<String>> {
     let nodes = list.list(mistakes)?;
+    if nodes.is_empty() && declared.entry == ListEntry::WatchedPort {
+        mistakes.push(list.mistake(format!(
+            "{} is empty, so the rule would see nothing and never speak; name its ports, leave the list out for the detector's own \
+             ({}), or switch the rule off with enabled: false",
+            declared.name,
+            declared.default.join(", ")
+        )));
+        return None;
+    }
     if nodes.len() > LIST_ENTRIES_MAX {
         mistakes.push(list.mistake(format!("{} entries; at most {LIST_ENTRIES_MAX}", nodes.len())));
         return None;
@@ -343,7 +352,7 @@ fn entries(list: Node<'_>, entry: ListEntry, mistakes: &mut Mistakes) -> Option<
         .into_iter()
         .filter_map(|node| {
             let written = text(node, TEXT_BYTES_MAX, mistakes)?;
-            if entry == ListEntry::Port && !is_port(written) {
+            if declared.entry != ListEntry::Text && !is_port(written) {
                 mistakes.push(node.mistake(format!("expected a port 0 to 65535, got {}", shown(written))));
                 return None;
             }

@@ -52,7 +52,7 @@ fn skeleton(detector: &Detector, id: &str) -> String {
         text.push_str("    # lists:\n");
         for l in detector.lists {
             let entries = match l.entry {
-                ListEntry::Port => l.default.join(", "),
+                ListEntry::Port | ListEntry::WatchedPort => l.default.join(", "),
                 ListEntry::Text => l.default.iter().map(|e| format!("\"{e}\"")).collect::<Vec<_>>().join(", "),
             };
             text.push_str(&format!("    #   {}: [{entries}] # {}\n", l.name, l.meaning));
