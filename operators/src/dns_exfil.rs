@@ -25,8 +25,8 @@
 //! (a tunnel that only waits for orders), and half of what its answer carries, by text or by size. Labels that machines ask for by design count less, each for itself: labels right in front of a service
 //! (`_domainkey`, `_msdcs`; 48 letters together at most) a quarter; whole other names in front (block lists of domains, search
 //! suffixes), when fewer than 20 letters stand in front of what was registered, and digests of files that are not known an
-//! eighth. What the type adds counts as the lightest of them, unless 20 new letters of the name count whole. Names answered
-//! with 127.x.x.x count a quarter.
+//! eighth. What the type adds counts as the lightest of them, behind an address nothing, unless 20 new letters of the
+//! name count whole. Names answered with 127.x.x.x count a quarter.
 //!
 //! # State
 //! Per host at most 1,024 domains at 72 bytes, and 64 that have five names or 64 bytes of information, each of 512 to 6,100

@@ -55,9 +55,13 @@ impl<'a> Carrier<'a> {
     }
 
     /// What the type and the answer weigh when so many new letters of the name weigh their whole: few are a service's or a
-    /// list's own, and the name is what is lightest in it.
+    /// list's own, and the name is what is lightest in it; behind an address nothing, because mail is asked about by text.
     fn kind_weight(&self, whole: usize) -> f64 {
-        if whole >= LONG_BYTES { self.weight } else { self.weight.min(self.light.least) }
+        match self.addressed {
+            _ if whole >= LONG_BYTES => self.weight,
+            true => 0.0,
+            false => self.weight.min(self.light.least),
+        }
     }
 
     /// Bits on top for the type.
@@ -232,8 +236,7 @@ mod tests {
         };
         let digest = "5d41402abc4b2a76b9719d911017c592.hash.example.com";
         assert_eq!(of("4.3.2.1.example.com", Some(3), None), None);
-        assert_eq!(of("4.3.2.1.zen.example.com", Some(3), None), Some(1.0));
-        assert_eq!(of("4.3.2.1.in-addr.example.org.spf.has.example.com", Some(0), None), Some(NAME_WEIGHT));
+        assert_eq!(of("4.3.2.1.zen.example.com", Some(3), None), Some(0.0));
         assert_eq!(of(digest, Some(3), None), Some(DIGEST_WEIGHT));
         assert_eq!(of(digest, Some(0), Some("198.51.100.1")), Some(1.0));
         assert_eq!(of("mail.example.org.surbl.example.com", Some(3), None), Some(NAME_WEIGHT));
