@@ -37,14 +37,17 @@
 //! Software on a timer: updates, telemetry, push. Told apart by what they do, not by whose they are: connections held
 //! open for re-use on a timer, timers that poll a name served from five addresses or more, reconnections, peers inside and
 //! listed names are found with low severity and 20 less confidence. Contacts that send 512 KiB or more are transfers, not
-//! questions. Peers that two in five hosts know are dropped when the tenant has ten hosts or more.
+//! questions. In a tenant of ten hosts or more, peers that two in five hosts know are dropped, and new peers wait until it is
+known how many will: up to three hosts, or one in twenty, until no other has joined for ten minutes; more for an hour
+after the first of them. A lone host and one that mostly fails do not wait.
 //! NTP, DNS, DHCP, NetBIOS, SSDP, STUN, mDNS and LLMNR over UDP are never pairs (`quiet_ports`).
 //!
 //! # Blind spots
 //! Sleeps of more than 25 h; ICMP; a channel inside one long connection (see long connections); an implant that imitates
 //! people or changes peer at every call without a common name; one that holds its connections open on an exact timer, or
 //! polls a farm of addresses on one, is only found with low severity; orders over DNS or NTP; a name forged to be one of
-//! the listed ones (low severity); questions that carry 512 KiB.
+//! the listed ones (low severity); questions that carry 512 KiB; the first hour of a peer that more than three hosts, and more
+than one in twenty, call from the same hour on.
 //!
 //! # ATT&CK
 //! T1071 Application Layer Protocol.

@@ -71,6 +71,8 @@ struct Destination {
     more: u64,
     first: EventTime,
     last: EventTime,
+    /// When the latest of its hosts came.
+    joined: EventTime,
 }
 
 impl Record for Destination {
@@ -91,10 +93,11 @@ impl Destination {
     }
 
     /// A host knows it.
-    fn met_by(&mut self, host: u64) {
+    fn met_by(&mut self, host: u64, at: EventTime) {
         if self.host == host || self.others.contains(&host) {
             return;
         }
+        self.joined = self.joined.max(at);
         if 1 + self.others.len() < HOSTS_PER_DESTINATION_MAX {
             self.others.push(host);
         } else {
@@ -333,12 +336,12 @@ impl TenantState {
                     destination.first = destination.first.min(at);
                     destination.last = destination.last.max(at);
                     let before = destination.heap_bytes();
-                    destination.met_by(host);
+                    destination.met_by(host, at);
                     self.destination_bytes += destination.heap_bytes() - before;
                 }
                 None if self.destinations.len() < RECORDS_MAX => {
                     let (name, others) = (Box::from(name), Vec::new());
-                    let destination = Destination { name, host, others, more: 0, first: at, last: at };
+                    let destination = Destination { name, host, others, more: 0, first: at, last: at, joined: at };
                     self.destination_bytes += destination.heap_bytes();
                     self.destinations.push(destination);
                 }
@@ -373,7 +376,8 @@ impl TenantState {
         // Past the exact limit a host counts once for every day it came back, so the number is an upper bound there;
         // 64 hosts already say "not rare".
         let knowing = (1 + destination.others.len() as u64).saturating_add(destination.more).min(hosts.max(1));
-        TenantFacts { hosts, knowing, known_since: Some(destination.first), watched_since: self.since }
+        let (known_since, joined_at) = (Some(destination.first), Some(destination.joined));
+        TenantFacts { hosts, knowing, known_since, joined_at, watched_since: self.since }
     }
 
     /// Keeps the limits by number. Returns how many entries went.

@@ -370,6 +370,8 @@ pub struct TenantFacts {
     pub knowing: u64,
     /// First contact of anybody with it, if known.
     pub known_since: Option<EventTime>,
+    /// When the latest of those hosts met it for the first time, if known.
+    pub joined_at: Option<EventTime>,
     /// The tenant's first slice, if known: on its first day everything is new.
     pub watched_since: Option<EventTime>,
 }
