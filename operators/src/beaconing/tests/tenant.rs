@@ -13,7 +13,9 @@ use crate::detection::{Detection, SliceOutput, SliceRow};
 const HOSTS: u8 = 30;
 const OUTSIDE: Address = Address::v4([198, 51, 100, 66]);
 
-/// Rows of hosts, each under its key.
+static DETECTORS: &[&Detector] = &[&DETECTOR];
+
+/// A row of a host, under its key.
 type HostRow = (HostKey, Row<'static>);
 
 pub(super) fn of(n: u8, row: Row<'static>) -> HostRow {
@@ -33,9 +35,9 @@ pub(super) fn office() -> Vec<HostRow> {
 
 /// Signals of the default detector, by host.
 pub(super) fn told(rows: Vec<HostRow>) -> Vec<Finding> {
-    let mut detection = Detection::with(&[rule(40, &[])], &[&DETECTOR]);
+    let mut detection = Detection::with(&[rule(40, &[])], DETECTORS);
     detection.input("flows", 0);
-    let mut correlation = Correlation::with(&[&DETECTOR]);
+    let mut correlation = Correlation::with(DETECTORS);
     let mut slices: BTreeMap<i64, BTreeMap<HostKey, Vec<SliceRow<'_>>>> = BTreeMap::new();
     for (n, (key, row)) in rows.into_iter().enumerate() {
         let at = row.event_time();
