@@ -11,8 +11,8 @@
 //! # Rows and key
 //! Flows that open a connection and were begun by the host; the contact time is the connection's start. Handshakes (SNI)
 //! and HTTP requests (Host, CONNECT) give the name. A pair is host and name with port where a name explains the
-//! connection, else host and address with port and transport. A proxy is never a peer: what is asked of it is. Connections
-//! within 2 s of each other are one contact. Failed connections count: an implant whose server is gone still calls.
+//! connection, else host and address with port and transport. A proxy inside is never a peer: what is asked of it is. One
+//! outside is a peer as well, as anything can be asked like a proxy. Connections within 2 s of each other are one contact. Failed connections count: an implant whose server is gone still calls.
 //! A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
 //!
 //! # State
@@ -75,7 +75,7 @@ use tidewatch_schemas::time::EventTime;
 use self::key::{PeerKey, Place, TCP, UDP, place};
 use self::pair::{Contact, PairView};
 pub use self::state::HostState;
-use self::state::{Asked, LIFETIME_NS, Noted};
+use self::state::{Asked, LIFETIME_NS, Noted, Role};
 use self::verdict::{Limits, Verdict, verdict};
 use crate::detection::{HostRows, ROWS_AHEAD, SliceRow};
 use crate::ends::raw_ends;
@@ -213,15 +213,22 @@ impl Beaconing {
         if place == Place::Nobody {
             return None;
         }
+        let role = match proxy {
+            _ if state.is_proxy(address, port) => Role::Proxy,
+            true if place == Place::Inside => Role::Proxy,
+            true => Role::Relay,
+            false => Role::Server,
+        };
         // Handshakes inside a proxy's tunnel name the same peer at the proxy's address; they are part of the CONNECT.
-        let proxy = proxy || state.is_proxy(address, port);
-        let asked = Asked { address, port, proxy, internal: place == Place::Inside && !proxy };
-        if proxy && matches!(row.what, Observation::Tls(_)) {
+        let is_part = role == Role::Proxy || state.is_relayed(address, port, &key);
+        if is_part && matches!(row.what, Observation::Tls(_)) {
             return None;
         }
-        state.name(&key, &asked, start, row.at);
+        let direct = role == Role::Server;
+        state.name(&key, &Asked { address, port, role }, start, row.at);
         let contact = Contact::new(start, row.position);
-        state.contact(&key, contact, row.at, asked.internal, (!proxy).then_some(address), noted);
+        let internal = direct && place == Place::Inside;
+        state.contact(&key, contact, row.at, internal, direct.then_some(address), noted);
         Some(())
     }
 
@@ -248,7 +255,7 @@ impl Beaconing {
                 state.complete(&key, named, contact);
                 return None;
             }
-            if state.is_proxy(address, port) {
+            if state.is_proxy_at(address, port, place) {
                 return None;
             }
             if flow.failed

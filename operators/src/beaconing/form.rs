@@ -8,7 +8,7 @@ use tidewatch_schemas::time::EventTime;
 
 use super::key::{NAME_BYTES_MAX, PeerKey};
 use super::pair::{CONTACT_RAW, CONTACTS_MAX, Contact, FARM, Pair};
-use super::state::{HostState, PAIRS_MAX, Service};
+use super::state::{HostState, PAIRS_MAX, Role, Service};
 use crate::raw::{Input, Raw, part};
 use crate::table::Table;
 
@@ -62,7 +62,11 @@ impl Raw for HostState {
         }
         for ((address, port), service) in &self.services {
             write_place(*address, *port, service.touched, out);
-            out.push(u8::from(service.proxy));
+            out.push(match service.role {
+                Role::Server => 0,
+                Role::Proxy => 1,
+                Role::Relay => 2,
+            });
             write_key(&service.key, out);
         }
     }
@@ -118,9 +122,14 @@ impl Raw for HostState {
         }
         for _ in 0..services {
             let (address, port, touched) = read_place(input)?;
-            let proxy = input.u8()? != 0;
+            let role = match input.u8()? {
+                0 => Role::Server,
+                1 => Role::Proxy,
+                2 => Role::Relay,
+                _ => return None,
+            };
             let key = state.shared(read_key(input)?);
-            state.services.insert((address, port), Service { key, proxy, touched });
+            state.services.insert((address, port), Service { key, role, touched });
         }
         state.count_texts();
         Some(state)

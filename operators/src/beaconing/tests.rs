@@ -11,6 +11,7 @@ use super::*;
 use crate::key::Host;
 use crate::operator::{Footprint, Peer, Position, TenantFacts};
 
+mod proxies;
 mod tenant;
 
 /// 2026-06-04T12:00:00Z.
