@@ -10,14 +10,15 @@
 //!
 //! # Rows and key
 //! Flows that open a connection and were begun by the host; the contact time is the connection's start. Handshakes (SNI)
-//! and HTTP requests (Host, CONNECT) give the name. A pair is host and name with port where a name explains the
+//! and HTTP requests (Host, CONNECT) give the name; where they are silent, addresses that the host was told for a name within the
+//! hour give a pair of that name beside that of the address, which is looked at once it was reached at two addresses. A pair is host and name with port where a name explains the
 //! connection, else host and address with port and transport. A proxy inside is never a peer: what is asked of it is. One
 //! outside is a peer as well, as anything can be asked like a proxy. Connections within 2 s of each other are one contact. Failed connections count: an implant whose server is gone still calls.
 //! A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
 //!
 //! # State
 //! Per host at most 4,096 pairs (about 100 bytes for a pair seen once, 3.0 KB with 96 contacts, the most that are kept),
-//! 1,024 names waiting for their flow and 1,024 services. A full host holds 0.4 MB after a scan, 12 MB when every pair is
+//! 1,024 names waiting for their flow, 1,024 services and 512 looked up. A full host holds 0.4 MB after a scan, 12 MB when every pair is
 //! busy. At the limit a quarter goes at once, pairs of fewer than three contacts first, least recently touched first. A
 //! pair without contact for four days is forgotten.
 //!
@@ -62,6 +63,7 @@ mod form;
 mod judge;
 mod key;
 mod pair;
+mod resolved;
 mod state;
 mod verdict;
 
@@ -93,7 +95,7 @@ pub static DETECTOR: Detector = Detector {
     rule_kind: "beaconing",
     title: "Beaconing",
     page: include_str!("beaconing.rs"),
-    reads: &[Kind::Flow, Kind::Tls, Kind::Http],
+    reads: &[Kind::Flow, Kind::Dns, Kind::Tls, Kind::Http],
     attack: &["T1071"],
     thresholds: &[
         Threshold {
@@ -168,7 +170,7 @@ pub static DETECTOR: Detector = Detector {
         ("bytes_median", Field::Long),
         ("ordinary", Field::Text),
     ],
-    limits: &[&state::PAIRS, &state::NAMINGS, &state::SERVICES],
+    limits: &[&state::PAIRS, &state::NAMINGS, &state::SERVICES, &resolved::RESOLVED],
     build: |rule| Store::boxed(&DETECTOR, rule, Beaconing::new),
     judge: judge::judge,
 };
@@ -194,7 +196,7 @@ impl Beaconing {
     }
 
     fn is_listed(&self, key: &PeerKey) -> bool {
-        let PeerKey::Name { name, .. } = key else { return false };
+        let (PeerKey::Name { name, .. } | PeerKey::Resolved { name, .. }) = key else { return false };
         self.quiet_names.iter().any(|q| name.strip_suffix(q.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
     }
 
@@ -267,13 +269,20 @@ impl Beaconing {
         }
         let key = PeerKey::Address { address, port, transport };
         state.contact(&key, contact, row.at, place == Place::Inside, None, noted);
+        if matches!(transport, TCP | UDP)
+            && state.usual_name(address, port).is_none()
+            && let Some(name) = state.resolved.name(address, flow.start).cloned()
+        {
+            let key = PeerKey::Resolved { name, port };
+            state.contact(&key, contact, row.at, place == Place::Inside, Some(address), noted);
+        }
         Some(())
     }
 
     /// Whether a pair that got a contact is to be looked at.
     fn is_due(&self, place: u32, state: &HostState) -> bool {
         let pair = &state.pairs.records()[place as usize];
-        pair.contacts().len() > self.limits.samples_min && pair.total >= pair.next_look
+        pair.contacts().len() > self.limits.samples_min && pair.total >= pair.next_look && state.view(place as usize).is_own()
     }
 
     /// Looks at a pair.
@@ -332,12 +341,27 @@ impl Operator for Beaconing {
         host.rows.iter().take(ROWS_AHEAD).fold(0, |seen, row| seen ^ look(row))
     }
 
+    fn concerns(&self, _key: &HostKey, rows: &[Seen<'_>]) -> bool {
+        rows.iter().any(|row| matches!(row.what, Observation::Flow(_) | Observation::Tls(_) | Observation::Http(_)))
+    }
+
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
+        // A host that only looks names up has no peers to name.
+        if state.is_bare() && !self.concerns(ctx.key, rows) {
+            ctx.forget();
+            return;
+        }
         let fresh = state.pairs.is_empty();
         let mut noted = Noted::new();
         // Names first: in rows of one time they come after the flow that carried them.
-        for row in rows.iter().filter(|row| matches!(row.what, Observation::Tls(_) | Observation::Http(_))) {
-            self.named(row, state, &mut noted);
+        for row in rows {
+            match &row.what {
+                Observation::Tls(_) | Observation::Http(_) => {
+                    self.named(row, state, &mut noted);
+                }
+                Observation::Dns(look_up) => state.resolved.add(look_up, row.at),
+                _ => {}
+            }
         }
         for row in rows {
             if let Observation::Flow(flow) = &row.what {
@@ -377,6 +401,9 @@ impl Operator for Beaconing {
             let view = state.view(place);
             let mut conditions = verdict::conditions(view, &self.limits);
             conditions.push(Condition::is("explained by a name or a proxy", state.explained(&view.pair.key), false));
+            if !view.is_own() {
+                conditions.push(Condition::is("looked up, and reached at one address only", true, false));
+            }
             Case { subject: view.pair.key.to_string(), way: "rhythm", conditions }
         };
         Some(places.into_iter().map(case).collect())
@@ -403,10 +430,10 @@ fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, ctx: &Context<'_>
         PeerKey::Address { address, port, .. } => {
             (Endpoint { ip: Some(address.to_string()), port: Some(*port), ..Endpoint::default() }, "address")
         }
-        PeerKey::Name { name, port } => {
+        PeerKey::Name { name, port } | PeerKey::Resolved { name, port } => {
             // Of several addresses none is "the" one.
             let ip = (view.addresses.len() == 1).then(|| view.addresses[0].to_string());
-            (Endpoint { ip, port: Some(*port), domain: Some(name.to_string()), ..Endpoint::default() }, "name")
+            (Endpoint { ip, port: Some(*port), domain: Some(name.to_string()), ..Endpoint::default() }, view.named_by())
         }
     };
     let mut evidence = Evidence::new();
@@ -432,7 +459,7 @@ fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, ctx: &Context<'_>
         why,
         confidence: verdict.confidence as u8,
         severity: verdict.ordinary.map(|_| Severity::Low),
-        contact: Some(key.contact()),
+        contact: Some(view.contact()),
         subject,
         destination: Some(destination),
         first_seen: pair.first,

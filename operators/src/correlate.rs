@@ -317,13 +317,15 @@ impl TenantState {
         self.hosts.records().iter().filter(|known| counts(known.last, now)).count() as u64
     }
 
+    /// Of several destinations, joined by commas, the one that most hosts know.
     fn facts(&self, contact: Option<&str>, hosts: u64, now: EventTime) -> TenantFacts {
-        let place = contact.and_then(|c| self.destinations.find(name_hash(c), |d| *d.name == *c));
-        let destination = place.map(|place| &self.destinations.records()[place]);
+        let of = |name: &str| self.destinations.find(name_hash(name), |d| *d.name == *name);
+        let known = contact.into_iter().flat_map(|contact| contact.split(',')).filter_map(of);
+        let known = known.map(|place| &self.destinations.records()[place]).map(|d| (d.knowing(now), d));
         let facts = TenantFacts { hosts, watched_since: self.since, ..TenantFacts::default() };
-        match destination.map(|destination| (destination, destination.knowing(now))) {
-            None | Some((_, 0)) => facts,
-            Some((destination, knowing)) => TenantFacts {
+        match known.max_by_key(|(knowing, _)| *knowing) {
+            None | Some((0, _)) => facts,
+            Some((knowing, destination)) => TenantFacts {
                 knowing: knowing.min(hosts.max(1)),
                 known_since: Some(destination.first),
                 joined_at: Some(destination.joined),

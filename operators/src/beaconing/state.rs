@@ -13,6 +13,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use super::arena::Arena;
 use super::key::{PeerKey, Place, TCP};
 use super::pair::{Contact, FARM, Pair, PairView};
+use super::resolved::Resolved;
 use crate::limit::Limit;
 use crate::operator::Footprint;
 use crate::raw::serde_as_raw;
@@ -43,7 +44,7 @@ const NAME_AFTER_NS: i64 = 10 * SECOND_NS;
 pub(super) const LIFETIME_NS: i64 = 4 * 86_400 * SECOND_NS;
 
 /// Share of a map that stays when its limit is passed.
-const fn kept(limit: usize) -> usize {
+pub(super) const fn kept(limit: usize) -> usize {
     limit / 4 * 3
 }
 
@@ -76,6 +77,7 @@ pub struct HostState {
     pub(super) farms: Vec<Vec<Address>>,
     pub(super) namings: BTreeMap<(Address, u16, EventTime), PeerKey>,
     pub(super) services: BTreeMap<(Address, u16), Service>,
+    pub(super) resolved: Resolved,
     /// Bytes of the pairs' names and addresses, kept up to date.
     pub(super) text_bytes: usize,
     /// Pairs that had to go because of the limit.
@@ -262,9 +264,15 @@ impl HostState {
         let old = now.minus(LIFETIME_NS);
         self.namings.retain(|k, _| k.2 >= old);
         self.services.retain(|_, s| s.touched >= old);
+        self.resolved.prune(now);
         if self.pairs.retain(|p| p.touched >= old) {
             self.close_gaps();
         }
+        self.is_bare()
+    }
+
+    /// Nothing is known of a peer.
+    pub(super) fn is_bare(&self) -> bool {
         self.pairs.is_empty() && self.services.is_empty()
     }
 
@@ -324,7 +332,7 @@ impl PartialEq for HostState {
 }
 
 /// Bytes of a map's entry beyond key and value, as of a B-tree filled to two thirds: half of their size.
-fn entries(len: usize, entry_bytes: usize) -> usize {
+pub(super) fn entries(len: usize, entry_bytes: usize) -> usize {
     len * (entry_bytes + entry_bytes / 2)
 }
 
@@ -336,6 +344,7 @@ impl Footprint for HostState {
             + self.farms.len() * size_of::<Vec<Address>>()
             + entries(self.namings.len(), size_of::<((Address, u16, EventTime), PeerKey)>() + 32)
             + entries(self.services.len(), size_of::<((Address, u16), Service)>() + 32)
+            + self.resolved.heap_bytes()
             + self.text_bytes
     }
 }

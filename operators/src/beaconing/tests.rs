@@ -12,6 +12,7 @@ use crate::key::Host;
 use crate::operator::{Footprint, Peer, Position, TenantFacts};
 
 mod proxies;
+mod resolved;
 mod tenant;
 
 /// 2026-06-04T12:00:00Z.
