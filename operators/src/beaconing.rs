@@ -40,7 +40,8 @@
 //! listed names are found with low severity and 20 less confidence. Contacts that send 512 KiB or more are transfers, not
 //! questions. In a tenant of ten hosts or more, peers that two in five hosts know are dropped, and new peers wait until it is
 known how many will: up to three hosts, or one in twenty, until no other has joined for ten minutes; more for an hour
-after the first of them. A lone host and one that mostly fails do not wait.
+after the first of them. A lone host and one that mostly fails do not wait. Targets that results of our own probes name are
+found with low severity, whoever calls them.
 //! NTP, DNS, DHCP, NetBIOS, SSDP, STUN, mDNS and LLMNR over UDP are never pairs (`quiet_ports`).
 //!
 //! # Blind spots
@@ -48,7 +49,7 @@ after the first of them. A lone host and one that mostly fails do not wait.
 //! people or changes peer at every call without a common name; one that holds its connections open on an exact timer, or
 //! polls a farm of addresses on one, is only found with low severity; orders over DNS or NTP; a name forged to be one of
 //! the listed ones (low severity); questions that carry 512 KiB; the first hour of a peer that more than three hosts, and more
-than one in twenty, call from the same hour on.
+than one in twenty, call from the same hour on; a server that our own probes measure (low severity).
 //!
 //! # ATT&CK
 //! T1071 Application Layer Protocol.

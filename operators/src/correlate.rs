@@ -19,6 +19,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 pub use self::destination::HOSTS_PER_DESTINATION_MAX;
 use self::destination::{Destination, counts, name_hash};
 use crate::detectors;
+use crate::door::PROBED;
 use crate::key::{Host, HostKey};
 use crate::limit::Limit;
 use crate::operator::{Detector, Footprint, Slice, TenantFacts};
@@ -320,9 +321,11 @@ impl TenantState {
     /// Of several destinations, joined by commas, the one that most hosts know.
     fn facts(&self, contact: Option<&str>, hosts: u64, now: EventTime) -> TenantFacts {
         let of = |name: &str| self.destinations.find(name_hash(name), |d| *d.name == *name);
-        let known = contact.into_iter().flat_map(|contact| contact.split(',')).filter_map(of);
-        let known = known.map(|place| &self.destinations.records()[place]).map(|d| (d.knowing(now), d));
-        let facts = TenantFacts { hosts, watched_since: self.since, ..TenantFacts::default() };
+        let names = || contact.into_iter().flat_map(|contact| contact.split(','));
+        let known = |place: usize| &self.destinations.records()[place];
+        let probed = names().filter_map(|name| of(&format!("{PROBED}{name}"))).any(|place| known(place).knowing(now) > 0);
+        let known = names().filter_map(of).map(known).map(|d| (d.knowing(now), d));
+        let facts = TenantFacts { hosts, watched_since: self.since, probed, ..TenantFacts::default() };
         match known.max_by_key(|(knowing, _)| *knowing) {
             None | Some((0, _)) => facts,
             Some((knowing, destination)) => TenantFacts {

@@ -372,6 +372,8 @@ pub struct TenantFacts {
     pub known_since: Option<EventTime>,
     /// When the latest of those hosts met it for the first time, if known.
     pub joined_at: Option<EventTime>,
+    /// Our own synthetic tests went there this week or the last, from wherever.
+    pub probed: bool,
     /// The tenant's first slice, if known: on its first day everything is new.
     pub watched_since: Option<EventTime>,
 }

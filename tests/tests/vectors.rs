@@ -65,6 +65,8 @@ const NAMED: &[(&str, &str, &str)] = &[
         "operators/src/beaconing/tests/tenant.rs",
         "a_new_update_server_that_twenty_of_thirty_hosts_take_up_in_its_first_hour_is_silent",
     ),
+    ("D15", "operators/src/beaconing/tests/tenant.rs", "our_own_probes_are_context"),
+    ("D15", "operators/src/beaconing/tests/tenant.rs", "only_results_of_our_agents_make_a_target_ours"),
     (
         "D15",
         "operators/src/beaconing/tests/resolved.rs",

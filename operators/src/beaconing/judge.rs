@@ -30,7 +30,7 @@ const JOINING_NS: i64 = 600 * SECOND_NS;
 /// Days after which a destination is an old acquaintance.
 const OLD_DAYS: i64 = 14;
 
-/// Adds prevalence; drops what everybody talks to.
+/// Adds prevalence; drops what everybody talks to. What our own probes measure is context, not an alert.
 pub(super) fn judge(mut finding: Finding, facts: &TenantFacts) -> Option<Finding> {
     if facts.hosts > 0 {
         finding.why = format!(
@@ -64,6 +64,12 @@ pub(super) fn judge(mut finding: Finding, facts: &TenantFacts) -> Option<Finding
         if old {
             adjust(&mut finding, -8);
         }
+    }
+    if facts.probed {
+        adjust(&mut finding, -15);
+        finding.severity = finding.severity.min(Severity::Low);
+        finding.why.push_str("; our own probes measure it");
+        finding.evidence.entry("ordinary".to_owned()).or_insert_with(|| Value::Text("own probe".to_owned()));
     }
     Some(finding)
 }

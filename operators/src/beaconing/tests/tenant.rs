@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidewatch_schemas::observation::Row;
+use tidewatch_schemas::observation::{ResultRow, Row};
 
 use super::*;
 use crate::conformance::{flow, host};
@@ -86,6 +86,49 @@ fn a_new_update_server_that_twenty_of_thirty_hosts_take_up_in_its_first_hour_is_
         let signals = told(rows);
         assert!(signals.is_empty(), "every {every_s} s, {apart_s} s apart: {:?}", signals[0]);
     }
+}
+
+/// Results of our own test of a target, every minute, by an agent; and that agent's connections.
+fn probing(agent: &'static str, n: u8, canary_type: &'static str, server: &'static str) -> Vec<HostRow> {
+    let mut rows = calls(n, OUTSIDE, 60.0, 60.0, 40);
+    let key = HostKey { tenant: "t".into(), host: Host::Name(agent.into()) };
+    rows.extend((0..40).map(|k| {
+        let event_time = time(T0 + 60.5 + 60.0 * f64::from(k));
+        let result = ResultRow { event_time, observer: Some(agent), canary_type, server, success: true, ..ResultRow::default() };
+        (key.clone(), Row::Result(result))
+    }));
+    rows
+}
+
+#[test]
+fn our_own_probes_are_context() {
+    for rows in [office(), Vec::new()] {
+        let signals = told([rows, probing("agent-1", 1, "http", "https://198.51.100.66/health")].concat());
+        assert!(!signals.is_empty() && signals.iter().all(|s| s.severity == Severity::Low), "{signals:?}");
+        assert_eq!(signals[0].evidence["ordinary"], Value::Text("own probe".to_owned()));
+    }
+}
+
+#[test]
+fn only_results_of_our_agents_make_a_target_ours() {
+    // Another target; and what a browser reports.
+    for rows in [probing("agent-1", 1, "http", "198.51.100.67"), probing("agent-1", 1, "rum", "198.51.100.66")] {
+        assert!(told([office(), rows].concat()).iter().any(|s| s.severity == Severity::Medium));
+    }
+    // A host asks for a name that reads like a target.
+    let mut rows = [office(), calls(1, OUTSIDE, 60.0, 60.0, 40)].concat();
+    for at in [T0 + 5.0, T0 + 50.0] {
+        let tls = TlsRow {
+            event_time: time(at),
+            start_time: Some(time(at)),
+            destination_address: Some(Address::v4([203, 0, 113, 200])),
+            destination_port: Some(443),
+            server_name: Some("probe:198.51.100.66"),
+            ..TlsRow::default()
+        };
+        rows.push(of(1, Row::Tls(tls)));
+    }
+    assert!(told(rows).iter().any(|s| s.severity == Severity::Medium));
 }
 
 #[test]
