@@ -9,47 +9,47 @@
 //! and memoryless software do not leave gaps of one length. It is often the only trace before anything happens.
 //!
 //! # Rows and key
-//! Flows that open a connection and were begun by the host; the contact time is the connection's start. Handshakes (SNI)
-//! and HTTP requests (Host, CONNECT) give the name; where they are silent, addresses that the host was told for a name within the
-//! hour give a pair of that name beside that of the address, which is looked at once it was reached at two addresses. A pair is host and name with port where a name explains the
-//! connection, else host and address with port and transport. A proxy inside is never a peer: what is asked of it is. One
-//! outside is a peer as well, as anything can be asked like a proxy. Connections within 2 s of each other are one contact. Failed connections count: an implant whose server is gone still calls.
-//! A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
+//! Flows that open a connection and were begun by the host; the contact time is the connection's start. Handshakes (SNI) and
+//! HTTP requests (Host, CONNECT) give the name; where they are silent, addresses that the host was told for a name within
+//! the hour give a pair of that name beside that of the address, which is looked at once it was reached at two addresses. A
+//! pair is host and name with port where a name explains the connection, else host and address with port and transport. A
+//! proxy inside is never a peer: what is asked of it is. One outside is a peer as well, as anything can be asked like a
+//! proxy. Connections within 2 s of each other are one contact. Failed connections count: an implant whose server is gone
+//! still calls. A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
 //!
 //! # State
 //! Per host at most 4,096 pairs (about 100 bytes for a pair seen once, 3.0 KB with 96 contacts, the most that are kept),
-//! 1,024 names waiting for their flow, 1,024 services and 512 looked up. A full host holds 0.4 MB after a scan, 12 MB when every pair is
-//! busy. At the limit a quarter goes at once, pairs of fewer than three contacts first, least recently touched first. A
-//! pair without contact for four days is forgotten.
+//! 1,024 names waiting for their flow, 1,024 services and 512 looked up. A full host holds 0.4 MB after a scan, 12 MB when
+//! every pair is busy. At the limit a quarter goes at once, pairs of fewer than three contacts first, least recently touched
+//! first. A pair without contact for four days is forgotten.
 //!
 //! # Thresholds
 //! Evidence is a log e-value: the likelihood of the gaps under sleeps (fourteen shapes, two rates of loss, two of foreign
 //! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 9, but
-//! 5 where every contact sends about as many octets as the others (an evenness of 0.4; in between in proportion), and 14
-//! at eight gaps in any case, growing less up to 16. A memoryless pair is meant to reach 9 once in 8,000 lives and 5 once in
-//! 150, however often one looks (measured: none of 6,000). A clock is found at its ninth contact (`min_samples` 8), half jitter
-//! one-sided after 14 to 17, half jitter both ways after 16, with a fifth of the contacts lost after 26; 90 % both ways
-//! after some 40, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are
-//! looked at, so that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.55 is the spread of one
-//! sleep over its mean, lost contacts taken out, so 0.19 for half jitter one-sided. A beacon lasts at
-//! least 180 s.
+//! 5 where every contact sends about as many octets as the others (an evenness of 0.4; in between in proportion), and 14 at
+//! eight gaps in any case, growing less up to 16. A memoryless pair is meant to reach 9 once in 8,000 lives and 5 once in
+//! 150, however often one looks (measured: none of 6,000). A clock is found at its ninth contact (`min_samples` 8), half
+//! jitter one-sided after 14 to 17, half jitter both ways after 16, with a fifth of the contacts lost after 26; 90 % both
+//! ways after some 40, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are looked
+//! at, so that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.55 is the spread of one sleep
+//! over its mean, lost contacts taken out, so 0.19 for half jitter one-sided. A beacon lasts at least 180 s.
 //!
 //! # False positives
-//! Software on a timer: updates, telemetry, push. Told apart by what they do, not by whose they are: connections held
-//! open for re-use on a timer, timers that poll a name served from five addresses or more, reconnections, peers inside and
-//! listed names are found with low severity and 20 less confidence. Contacts that send 512 KiB or more are transfers, not
-//! questions. In a tenant of ten hosts or more, peers that two in five hosts know are dropped, and new peers wait until it is
-known how many will: up to three hosts, or one in twenty, until no other has joined for ten minutes; more for an hour
-after the first of them. A lone host and one that mostly fails do not wait. Targets that results of our own probes name are
-found with low severity, whoever calls them.
+//! Software on a timer: updates, telemetry, push. Told apart by what they do, not by whose they are: connections held open
+//! for re-use on a timer, timers that poll a name served from five addresses or more, reconnections, peers inside and listed
+//! names are found with low severity and 20 less confidence. Contacts that send 512 KiB or more are transfers, not
+//! questions. In a tenant of ten hosts or more, peers that two in five hosts know are dropped, and new peers wait until it
+//! is known how many will: up to three hosts, or one in twenty, until no other has joined for ten minutes; more for an hour
+//! after the first of them. A lone host and one that mostly fails do not wait. Targets that results of our own probes name
+//! are found with low severity, whoever calls them.
 //! NTP, DNS, DHCP, NetBIOS, SSDP, STUN, mDNS and LLMNR over UDP are never pairs (`quiet_ports`).
 //!
 //! # Blind spots
 //! Sleeps of more than 25 h; ICMP; a channel inside one long connection (see long connections); an implant that imitates
 //! people or changes peer at every call without a common name; one that holds its connections open on an exact timer, or
-//! polls a farm of addresses on one, is only found with low severity; orders over DNS or NTP; a name forged to be one of
-//! the listed ones (low severity); questions that carry 512 KiB; the first hour of a peer that more than three hosts, and more
-than one in twenty, call from the same hour on; a server that our own probes measure (low severity).
+//! polls a farm of addresses on one, is only found with low severity; orders over DNS or NTP; a name forged to be one of the
+//! listed ones (low severity); questions that carry 512 KiB; the first hour of a peer that more than three hosts, and more
+//! than one in twenty, call from the same hour on; a server that our own probes measure (low severity).
 //!
 //! # ATT&CK
 //! T1071 Application Layer Protocol.
