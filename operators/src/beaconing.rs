@@ -274,8 +274,8 @@ impl Beaconing {
         let key = PeerKey::Address { address, port, transport };
         state.contact(&key, contact, row.at, place == Place::Inside, None, noted);
         if matches!(transport, TCP | UDP)
-            && state.usual_name(address, port).is_none()
             && let Some(name) = state.resolved.name(address, flow.start).cloned()
+            && state.usual_name(address, port).is_none()
         {
             let key = PeerKey::Resolved { name, port };
             state.contact(&key, contact, row.at, place == Place::Inside, Some(address), noted);
