@@ -367,12 +367,16 @@ pub enum Field {
 /// What correlate knows of a destination when a finding is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TenantFacts {
-    /// Hosts of the tenant seen in the last day.
+    /// Hosts of the tenant heard of this week or the last.
     pub hosts: u64,
-    /// Hosts that know the destination.
+    /// Of these, hosts that met the destination in that time.
     pub knowing: u64,
     /// First contact of anybody with it, if known.
     pub known_since: Option<EventTime>,
+    /// When the latest of those hosts met it for the first time, if known.
+    pub joined_at: Option<EventTime>,
+    /// Our own synthetic tests went there this week or the last, from wherever.
+    pub probed: bool,
     /// The tenant's first slice, if known: on its first day everything is new.
     pub watched_since: Option<EventTime>,
 }

@@ -11,6 +11,10 @@ use super::*;
 use crate::key::Host;
 use crate::operator::{Footprint, Peer, Position, TenantFacts};
 
+mod proxies;
+mod resolved;
+mod tenant;
+
 /// 2026-06-04T12:00:00Z.
 const T0: f64 = 1_780_574_400.0;
 const PEER: Address = Address::v4([203, 0, 113, 66]);

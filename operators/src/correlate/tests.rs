@@ -16,7 +16,8 @@ fn contacts(of: &[(&str, &str)]) -> Contacts {
 fn prevalence_counts_hosts_not_contacts() {
     let mut state = TenantState::default();
     state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
-    let facts = state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20)));
+    let now = EventTime::from_secs(20);
+    let facts = state.facts(Some("x"), state.hosts_within(now), now);
     assert_eq!((facts.hosts, facts.knowing), (3, 2));
 }
 
@@ -163,7 +164,32 @@ fn at_the_limit_of_bytes_those_who_hold_most_forget_what_was_silent_longest() {
 fn another_tenants_contacts_do_not_count() {
     let mut state = TenantState::default();
     state.count("t2", &contacts(&[("a", "x")]));
-    assert_eq!(state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20))).knowing, 0);
+    let now = EventTime::from_secs(20);
+    assert_eq!(state.facts(Some("x"), state.hosts_within(now), now).knowing, 0);
+}
+
+#[test]
+fn addresses_given_out_anew_do_not_make_an_old_destination_everybodys() {
+    let mut state = TenantState::default();
+    let day_ns = 86_400 * SECOND_NS;
+    for day in 0..70 {
+        let at = EventTime(20_000 * day_ns + day * day_ns + day_ns / 2);
+        // Thirty hosts, all with new addresses every week; one a day calls the destination.
+        let mut contacts = Contacts::default();
+        (0..30).for_each(|n| contacts.push("t1", &format!("{}.{n}", day / 7), "", at));
+        contacts.push("t1", &format!("{}.{}", day / 7, day % 7), "x", at);
+        contacts.push("t1", &format!("{}.0", day / 7), format!("day-{day}"), at);
+        state.count("t1", &contacts);
+        let facts = state.facts(Some("x"), state.hosts_within(at), at);
+        assert!(facts.knowing as f64 <= 0.3 * facts.hosts as f64, "day {day}: {} of {}", facts.knowing, facts.hosts);
+        assert_eq!(facts.known_since, Some(EventTime(20_000 * day_ns + day_ns / 2)));
+        let counted: usize = state.destinations.records().iter().map(Destination::heap_bytes).sum();
+        assert_eq!(state.destination_bytes, counted);
+    }
+    // What was met once is as new as ever, eight days later.
+    let at = EventTime(20_000 * day_ns + 69 * day_ns + day_ns / 2);
+    let knowing = |day: i64| state.facts(Some(&format!("day-{day}")), 30, at).knowing;
+    assert_eq!((knowing(69), knowing(64), knowing(61), knowing(0)), (1, 1, 0, 0));
 }
 
 #[test]
