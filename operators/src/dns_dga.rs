@@ -12,9 +12,10 @@
 //! # Rows and key
 //! Look-ups of A, AAAA, HTTPS or unknown type by the host. The registered domain is what counts, by the public suffix list
 //! with its private section; each counts once, however often it is retried, and only when it is new to the host. Left out:
-//! single labels (browsers' probes), names under no public suffix (`lan`, `corp`), reverse and block-list look-ups,
-//! service discovery, multicast names, names that content networks and clouds hand out, our own probes; domains first
-//! asked for by MX, TXT, NS or SOA. More than one label in front of the registered domain says that somebody knows its
+//! single labels (browsers' probes), names under no public suffix (`lan`, `corp`), reverse look-ups, services by SRV,
+//! multicast names, names that content networks and clouds hand out, our own probes; domains first
+//! asked for by MX, TXT, NS or SOA. An address in front (block lists) and labels of services (`_tcp`) say the same as many
+//! labels: such a name counts half, and only when it fails and looks generated. More than one label in front of the registered domain says that somebody knows its
 //! structure (anti-virus look-ups, filtered advertisements' hosts): such a name is no evidence.
 //!
 //! # State
@@ -177,6 +178,9 @@ const TRUST: f64 = 0.6;
 const WEIGHT_MAX: f64 = 2.4;
 const WEIGHT_MIN: f64 = -1.0;
 
+/// How directly a generated-looking domain that fails was asked for when an address or a service stands in front of it.
+const ASIDE_DIRECTNESS: f64 = 0.5;
+
 /// What an ordinary new domain that exists takes away.
 const FOUND_WEIGHT: f64 = -0.02;
 
@@ -231,25 +235,31 @@ impl DnsDga {
         ctx: &Context<'_>,
     ) -> Option<Draft> {
         state.advance(at.minus(self.window_ns));
+        // Before it is met: nobody makes a domain known by asking a block list about it.
+        if asked.aside && !self.stands_out(asked) {
+            return None;
+        }
         let new = match state.meet(xxh3_64(asked.of.domain.as_bytes()), false, at) {
             Acquaintance::New => true,
             Acquaintance::Known => false,
             Acquaintance::OtherBusiness => return None,
         };
-        let name = xxh3_64(asked.name.as_bytes());
+        let name = xxh3_64(asked.counted.as_bytes());
         if !new && state.asked_lately(name) {
             return None;
         }
         let score = f64::from(score_label(asked.of.label));
-        let looks = score >= self.score && asked.directness > 0.0;
+        let strange = score >= self.score;
+        let directness = if asked.aside && strange && asked.answer.fails() { ASIDE_DIRECTNESS } else { asked.directness };
+        let looks = strange && directness > 0.0;
         let first = self.first_label(asked);
         if new {
             let goes_through_a_list = state.counts.found >= LIST_FOUND_MIN;
-            state.weigh(weight(score, asked, goes_through_a_list) * asked.directness, at);
+            state.weigh(weight(score, asked, goes_through_a_list) * directness, at);
             let episode = &mut state.episode;
             match asked.answer {
                 Answer::NoName | Answer::Refused => {
-                    episode.failed = episode.failed.saturating_add(u32::from(asked.directness > 0.0));
+                    episode.failed = episode.failed.saturating_add(u32::from(directness > 0.0));
                     episode.generated = episode.generated.saturating_add(u32::from(looks));
                 }
                 Answer::Found if looks => episode.found = episode.found.saturating_add(1),
@@ -262,7 +272,7 @@ impl DnsDga {
             generated: looks || first,
             first_bytes: if first && !looks { asked.of.front.len() as u8 } else { 0 },
             failed: asked.answer == Answer::NoName,
-            new_apex: new && asked.of.front.is_empty(),
+            new_apex: new && !asked.aside && asked.of.front.is_empty(),
             new_found: new && asked.answer == Answer::Found,
             label_bytes: asked.of.label.len() as u8,
             score_percent: (score * 100.0) as u8,
@@ -273,6 +283,12 @@ impl DnsDga {
             state.tell(asked.name, asked.of.suffix, found, at, position);
         }
         self.judge(state, burst, at, ctx)
+    }
+
+    /// Whether a name with an address or a service in front counts all the same: it looks generated and fails, or what
+    /// stands behind the address looks generated.
+    fn stands_out(&self, asked: &Question<'_>) -> bool {
+        (asked.answer.fails() && f64::from(score_label(asked.of.label)) >= self.score) || self.first_label(asked)
     }
 
     /// Whether the first label, right in front of a registered domain, looks generated.
@@ -361,5 +377,7 @@ impl DnsDga {
     }
 }
 
+#[cfg(test)]
+mod evasions;
 #[cfg(test)]
 mod tests;

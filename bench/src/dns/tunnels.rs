@@ -62,9 +62,12 @@ pub fn axes() -> Vec<(&'static str, &'static str, Layout)> {
     }
     out.push(("chunks", "hex, one of 32", Layout { encoding: 1, letters: 32, label: 32, ..PLAIN }));
     out.push(("chunks", "hex, one of 32, no such name", Layout { encoding: 1, letters: 32, label: 32, code: 3, ..PLAIN }));
-    for (name, before, behind) in
-        [("behind a label", "www.", ""), ("in front of labels", "", ".cdn.static-content"), ("between", "img.", ".eu")]
-    {
+    for (name, before, behind) in [
+        ("behind a label", "www.", ""),
+        ("in front of labels", "", ".cdn.static-content"),
+        ("between", "img.", ".eu"),
+        ("behind an address", "7.113.0.203.", ""),
+    ] {
         out.push(("position", name, Layout { before, behind, ..PLAIN }));
     }
     for (n, name) in ["memoryless", "bursts of 20"].into_iter().enumerate() {

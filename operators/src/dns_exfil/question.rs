@@ -3,9 +3,12 @@
 //!
 //! Always holds: no allocation; the parts are pieces of the name that was asked for.
 
+use std::iter::successors;
+
 use tidewatch_schemas::observation::DnsRow;
 
 use super::information::{TEXT_BYTES_MAX, bits};
+use crate::names::address::behind_an_address;
 use crate::names::domain::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
 use crate::names::{Unregistered, registered, score_by_chance};
 
@@ -14,8 +17,10 @@ use crate::names::{Unregistered, registered, score_by_chance};
 pub(super) struct Carrier<'a> {
     /// The registered domain; [`NO_DOMAIN`] for names under no top-level domain at all.
     pub domain: &'a str,
-    /// The labels in front of it.
+    /// The labels in front of it, without an address at their begin.
     pub front: &'a str,
+    /// An address stood in front of them, as in a block list.
+    pub addressed: bool,
     /// What its information weighs, 0 to 1.
     pub weight: f64,
     /// The answer can carry as much as the name: a type that holds text or names.
@@ -94,7 +99,9 @@ pub(super) fn carrier<'a>(row: &DnsRow<'a>) -> Option<Carrier<'a>> {
         return None;
     }
     let (domain, front) = split(row.query)?;
-    if front.is_empty() || is_reversed_address(front) {
+    let behind = behind_an_address(front);
+    let (front, addressed) = (behind.unwrap_or(front), behind.is_some());
+    if front.is_empty() {
         return None;
     }
     let wide = WIDE.contains(&row.query_type) || row.query_type >= PRIVATE_USE;
@@ -110,7 +117,7 @@ pub(super) fn carrier<'a>(row: &DnsRow<'a>) -> Option<Carrier<'a>> {
     if front.split('.').any(|label| label.starts_with('_')) {
         weight = weight.min(SERVICE_WEIGHT);
     }
-    if holds_a_name(front) {
+    if holds_a_name(front, if addressed { POLICY_LABELS } else { LIST_LABELS }) {
         weight = weight.min(NAME_WEIGHT);
     }
     let answer = row.answers.filter(|a| wide && !a.is_empty());
@@ -120,7 +127,7 @@ pub(super) fn carrier<'a>(row: &DnsRow<'a>) -> Option<Carrier<'a>> {
         }
         _ => 0,
     };
-    Some(Carrier { domain, front, weight, wide, digest, answer, answer_bytes })
+    Some(Carrier { domain, front, addressed, weight, wide, digest, answer, answer_bytes })
 }
 
 /// The registered domain of a name and what stands in front of it. Tunnels put into labels what no host name has (raw
@@ -193,11 +200,15 @@ const NAME_LABELS_MAX: usize = 6;
 /// Score from which a registered label looks made up: then it is payload with a label like `eu` behind it.
 const NAME_SCORE_MAX: f32 = 0.5;
 
-/// A whole name stands in front, perhaps with the label of a list behind it.
-fn holds_a_name(front: &str) -> bool {
+/// Labels of a list behind a name, and of a policy of mail that asks for an address and the sender's name.
+const LIST_LABELS: usize = 1;
+const POLICY_LABELS: usize = 2;
+
+/// A whole name stands in front, perhaps with so many labels behind it.
+fn holds_a_name(front: &str, behind: usize) -> bool {
     let is_name = |text: &str| registered(text).is_ok_and(|of| score_by_chance(of.label) < NAME_SCORE_MAX);
     front.split('.').count() <= NAME_LABELS_MAX
-        && (is_name(front) || front.rsplit_once('.').is_some_and(|(name, _)| is_name(name)))
+        && successors(Some(front), |name| Some(name.rsplit_once('.')?.0)).take(1 + behind).any(is_name)
 }
 
 fn begins_with_digest(front: &str) -> bool {
@@ -206,15 +217,6 @@ fn begins_with_digest(front: &str) -> bool {
     let digits = label.bytes().any(|b| b.is_ascii_digit());
     let by_hex = DIGEST_HEX_BYTES.contains(&label.len()) && label.bytes().all(hex);
     by_hex || (digits && DIGEST_BASE32_BYTES.contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric()))
-}
-
-/// Block lists are asked with the address in front, reversed: four octets or 32 nibbles and no more, so that data cut into
-/// such labels is not taken for one.
-fn is_reversed_address(front: &str) -> bool {
-    let octet = |label: &str| label.len() <= 3 && label.parse::<u8>().is_ok();
-    let nibble = |label: &str| label.len() == 1 && label.bytes().all(|b| b.is_ascii_hexdigit());
-    let octets = front.split('.').take_while(|l| octet(l)).count();
-    octets == 4 || front.split('.').take_while(|l| nibble(l)).count() == 32
 }
 
 #[cfg(test)]
@@ -253,7 +255,9 @@ mod tests {
             carrier(&DnsRow { query, query_type: 1, response_code: code, answers, ..DnsRow::default() }).map(|c| c.weight)
         };
         let digest = "5d41402abc4b2a76b9719d911017c592.hash.example.com";
-        assert_eq!(of("4.3.2.1.zen.example.com", Some(3), None), None);
+        assert_eq!(of("4.3.2.1.example.com", Some(3), None), None);
+        assert_eq!(of("4.3.2.1.zen.example.com", Some(3), None), Some(1.0));
+        assert_eq!(of("4.3.2.1.in-addr.example.org.spf.has.example.com", Some(0), None), Some(NAME_WEIGHT));
         assert_eq!(of(digest, Some(3), None), Some(DIGEST_WEIGHT));
         assert_eq!(of(digest, Some(0), Some("198.51.100.1")), Some(1.0));
         assert_eq!(of("mail.example.org.surbl.example.com", Some(3), None), Some(NAME_WEIGHT));

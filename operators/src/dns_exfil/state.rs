@@ -286,7 +286,9 @@ impl Watched {
         part.bytes = part.bytes.saturating_add(asked.name_bytes);
         self.queries = self.queries.saturating_add(1);
         self.name_bytes += u64::from(asked.name_bytes);
-        let answer = if asked.of.answer.is_none_or(|text| self.is_new(text, 3)) { asked.of.answer_bits() / 16.0 } else { 0.0 };
+        // What a list says of one address after the other is its own text, however often it is asked.
+        let tells = (new || !asked.of.addressed) && asked.of.answer.is_none_or(|text| self.is_new(text, 3));
+        let answer = if tells { asked.of.answer_bits() / 16.0 } else { 0.0 };
         self.answer_information += answer;
         let (mut bytes, mut burst) = (answer, 0.0);
         if new {
