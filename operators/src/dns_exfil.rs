@@ -22,8 +22,11 @@
 //! bits a digit of hexadecimal, five a letter of base 32), a quarter of it where the name model takes them for words; for
 //! a label that is known, the choice among those at its place, so a fixed label carries nothing and one of 32 five bits.
 //! A name of a type that holds texts or names (TXT, NULL, CNAME, MX and the like) counts 16 bytes more, within ten seconds 56
-//! (a tunnel that only waits for orders), and half of what its answer carries, by text or by size. Names answered with 127.x.x.x count a quarter, names with a label of a service (`_dmarc`) a quarter,
-//! whole other names in front (block lists of domains, search suffixes) and digests of files that are not known an eighth.
+//! (a tunnel that only waits for orders), and half of what its answer carries, by text or by size. Labels that machines ask for by design count less, each for itself: labels right in front of a service
+//! (`_domainkey`, `_msdcs`; 48 letters together at most) a quarter; whole other names in front (block lists of domains, search
+//! suffixes), when fewer than 20 letters stand in front of what was registered, and digests of files that are not known an
+//! eighth. What the type adds counts as the lightest of them, behind an address nothing, unless 20 new letters of the
+//! name count whole. Names answered with 127.x.x.x count a quarter.
 //!
 //! # State
 //! Per host at most 1,024 domains at 72 bytes, and 64 that have five names or 64 bytes of information, each of 512 to 6,100
@@ -57,9 +60,10 @@
 //!
 //! # Blind spots
 //! Less than 150 bytes an hour; data spread over many registered domains; look-ups over an encrypted resolver outside; data
-//! in the order or the time of ordinary look-ups; digests of files as the alphabet, eight times slower found; data in the
-//! address itself, four octets (or 32 nibbles) at the begin of a name behind which nothing changes, as if a block list were
-//! asked.
+//! in the order or the time of ordinary look-ups; data in the address itself, four octets (or 32 nibbles) at the begin of a
+//! name behind which nothing changes, as if a block list were asked. What looks like a label that counts less is found so
+//! much later, 0.7 bytes a second after seven hours (a quarter: selectors of keys, a server that answers all with 127.x.x.x)
+//! or 22 (an eighth: digests of files, fewer than 20 letters in front of another name).
 //!
 //! # ATT&CK
 //! T1048.003 Exfiltration Over Unencrypted Non-C2 Protocol, T1071.004 DNS; with answers that carry something T1572 Protocol
@@ -73,11 +77,12 @@ mod information;
 mod question;
 mod state;
 mod verdict;
+mod weights;
 
 use tidewatch_schemas::observation::{DnsRow, Kind};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
-use self::question::{Carrier, carrier};
+use self::question::{Carrier, carrier, place};
 use self::state::{Asked, PARTS};
 pub use self::state::{HostState, Watched};
 use crate::key::HostKey;
@@ -256,7 +261,7 @@ impl Operator for DnsExfil {
     type State = HostState;
 
     fn concerns(&self, _: &HostKey, rows: &[Seen<'_>]) -> bool {
-        rows.iter().any(|seen| matches!(&seen.what, Observation::Dns(row) if self.carries(row).is_some()))
+        rows.iter().any(|seen| matches!(&seen.what, Observation::Dns(row) if place(row).is_some() && !self.is_service(row.query)))
     }
 
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {

@@ -67,9 +67,13 @@ pub fn axes() -> Vec<(&'static str, &'static str, Layout)> {
         ("in front of labels", "", ".cdn.static-content"),
         ("between", "img.", ".eu"),
         ("behind an address", "7.113.0.203.", ""),
+        ("behind a service", "_a.", ""),
+        ("in front of another name", "", ".www.partner.example"),
     ] {
         out.push(("position", name, Layout { before, behind, ..PLAIN }));
     }
+    let digest = Layout { before: "5d41402abc4b2a76b9719d911017c592.", code: 3, ..PLAIN };
+    out.push(("position", "behind a digest, no such name", digest));
     for (n, name) in ["memoryless", "bursts of 20"].into_iter().enumerate() {
         out.push(("timing", name, Layout { timing: n + 1, ..PLAIN }));
     }

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::information::Gathered;
 use super::question::Carrier;
+use super::weights::LONG_BYTES;
 use crate::limit::Limit;
 use crate::operator::{Footprint, Position, RawRows, vec_bytes};
 
@@ -190,8 +191,9 @@ impl HostState {
         let mut bits = 0.0;
         if is_new {
             let mut text = Gathered::new();
-            asked.of.front.split('.').for_each(|label| text.push(label));
-            bits = (text.bits() + asked.of.bonus_bits()) * asked.of.weight + asked.of.answer_bits() / 2.0;
+            asked.of.labels().for_each(|(label, weight)| text.push(label, weight));
+            let whole = text.whole();
+            bits = text.bits() + asked.of.bonus_bits(whole) + asked.of.answer_bits(whole) / 2.0;
         }
         let glance = Glance {
             last: at,
@@ -288,18 +290,18 @@ impl Watched {
         self.name_bytes += u64::from(asked.name_bytes);
         // What a list says of one address after the other is its own text, however often it is asked.
         let tells = (new || !asked.of.addressed) && asked.of.answer.is_none_or(|text| self.is_new(text, 3));
-        let answer = if tells { asked.of.answer_bits() / 16.0 } else { 0.0 };
+        let (bits, whole) = if new { self.name_bits(&asked.of) } else { (0.0, 0) };
+        let answer = if tells { asked.of.answer_bits(whole) / 16.0 } else { 0.0 };
         self.answer_information += answer;
         let (mut bytes, mut burst) = (answer, 0.0);
         if new {
-            burst = asked.of.burst_bits() / 8.0;
-            let bits = self.name_bits(asked.of.front) * asked.of.weight;
+            burst = asked.of.burst_bits(whole) / 8.0;
             self.name_information += bits / 8.0;
-            bytes += (bits + asked.of.bonus_bits() * asked.of.weight) / 8.0;
+            bytes += (bits + asked.of.bonus_bits(whole)) / 8.0;
             self.names = self.names.saturating_add(1);
             self.lately += 1.0;
             self.wide = self.wide.saturating_add(u32::from(asked.of.wide));
-            self.digests = self.digests.saturating_add(u32::from(asked.of.digest));
+            self.digests = self.digests.saturating_add(u32::from(asked.of.digest && whole < LONG_BYTES));
             if self.examples.len() < EXAMPLES_MAX {
                 self.examples.push(start(asked.name).to_owned());
             }
@@ -322,21 +324,22 @@ impl Watched {
         self.raw = RawRows::default();
     }
 
-    /// Bits of a new name: its new labels by their letters, one that is known by how many there are at its place.
-    fn name_bits(&mut self, front: &str) -> f64 {
-        let single = !front.contains('.');
+    /// Bits of a new name, and its new letters that weigh their whole: its new labels by their letters, one that is known by
+    /// how many there are at its place.
+    fn name_bits(&mut self, of: &Carrier<'_>) -> (f64, usize) {
+        let single = !of.front.contains('.');
         let (mut text, mut bits) = (Gathered::new(), 0.0);
-        for (n, label) in front.rsplit('.').enumerate() {
+        for (n, (label, weight)) in of.labels().enumerate() {
             let place = n.min(PLACES - 1);
             // The only label is the name, which was new.
             if single || self.is_new(label, 16 + place as u64) {
                 self.labels[place] = self.labels[place].saturating_add(1);
-                text.push(label);
+                text.push(label, weight);
             } else {
-                bits += log2(f64::from(self.labels[place].max(1)));
+                bits += log2(f64::from(self.labels[place].max(1))) * weight;
             }
         }
-        bits + text.bits()
+        (bits + text.bits(), text.whole())
     }
 
     /// Whether a text is none of those remembered; it is from now on.
