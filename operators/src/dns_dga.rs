@@ -13,10 +13,11 @@
 //! Look-ups of A, AAAA, HTTPS or unknown type by the host. The registered domain is what counts, by the public suffix list
 //! with its private section; each counts once, however often it is retried, and only when it is new to the host. Left out:
 //! single labels (browsers' probes), names under no public suffix (`lan`, `corp`), reverse look-ups, services by SRV,
-//! multicast names, names that content networks and clouds hand out, our own probes; domains first
-//! asked for by MX, TXT, NS or SOA. An address in front (block lists) and labels of services (`_tcp`) say the same as many
-//! labels: such a name counts half, and only when it fails and looks generated. More than one label in front of the registered domain says that somebody knows its
-//! structure (anti-virus look-ups, filtered advertisements' hosts): such a name is no evidence.
+//! multicast names, names that content networks and clouds hand out, our own probes; domains whose MX was asked for before,
+//! and on a host that serves mail (MX of five domains) those whose TXT, NS or SOA was. More than one label in front of the
+//! registered domain says that somebody knows its structure (anti-virus look-ups, filtered advertisements' hosts), an
+//! address (block lists) or a service (`_tcp`) that somebody has it from a list: such a name counts half, and only when it
+//! fails and looks generated.
 //!
 //! # State
 //! Per host at most 1,024 registered domains at 24 bytes and 512 names of the window at 32 bytes, with the tree's slack
@@ -29,7 +30,7 @@
 //! takes 0.02 away, and 0.1 from the hundredth new one within the window on, because who goes through a list of names
 //! meets some that are strange and gone. It is told at `evidence`, from
 //! `min_failed` generated-looking domains on. Independently: `burst` new failing domains within `window_s`, asked for
-//! themselves, not fewer than twice those that exist, of `burst_label_bytes` on average or of a mean
+//! themselves or with `www`, not fewer than twice those that exist, of `burst_label_bytes` on average or of a mean
 //! score of 0.25; and probectl's rule: of at least
 //! `min_names` names within `window_s` the share `ratio` looks generated. A first label looks generated when the model
 //! says so, its characters spread (`entropy`, for short labels 0.85 of what their length allows), it is no digest
@@ -52,7 +53,8 @@
 //!
 //! # Blind spots
 //! Names that exist when they are asked for and come one by one; look-ups over an encrypted resolver outside; generators
-//! of two or three names a day that look like words; names under a content network's own domain.
+//! of two or three names a day that look like words; names under a content network's own domain; names of words with two
+//! labels or an address in front; a host that asks for the MX of every name first.
 //!
 //! # ATT&CK
 //! T1568.002 Domain Generation Algorithms, T1071.004 DNS.
@@ -178,8 +180,8 @@ const TRUST: f64 = 0.6;
 const WEIGHT_MAX: f64 = 2.4;
 const WEIGHT_MIN: f64 = -1.0;
 
-/// How directly a generated-looking domain that fails was asked for when an address or a service stands in front of it.
-const ASIDE_DIRECTNESS: f64 = 0.5;
+/// How directly a generated-looking domain that fails was asked for at least, whatever stands in front of it.
+const STRANGE_DIRECTNESS: f64 = 0.5;
 
 /// What an ordinary new domain that exists takes away.
 const FOUND_WEIGHT: f64 = -0.02;
@@ -250,7 +252,9 @@ impl DnsDga {
         }
         let score = f64::from(score_label(asked.of.label));
         let strange = score >= self.score;
-        let directness = if asked.aside && strange && asked.answer.fails() { ASIDE_DIRECTNESS } else { asked.directness };
+        // Whatever stands in front: nobody needs to know the structure of a domain that does not exist.
+        let directness =
+            if strange && asked.answer.fails() { asked.directness.max(STRANGE_DIRECTNESS) } else { asked.directness };
         let looks = strange && directness > 0.0;
         let first = self.first_label(asked);
         if new {
@@ -272,7 +276,7 @@ impl DnsDga {
             generated: looks || first,
             first_bytes: if first && !looks { asked.of.front.len() as u8 } else { 0 },
             failed: asked.answer == Answer::NoName,
-            new_apex: new && !asked.aside && asked.of.front.is_empty(),
+            new_apex: new && asked.directness >= 1.0,
             new_found: new && asked.answer == Answer::Found,
             label_bytes: asked.of.label.len() as u8,
             score_percent: (score * 100.0) as u8,
@@ -344,10 +348,13 @@ impl Operator for DnsDga {
                         found = Some(draft);
                     }
                 }
-                Sort::Known(of) => {
+                Sort::Mail(of) => {
                     state.meet(xxh3_64(of.domain.as_bytes()), true, seen.at);
                 }
-                Sort::Nothing => {}
+                Sort::Policy(of) if state.serves_mail() => {
+                    state.meet(xxh3_64(of.domain.as_bytes()), true, seen.at);
+                }
+                Sort::Policy(_) | Sort::Nothing => {}
             }
         }
         if let Some(draft) = found {

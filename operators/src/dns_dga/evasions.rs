@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use tidewatch_schemas::finding::Finding;
+use tidewatch_schemas::observation::DnsRow;
 use tidewatch_schemas::signal::Value;
+use tidewatch_schemas::time::EventTime;
 
-use super::tests::{NO_NAME, asks, failing, found, generated, long};
+use super::tests::{FOUND, LEFT, NO_NAME, NOON_S, RIGHT, asks, failing, found, generated, long};
 use crate::conformance::generated_name;
 
 /// Block lists that exist, or did.
@@ -105,4 +107,157 @@ fn mail_servers_that_ask_many_lists_are_silent() {
         rows.iter_mut().for_each(|r| r.query_type = query_type);
         assert_eq!(found(&rows), Vec::<Finding>::new());
     }
+}
+
+#[test]
+fn what_stands_in_front_hides_no_generated_name_that_fails() {
+    for front in ["a.b", "www.cdn.eu", "api.v2"] {
+        let names: Vec<String> = generated(40).iter().map(|n| format!("{front}.{n}")).collect();
+        let told = failing(&names, 5.0);
+        assert!(told.first().is_some_and(|f| long(f, "failed_domains") <= 16), "{front}: {told:?}");
+    }
+    let words: Vec<String> = (0..30).map(|i| format!("www.{}{}.com", LEFT[i % 10], RIGHT[(i * 7 + i / 10) % 10])).collect();
+    let told = failing(&words, 5.0);
+    assert!(told[0].decided_at <= EventTime::from_secs(NOON_S + 5 * 9), "{told:?}");
+    // The same names under domains that exist, and typing errors behind `www`.
+    let names: Vec<String> = generated(60).iter().map(|n| format!("a.b.{n}")).collect();
+    assert_eq!(found(&asks(names.iter().map(|n| (n.as_str(), FOUND)), 5.0)), Vec::<Finding>::new());
+    const TYPED: &[&str] = &[
+        "gogle.com",
+        "facebok.com",
+        "wikpedia.org",
+        "youtub.com",
+        "amazn.de",
+        "yaho.com",
+        "githib.com",
+        "linkedn.com",
+        "spotfy.com",
+        "netfilx.com",
+        "ebya.com",
+        "redit.com",
+        "twiter.com",
+        "paypl.com",
+        "adobee.com",
+    ];
+    let typed: Vec<String> = TYPED.iter().map(|n| format!("www.{n}")).collect();
+    assert_eq!(failing(&typed, 20.0), Vec::<Finding>::new());
+}
+
+/// Companies of advertisements with names that nobody could read.
+const TRACKERS: &[&str] = &[
+    "krxd.net",
+    "rlcdn.com",
+    "3lift.com",
+    "bttrack.com",
+    "adsrvr.org",
+    "adnxs.com",
+    "rfihub.com",
+    "w55c.net",
+    "mxptint.net",
+    "tapad.com",
+    "exelator.com",
+    "agkn.com",
+    "bluekai.com",
+    "crwdcntrl.net",
+    "demdex.net",
+    "dotomi.com",
+    "eyeota.net",
+    "nexac.com",
+    "pippio.com",
+    "rkdms.com",
+    "semasio.net",
+    "simpli.fi",
+    "sitescout.com",
+    "tidaltv.com",
+    "turn.com",
+    "tremorhub.com",
+    "undertone.com",
+    "gwallet.com",
+    "ipredictive.com",
+    "mookie1.com",
+    "netmng.com",
+    "mediaplex.com",
+    "brealtime.com",
+    "lijit.com",
+    "sharethrough.com",
+    "yieldmo.com",
+    "1rx.io",
+    "bidr.io",
+    "contextweb.com",
+    "emxdgt.com",
+    "gumgum.com",
+    "openx.net",
+    "smaato.net",
+    "spotxchange.com",
+    "stickyads.tv",
+    "rundsp.com",
+    "zemanta.com",
+    "imrworldwide.com",
+    "vidible.tv",
+    "fwmrm.net",
+    "everesttech.net",
+    "adform.net",
+    "bidswitch.net",
+    "casalemedia.com",
+    "mathtag.com",
+    "scorecardresearch.com",
+    "quantserve.com",
+    "2mdn.net",
+    "serving-sys.com",
+    "moatads.com",
+];
+
+#[test]
+fn filtered_trackers_with_labels_in_front_are_silent() {
+    for front in ["sync.prod", "a.b.c", "cm.g"] {
+        for (code, answers) in [(NO_NAME, None), (FOUND, Some("0.0.0.0"))] {
+            for gap_s in [1.0, 60.0] {
+                let names: Vec<String> = TRACKERS.iter().cycle().take(180).map(|n| format!("{front}.{n}")).collect();
+                let mut rows = asks(names.iter().map(|n| (n.as_str(), code)), gap_s);
+                rows.iter_mut().for_each(|r| r.answers = answers);
+                assert_eq!(found(&rows), Vec::<Finding>::new(), "{front} {code:?}");
+            }
+        }
+    }
+}
+
+/// Look-ups of each name by each type in turn, half a second apart.
+fn by_types(names: &[String], types: &[u16], gap_s: f64) -> Vec<Finding> {
+    let mut rows = Vec::new();
+    for row in asks(names.iter().map(|n| (n.as_str(), NO_NAME)), gap_s) {
+        for (n, query_type) in types.iter().enumerate() {
+            rows.push(DnsRow { query_type: *query_type, event_time: row.event_time.plus(n as i64 * 500_000_000), ..row });
+        }
+    }
+    found(&rows)
+}
+
+#[test]
+fn only_the_look_up_of_where_mail_goes_excludes_a_domain_or_on_a_host_that_serves_mail_its_policies() {
+    const A: u16 = 1;
+    const NS: u16 = 2;
+    const SOA: u16 = 6;
+    const MX: u16 = 15;
+    const TXT: u16 = 16;
+    let names = generated(40);
+    for other in [NS, SOA, TXT] {
+        let told = by_types(&names, &[other, A], 5.0);
+        assert!(told.first().is_some_and(|f| long(f, "failed_domains") <= 10), "{other}: {told:?}");
+    }
+    // Senders that do not exist, whatever is asked first.
+    for types in [&[MX, A][..], &[TXT, MX, A], &[NS, TXT, MX, A, 28]] {
+        assert_eq!(by_types(&names, types, 5.0), Vec::<Finding>::new());
+    }
+    // A filter of mail looks at what stands in letters, between senders whose MX is asked.
+    let senders: Vec<String> = (0..40).map(|i| format!("{}{}.com", LEFT[i % 10], RIGHT[(i * 7 + i / 10) % 10])).collect();
+    let mut rows = Vec::new();
+    for (i, row) in asks(senders.iter().map(|n| (n.as_str(), FOUND)), 10.0).into_iter().enumerate() {
+        rows.push(DnsRow { query_type: MX, ..row });
+        if i >= 5 {
+            let linked = DnsRow { query: &names[i], response_code: NO_NAME, answers: None, ..row };
+            rows.push(DnsRow { query_type: NS, event_time: row.event_time.plus(1_000_000_000), ..linked });
+            rows.push(DnsRow { event_time: row.event_time.plus(2_000_000_000), ..linked });
+        }
+    }
+    assert_eq!(found(&rows), Vec::<Finding>::new());
 }

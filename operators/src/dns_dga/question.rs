@@ -46,8 +46,10 @@ pub(super) struct Question<'a> {
 pub(super) enum Sort<'a> {
     /// Counts.
     Counts(Question<'a>),
-    /// Says no more than that its domain is known to the host for another reason (mail).
-    Known(Registered<'a>),
+    /// Where the mail of a domain goes: whoever asks so has the domain from a letter.
+    Mail(Registered<'a>),
+    /// What a mail server asks beside it, and hardly anybody else: only a host that serves mail has the domain from a letter.
+    Policy(Registered<'a>),
     /// Nothing.
     Nothing,
 }
@@ -56,11 +58,13 @@ pub(super) enum Sort<'a> {
 const LOCAL_PORTS: &[u16] = &[5353, 5355, 137];
 
 const A: u16 = 1;
+const NS: u16 = 2;
+const SOA: u16 = 6;
+const MX: u16 = 15;
+const TXT: u16 = 16;
 const AAAA: u16 = 28;
 const HTTPS: u16 = 65;
 const ANY: u16 = 255;
-/// NS, SOA, MX, TXT: who asks for these knows the domain from a letter or a list, not from a browser or an implant.
-const OTHER_BUSINESS: &[u16] = &[2, 6, 15, 16];
 
 /// Labels at the front of a reversed IPv6 address.
 const NIBBLES: usize = 16;
@@ -80,14 +84,11 @@ pub(super) fn sort<'a>(row: &DnsRow<'a>) -> Sort<'a> {
         return Sort::Nothing;
     }
     let aside = service || is_reversed_address(of.front);
-    if aside && OTHER_BUSINESS.contains(&row.query_type) {
-        return Sort::Nothing;
-    }
-    if OTHER_BUSINESS.contains(&row.query_type) {
-        return Sort::Known(of);
-    }
-    if !matches!(row.query_type, 0 | A | AAAA | HTTPS | ANY) {
-        return Sort::Nothing;
+    match row.query_type {
+        MX if !aside => return Sort::Mail(of),
+        NS | SOA | TXT if !aside => return Sort::Policy(of),
+        0 | A | AAAA | HTTPS | ANY => {}
+        _ => return Sort::Nothing,
     }
     of.front = behind_an_address(of.front).unwrap_or(of.front);
     let directness = match of.front {
