@@ -52,13 +52,16 @@
 //! than one in twenty, call from the same hour on; a server that our own probes measure (low severity).
 //!
 //! # ATT&CK
-//! T1071 Application Layer Protocol.
+//! T1071 Application Layer Protocol; as the rows of the deciding contact tell: T1573 Encrypted Channel (a TLS handshake, or a flow whose
+//! source names TLS or QUIC), T1071.001 Web Protocols (an HTTP request, or such a flow), T1571 Non-Standard Port (TLS or HTTP at
+//! a port that is not theirs; where no protocol is known, a port of 1024 and more of no usual service; outside alone).
 //!
 //! # Sources
 //! RITA's split of pairs into names and addresses (activecm/rita). Ville 1939 and Ramdas et al. 2023, "Game-theoretic
 //! statistics and safe anytime-valid inference", for e-values. Sleep and jitter as MITRE ATT&CK S0154 documents them.
 
 mod arena;
+mod attack;
 mod evidence;
 mod form;
 mod judge;
@@ -272,8 +275,8 @@ impl Beaconing {
         let key = PeerKey::Address { address, port, transport };
         state.contact(&key, contact, row.at, place == Place::Inside, None, noted);
         if matches!(transport, TCP | UDP)
-            && state.usual_name(address, port).is_none()
             && let Some(name) = state.resolved.as_ref().and_then(|resolved| resolved.name(address, flow.start)).cloned()
+            && state.usual_name(address, port).is_none()
         {
             let key = PeerKey::Resolved { name, port };
             state.contact(&key, contact, row.at, place == Place::Inside, Some(address), noted);
@@ -288,14 +291,14 @@ impl Beaconing {
     }
 
     /// Looks at a pair.
-    fn look(&self, place: usize, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
+    fn look(&self, place: usize, at: EventTime, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let view = state.view(place);
         let (key, total) = (&view.pair.key, view.pair.total);
         // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts. And not before
         // it can have become a beacon: most pairs are far from one.
         let mut step = (total / 16).clamp(1, 12);
         match verdict(view, &self.limits, self.is_listed(key)) {
-            Ok(verdict) if !state.explained(key) => ctx.emit(draft(view, &verdict, at, ctx)),
+            Ok(verdict) if !state.explained(key) => ctx.emit(draft(view, &verdict, at, rows, ctx)),
             Ok(_) => {}
             Err(more) => step = step.max(u32::try_from(more).unwrap_or(u32::MAX)),
         }
@@ -377,7 +380,7 @@ impl Operator for Beaconing {
         for (i, (place, at)) in noted.iter().enumerate() {
             // The last of a pair has its latest time.
             if noted.get(i + 1).is_none_or(|next| next.0 != *place) {
-                self.look(*place as usize, *at, state, ctx);
+                self.look(*place as usize, *at, rows, state, ctx);
             }
         }
         if fresh && !state.pairs.is_empty() {
@@ -413,7 +416,7 @@ impl Operator for Beaconing {
 }
 
 /// What is said of a beacon.
-fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, ctx: &Context<'_>) -> Draft {
+fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, rows: &[Seen<'_>], ctx: &Context<'_>) -> Draft {
     let fit = &verdict.fit;
     let (pair, key, contacts) = (view.pair, &view.pair.key, view.collapsed());
     let last = contacts.last().map_or(at, |c| c.start());
@@ -468,7 +471,7 @@ fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, ctx: &Context<'_>
         last_seen: last,
         decided_at: at,
         evidence,
-        attack: Vec::new(),
+        attack: attack::techniques(key, pair.internal, rows),
         raw: view.raw(),
     }
 }

@@ -6,6 +6,9 @@
 //! Suppression goes by the same subject as the signal's id, and because this state commits with the signals it can only
 //! be armed by a signal that was committed. What has become graver than all that was told since suppression began is told at
 //! once: at most once for each step of severity, four times. A slice tells of a subject once, its id being that of the slice: of the gravest.
+//!
+//! What a rule in shadow finds takes the same way and comes out marked. It has suppression of its own, so that what was told
+//! in shadow holds back no signal once the rule is live, and what was told live changes nothing about a shadow.
 
 mod destination;
 
@@ -76,7 +79,7 @@ struct TenantState {
     destinations: Table<Destination>,
     /// What lies beside the destinations' records, kept up to date.
     destination_bytes: usize,
-    /// By rule id, entity and subject.
+    /// By [`told_under`], entity and subject.
     suppressed: BTreeMap<(String, String, String), Told>,
     /// Its first slice.
     since: Option<EventTime>,
@@ -106,6 +109,8 @@ pub struct Verdicts {
     pub evaluated: u64,
     /// Signals.
     pub fired: u64,
+    /// What would have been signals, of a rule in shadow.
+    pub shadow: u64,
     /// Held back by suppression.
     pub suppressed: u64,
     /// Dropped in the tenant's view (too common).
@@ -146,7 +151,7 @@ impl Correlation {
 }
 
 impl Correlation {
-    /// A closed slice of one tenant. Returns the findings that become signals, in order.
+    /// A closed slice of one tenant. Returns the findings that become signals, in order; those of rules in shadow among them.
     pub fn slice(&mut self, tenant: &str, slice: Slice, contacts: Contacts, mut findings: Vec<Finding>) -> Vec<Finding> {
         findings.sort_by(|a, b| {
             (&a.kind, &a.rule.id, &a.entity.id, &a.subject, a.decided_at).cmp(&(
@@ -178,7 +183,7 @@ impl Correlation {
                     verdict.allowed += 1;
                     continue;
                 }
-                let subject = (finding.rule.id.clone(), finding.entity.id.clone(), finding.subject.clone());
+                let subject = (told_under(&finding), finding.entity.id.clone(), finding.subject.clone());
                 let severity = finding.severity as u8;
                 let told = state.suppressed.get(&subject).filter(|told| finding.decided_at < told.until).copied();
                 if told.is_some_and(|told| severity <= told.severity) || planted_suppression(&subject, &finding) {
@@ -195,7 +200,11 @@ impl Correlation {
                     *last = finding;
                     continue;
                 }
-                verdict.fired += 1;
+                if finding.shadow {
+                    verdict.shadow += 1;
+                } else {
+                    verdict.fired += 1;
+                }
                 signals.push(finding);
             }
             *forgotten += state.limit(slice.start);
@@ -248,7 +257,13 @@ impl Correlation {
 }
 
 fn same_subject(a: &Finding, b: &Finding) -> bool {
-    (&a.rule.id, &a.entity.id, &a.subject) == (&b.rule.id, &b.entity.id, &b.subject)
+    (&a.rule.id, a.shadow, &a.entity.id, &a.subject) == (&b.rule.id, b.shadow, &b.entity.id, &b.subject)
+}
+
+/// Under what its rule's suppression is kept: the rule's id, in shadow with a word more. No id has a blank in it.
+fn told_under(finding: &Finding) -> String {
+    let id = &finding.rule.id;
+    if finding.shadow { format!("{id} shadow") } else { id.clone() }
 }
 
 /// With [`Bug::SuppressionUncommitted`]: the process remembers what it said, committed or not. What it says anew in the

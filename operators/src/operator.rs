@@ -254,6 +254,7 @@ impl Context<'_> {
             contact: draft.contact,
             suppress_ns: self.rule.suppress_ns,
             held_up_to: None,
+            shadow: self.rule.shadow(),
         });
     }
 
@@ -342,6 +343,8 @@ pub struct ListField {
 pub enum ListEntry {
     /// A port number 0..=65535.
     Port,
+    /// The same, of those that the detector looks at: with none of them it sees nothing, so there is one at least.
+    WatchedPort,
     /// Any text.
     Text,
 }

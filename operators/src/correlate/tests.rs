@@ -47,6 +47,7 @@ fn finding(at_s: i64, severity: Severity) -> Finding {
         contact: None,
         suppress_ns: 1800 * SECOND_NS,
         held_up_to: None,
+        shadow: false,
     }
 }
 
@@ -189,4 +190,25 @@ fn addresses_given_out_anew_do_not_make_an_old_destination_everybodys() {
     let at = EventTime(20_000 * day_ns + 69 * day_ns + day_ns / 2);
     let knowing = |day: i64| state.facts(Some(&format!("day-{day}")), 30, at).knowing;
     assert_eq!((knowing(69), knowing(64), knowing(61), knowing(0)), (1, 1, 0, 0));
+}
+
+#[test]
+fn what_is_told_in_shadow_has_suppression_of_its_own() {
+    use Severity::Medium;
+    let mut correlation = Correlation::default();
+    let in_shadow = |at_s| Finding { shadow: true, ..finding(at_s, Medium) };
+    let mut slice = |minute: i64, finding: Finding| {
+        let start = EventTime::from_secs(minute * 60);
+        let slice = Slice { start, end: start.plus(60 * SECOND_NS) };
+        let signals = correlation.slice("t1", slice, Contacts::default(), vec![finding]);
+        signals.iter().map(|f| f.shadow).collect::<Vec<_>>()
+    };
+    assert_eq!(slice(0, in_shadow(0)), [true]);
+    assert_eq!(slice(1, in_shadow(60)), [false; 0], "suppressed as a live one would be");
+    assert_eq!(slice(2, finding(120, Medium)), [false], "nobody was told of it yet");
+    assert_eq!(slice(3, finding(180, Medium)), [false; 0]);
+    assert_eq!(slice(4, in_shadow(240)), [false; 0], "the shadow's own suppression lasts");
+    assert_eq!(slice(31, in_shadow(1860)), [true]);
+    let Verdicts { evaluated, fired, shadow, suppressed, .. } = correlation.verdicts()["r"];
+    assert_eq!((evaluated, fired, shadow, suppressed), (6, 1, 2, 3));
 }
