@@ -33,7 +33,7 @@ enum Protocol {
 /// By the newest row of the pair; `internal`: the peer is inside, where ports are whatever people chose.
 pub(super) fn techniques(key: &PeerKey, internal: bool, rows: &[Seen<'_>]) -> Vec<&'static str> {
     let protocol = rows.iter().rev().find_map(|row| protocol(key, row));
-    let (PeerKey::Address { port, .. } | PeerKey::Name { port, .. }) = key;
+    let (PeerKey::Address { port, .. } | PeerKey::Name { port, .. } | PeerKey::Resolved { port, .. }) = key;
     let usual = |ports: &[u16]| ports.binary_search(port).is_ok();
     let (own, odd) = match protocol.flatten() {
         Some(Protocol::Tls) => (Some("T1573"), !usual(TLS_PORTS)),
