@@ -80,6 +80,7 @@ use tidewatch_schemas::time::EventTime;
 
 use self::key::{PeerKey, Place, TCP, UDP, place};
 use self::pair::{Contact, PairView};
+use self::resolved::Resolved;
 pub use self::state::HostState;
 use self::state::{Asked, LIFETIME_NS, Noted, Role};
 use self::verdict::{Limits, Verdict, verdict};
@@ -274,7 +275,7 @@ impl Beaconing {
         let key = PeerKey::Address { address, port, transport };
         state.contact(&key, contact, row.at, place == Place::Inside, None, noted);
         if matches!(transport, TCP | UDP)
-            && let Some(name) = state.resolved.name(address, flow.start).cloned()
+            && let Some(name) = state.resolved.as_ref().and_then(|resolved| resolved.name(address, flow.start)).cloned()
             && state.usual_name(address, port).is_none()
         {
             let key = PeerKey::Resolved { name, port };
@@ -363,7 +364,7 @@ impl Operator for Beaconing {
                 Observation::Tls(_) | Observation::Http(_) => {
                     self.named(row, state, &mut noted);
                 }
-                Observation::Dns(look_up) => state.resolved.add(look_up, row.at),
+                Observation::Dns(look_up) => Resolved::look_up(&mut state.resolved, look_up, row.at),
                 _ => {}
             }
         }

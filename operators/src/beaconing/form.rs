@@ -8,6 +8,7 @@ use tidewatch_schemas::time::EventTime;
 
 use super::key::{NAME_BYTES_MAX, PeerKey};
 use super::pair::{CONTACT_RAW, CONTACTS_MAX, Contact, FARM, Pair};
+use super::resolved::Resolved;
 use super::state::{HostState, PAIRS_MAX, Role, Service};
 use crate::raw::{Input, Raw, part};
 use crate::table::Table;
@@ -25,7 +26,8 @@ impl Raw for HostState {
         let records = self.pairs.records();
         let contacts: usize = records.iter().map(|p| p.contacts().len()).sum();
         out.reserve(64 + records.len() * PAIR_RAW + contacts * CONTACT_RAW + self.text_bytes);
-        for number in [records.len(), contacts, self.namings.len(), self.services.len(), self.resolved.names.len()] {
+        let resolved = self.resolved.as_ref().map_or(0, |resolved| resolved.names.len());
+        for number in [records.len(), contacts, self.namings.len(), self.services.len(), resolved] {
             out.extend_from_slice(&(number as u32).to_le_bytes());
         }
         out.extend_from_slice(&self.evicted.to_le_bytes());
@@ -71,8 +73,9 @@ impl Raw for HostState {
             });
             write_key(&service.key, out);
         }
-        out.extend_from_slice(&self.resolved.pruned.0.to_le_bytes());
-        for (address, (name, told)) in &self.resolved.names {
+        let Some(resolved) = &self.resolved else { return };
+        out.extend_from_slice(&resolved.pruned.0.to_le_bytes());
+        for (address, (name, told)) in &resolved.names {
             out.extend_from_slice(&address.0);
             out.extend_from_slice(&told.0.to_le_bytes());
             out.push(name.len() as u8);
@@ -141,11 +144,14 @@ impl Raw for HostState {
             let key = state.shared(read_key(input)?);
             state.services.insert((address, port), Service { key, role, touched });
         }
-        state.resolved.pruned = EventTime(input.i64()?);
-        for _ in 0..resolved {
-            let (address, told) = (Address(input.array()?), EventTime(input.i64()?));
-            let len = usize::from(input.u8()?);
-            state.resolved.names.insert(address, (Arc::from(input.text(len)?), told));
+        if resolved > 0 {
+            let mut known = Resolved { pruned: EventTime(input.i64()?), ..Resolved::default() };
+            for _ in 0..resolved {
+                let (address, told) = (Address(input.array()?), EventTime(input.i64()?));
+                let len = usize::from(input.u8()?);
+                known.names.insert(address, (Arc::from(input.text(len)?), told));
+            }
+            state.resolved = Some(Box::new(known));
         }
         state.count_texts();
         Some(state)

@@ -36,12 +36,17 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
-    /// A look-up of the host. Reads the answers of those that ask for addresses, and no others.
-    pub(super) fn add(&mut self, row: &DnsRow<'_>, at: EventTime) {
-        let Some(answers) = row.answers.filter(|_| ADDRESS_TYPES.contains(&row.query_type) && !row.synthetic) else { return };
-        if row.response_code.is_some_and(|code| code != 0) {
-            return;
-        }
+    /// A look-up of the host. Reads the answers of those that ask for addresses, and no others. `known` is `None` while no
+    /// name is.
+    pub(super) fn look_up(known: &mut Option<Box<Self>>, row: &DnsRow<'_>, at: EventTime) {
+        let asks = ADDRESS_TYPES.contains(&row.query_type) && !row.synthetic && row.response_code.is_none_or(|code| code == 0);
+        let Some(answers) = row.answers.filter(|_| asks) else { return };
+        let mut resolved = known.take().unwrap_or_default();
+        resolved.add(row, answers, at);
+        *known = Some(resolved).filter(|resolved| !resolved.names.is_empty());
+    }
+
+    fn add(&mut self, row: &DnsRow<'_>, answers: &str, at: EventTime) {
         // One text for all addresses of an answer, made when the first of them is new.
         let mut text: Option<Arc<str>> = None;
         for address in answers.split(',').take(ANSWERS_MAX).filter_map(|answer| Address::parse(answer.trim().as_bytes())) {
@@ -76,7 +81,14 @@ impl Resolved {
     }
 
     /// What is too old names nothing any more.
-    pub(super) fn prune(&mut self, now: EventTime) {
+    pub(super) fn expire(known: &mut Option<Box<Self>>, now: EventTime) {
+        if let Some(resolved) = known {
+            resolved.prune(now);
+        }
+        *known = known.take().filter(|resolved| !resolved.names.is_empty());
+    }
+
+    fn prune(&mut self, now: EventTime) {
         self.pruned = now;
         self.names.retain(|_, (_, told)| now.since(*told) <= ANSWER_NS);
     }
@@ -88,7 +100,7 @@ impl Resolved {
 
     pub(super) fn heap_bytes(&self) -> usize {
         // Names count 32 bytes, as others that no pair may have: exact counting would walk the map.
-        entries(self.names.len(), size_of::<(Address, (Arc<str>, EventTime))>() + 32)
+        size_of::<Self>() + entries(self.names.len(), size_of::<(Address, (Arc<str>, EventTime))>() + 32)
     }
 }
 
@@ -104,48 +116,50 @@ mod tests {
         DnsRow { query, query_type, response_code: Some(0), answers: Some(answers), ..DnsRow::default() }
     }
 
-    fn name(resolved: &Resolved, last: u8, seconds: i64) -> Option<&str> {
-        resolved.name(Address::v4([203, 0, 113, last]), at(seconds)).map(|name| &**name)
+    fn name(resolved: &Option<Box<Resolved>>, last: u8, seconds: i64) -> Option<&str> {
+        resolved.as_ref()?.name(Address::v4([203, 0, 113, last]), at(seconds)).map(|name| &**name)
     }
 
     #[test]
     fn the_newest_answer_names_an_address_for_an_hour() {
-        let mut resolved = Resolved::default();
-        resolved.add(&look_up("a.example", 1, "cdn.example, 203.0.113.1,203.0.113.2"), at(0));
-        resolved.add(&look_up("b.example", 28, "::ffff:203.0.113.2"), at(60));
+        let mut resolved = None;
+        Resolved::look_up(&mut resolved, &look_up("a.example", 1, "cdn.example, 203.0.113.1,203.0.113.2"), at(0));
+        Resolved::look_up(&mut resolved, &look_up("b.example", 28, "::ffff:203.0.113.2"), at(60));
         assert_eq!((name(&resolved, 1, 3600), name(&resolved, 2, 70)), (Some("a.example"), Some("b.example")));
         assert_eq!(name(&resolved, 1, 3601), None);
         // Told again, it names for another hour; what is told of an earlier time changes nothing.
-        resolved.add(&look_up("a.example", 1, "203.0.113.1"), at(1800));
-        resolved.add(&look_up("c.example", 1, "203.0.113.1"), at(1700));
+        Resolved::look_up(&mut resolved, &look_up("a.example", 1, "203.0.113.1"), at(1800));
+        Resolved::look_up(&mut resolved, &look_up("c.example", 1, "203.0.113.1"), at(1700));
         assert_eq!(name(&resolved, 1, 5000), Some("a.example"));
     }
 
     #[test]
     fn only_answers_that_are_addresses_are_kept() {
-        let mut resolved = Resolved::default();
-        resolved.add(&look_up("a.example", 16, "203.0.113.1"), at(0));
-        resolved.add(&look_up("a.example", 5, "b.example"), at(0));
-        resolved.add(&look_up("203.0.113.9", 1, "203.0.113.1"), at(0));
-        resolved.add(&DnsRow { response_code: Some(3), ..look_up("a.example", 1, "203.0.113.1") }, at(0));
-        resolved.add(&DnsRow { synthetic: true, ..look_up("a.example", 1, "203.0.113.1") }, at(0));
-        assert!(resolved.names.is_empty());
+        let mut resolved = None;
+        Resolved::look_up(&mut resolved, &look_up("a.example", 16, "203.0.113.1"), at(0));
+        Resolved::look_up(&mut resolved, &look_up("a.example", 5, "b.example"), at(0));
+        Resolved::look_up(&mut resolved, &look_up("203.0.113.9", 1, "203.0.113.1"), at(0));
+        Resolved::look_up(&mut resolved, &DnsRow { response_code: Some(3), ..look_up("a.example", 1, "203.0.113.1") }, at(0));
+        Resolved::look_up(&mut resolved, &DnsRow { synthetic: true, ..look_up("a.example", 1, "203.0.113.1") }, at(0));
+        assert!(resolved.is_none());
     }
 
     #[test]
     fn a_host_that_looks_everything_up_keeps_the_newest() {
-        let mut resolved = Resolved::default();
+        let mut resolved = None;
         let bitten = RESOLVED.reached();
         for n in 0..5_000_u32 {
             let [.., c, d] = n.to_be_bytes();
             let answer = format!("203.0.{c}.{d}");
-            resolved.add(&look_up("a.example", 1, &answer), at(i64::from(n) / 10));
-            assert!(resolved.names.len() <= RESOLVED_MAX);
+            Resolved::look_up(&mut resolved, &look_up("a.example", 1, &answer), at(i64::from(n) / 10));
+            assert!(resolved.as_ref().is_some_and(|known| known.names.len() <= RESOLVED_MAX));
         }
         assert!(RESOLVED.reached() > bitten);
-        assert!(resolved.name(Address::v4([203, 0, 0x13, 0x87]), at(500)).is_some());
-        assert!(resolved.name(Address::v4([203, 0, 0, 1]), at(0)).is_none());
-        resolved.add(&look_up("a.example", 1, "203.0.113.1"), at(9_000));
-        assert_eq!(resolved.names.len(), 1);
+        let known = |resolved: &Option<Box<Resolved>>, c, d| {
+            resolved.as_ref().is_some_and(|known| known.names.contains_key(&Address::v4([203, 0, c, d])))
+        };
+        assert!(known(&resolved, 0x13, 0x87) && !known(&resolved, 0, 1));
+        Resolved::look_up(&mut resolved, &look_up("a.example", 1, "203.0.113.1"), at(9_000));
+        assert_eq!(resolved.map(|known| known.names.len()), Some(1));
     }
 }

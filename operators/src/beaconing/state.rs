@@ -77,7 +77,8 @@ pub struct HostState {
     pub(super) farms: Vec<Vec<Address>>,
     pub(super) namings: BTreeMap<(Address, u16, EventTime), PeerKey>,
     pub(super) services: BTreeMap<(Address, u16), Service>,
-    pub(super) resolved: Resolved,
+    /// Names that were looked up, where any were.
+    pub(super) resolved: Option<Box<Resolved>>,
     /// Bytes of the pairs' names and addresses, kept up to date.
     pub(super) text_bytes: usize,
     /// Pairs that had to go because of the limit.
@@ -264,7 +265,7 @@ impl HostState {
         let old = now.minus(LIFETIME_NS);
         self.namings.retain(|k, _| k.2 >= old);
         self.services.retain(|_, s| s.touched >= old);
-        self.resolved.prune(now);
+        Resolved::expire(&mut self.resolved, now);
         if self.pairs.retain(|p| p.touched >= old) {
             self.close_gaps();
         }
@@ -344,7 +345,7 @@ impl Footprint for HostState {
             + self.farms.len() * size_of::<Vec<Address>>()
             + entries(self.namings.len(), size_of::<((Address, u16, EventTime), PeerKey)>() + 32)
             + entries(self.services.len(), size_of::<((Address, u16), Service)>() + 32)
-            + self.resolved.heap_bytes()
+            + self.resolved.as_ref().map_or(0, |resolved| resolved.heap_bytes())
             + self.text_bytes
     }
 }
