@@ -12,10 +12,12 @@
 //! # Rows and key
 //! Look-ups of A, AAAA, HTTPS or unknown type by the host. The registered domain is what counts, by the public suffix list
 //! with its private section; each counts once, however often it is retried, and only when it is new to the host. Left out:
-//! single labels (browsers' probes), names under no public suffix (`lan`, `corp`), reverse and block-list look-ups,
-//! service discovery, multicast names, names that content networks and clouds hand out, our own probes; domains first
-//! asked for by MX, TXT, NS or SOA. More than one label in front of the registered domain says that somebody knows its
-//! structure (anti-virus look-ups, filtered advertisements' hosts): such a name is no evidence.
+//! single labels (browsers' probes), names under no public suffix (`lan`, `corp`), reverse look-ups, services by SRV,
+//! multicast names, names that content networks and clouds hand out, our own probes; domains whose MX was asked for before,
+//! and on a host that serves mail (MX of five domains) those whose TXT, NS or SOA was. More than one label in front of the
+//! registered domain says that somebody knows its structure (anti-virus look-ups, filtered advertisements' hosts), an
+//! address (block lists) or a service (`_tcp`) that somebody has it from a list: such a name counts half, and only when it
+//! fails and looks generated.
 //!
 //! # State
 //! Per host at most 1,024 registered domains at 24 bytes and 512 names of the window at 32 bytes, with the tree's slack
@@ -28,19 +30,20 @@
 //! takes 0.02 away, and 0.1 from the hundredth new one within the window on, because who goes through a list of names
 //! meets some that are strange and gone. It is told at `evidence`, from
 //! `min_failed` generated-looking domains on. Independently: `burst` new failing domains within `window_s`, asked for
-//! themselves, not fewer than twice those that exist, of `burst_label_bytes` on average or of a mean
+//! themselves or with `www`, not fewer than twice those that exist, of `burst_label_bytes` on average or of a mean
 //! score of 0.25; and probectl's rule: of at least
 //! `min_names` names within `window_s` the share `ratio` looks generated. A first label looks generated when the model
 //! says so, its characters spread (`entropy`, for short labels 0.85 of what their length allows), it is no digest
 //! (hexadecimal) and such labels differ in length. Confidence is the base, 20 at the threshold, up to 45 at twice the
 //! evidence; the share of generated names gives up to 40; a burst of ordinary-looking names 10.
 //!
-//! The name model has 1,858,984 bytes and takes 5 us of a core for a name, suffix list included. Its scores are
+//! The name model has 1,858,984 bytes and takes 3.3 us of a core for a name, suffix list included. Its scores are
 //! probabilities where as many names are generated as not, so 0.5 is the balanced point and `score` asks for more.
-//! Trained on one source and tested on another (`tidewatch-bench train-names --on half --folds 0`), it ranks at an area
-//! of 0.982, without word lists 0.986; it finds 0.52 of the names at a false rate of 0.001 and 0.75 at 0.01 (without word
-//! lists 0.69 and 0.84), is right 0.93 of the time at 0.5, and at `score` 0.8 finds 0.78 at a false rate of 0.014 among
-//! less popular sites. Of families left out altogether, judged by a third list's names, it finds 0.41 at 0.001 and 0.80
+//! Trained on one source and tested on another (bench/reports/quality.md, by `tidewatch-bench quality`), it ranks at an area
+//! of 0.982, without word lists 0.986; it finds 0.507 of the names at a false rate of 0.001 and 0.746 at 0.01 (without word
+//! lists 0.678 and 0.833), and is right 0.932 of the time at 0.5; at `score` 0.8 look 0.022 of the names of services
+//! generated. By `tidewatch-bench train-names --on half --folds 0`, at 0.8 it finds 0.78 at a false rate of 0.014 among
+//! less popular sites; of families left out altogether, judged by a third list's names, it finds 0.41 at 0.001 and 0.80
 //! at 0.01; of word lists nothing and 0.26: two words are as often somebody's name, the more there are the likelier a
 //! machine's. In front of a registered domain words are a service's, so there a label looks generated only when it does
 //! so by chance.
@@ -51,7 +54,8 @@
 //!
 //! # Blind spots
 //! Names that exist when they are asked for and come one by one; look-ups over an encrypted resolver outside; generators
-//! of two or three names a day that look like words; names under a content network's own domain.
+//! of two or three names a day that look like words; names under a content network's own domain; names of words with two
+//! labels or an address in front; a host that asks for the MX of every name first.
 //!
 //! # ATT&CK
 //! T1568.002 Domain Generation Algorithms, T1071.004 DNS.
@@ -177,6 +181,9 @@ const TRUST: f64 = 0.6;
 const WEIGHT_MAX: f64 = 2.4;
 const WEIGHT_MIN: f64 = -1.0;
 
+/// How directly a generated-looking domain that fails was asked for at least, whatever stands in front of it.
+const STRANGE_DIRECTNESS: f64 = 0.5;
+
 /// What an ordinary new domain that exists takes away.
 const FOUND_WEIGHT: f64 = -0.02;
 
@@ -231,25 +238,33 @@ impl DnsDga {
         ctx: &Context<'_>,
     ) -> Option<Draft> {
         state.advance(at.minus(self.window_ns));
+        // Before it is met: nobody makes a domain known by asking a block list about it.
+        if asked.aside && !self.stands_out(asked) {
+            return None;
+        }
         let new = match state.meet(xxh3_64(asked.of.domain.as_bytes()), false, at) {
             Acquaintance::New => true,
             Acquaintance::Known => false,
             Acquaintance::OtherBusiness => return None,
         };
-        let name = xxh3_64(asked.name.as_bytes());
+        let name = xxh3_64(asked.counted.as_bytes());
         if !new && state.asked_lately(name) {
             return None;
         }
         let score = f64::from(score_label(asked.of.label));
-        let looks = score >= self.score && asked.directness > 0.0;
+        let strange = score >= self.score;
+        // Whatever stands in front: nobody needs to know the structure of a domain that does not exist.
+        let directness =
+            if strange && asked.answer.fails() { asked.directness.max(STRANGE_DIRECTNESS) } else { asked.directness };
+        let looks = strange && directness > 0.0;
         let first = self.first_label(asked);
         if new {
             let goes_through_a_list = state.counts.found >= LIST_FOUND_MIN;
-            state.weigh(weight(score, asked, goes_through_a_list) * asked.directness, at);
+            state.weigh(weight(score, asked, goes_through_a_list) * directness, at);
             let episode = &mut state.episode;
             match asked.answer {
                 Answer::NoName | Answer::Refused => {
-                    episode.failed = episode.failed.saturating_add(u32::from(asked.directness > 0.0));
+                    episode.failed = episode.failed.saturating_add(u32::from(directness > 0.0));
                     episode.generated = episode.generated.saturating_add(u32::from(looks));
                 }
                 Answer::Found if looks => episode.found = episode.found.saturating_add(1),
@@ -262,7 +277,7 @@ impl DnsDga {
             generated: looks || first,
             first_bytes: if first && !looks { asked.of.front.len() as u8 } else { 0 },
             failed: asked.answer == Answer::NoName,
-            new_apex: new && asked.of.front.is_empty(),
+            new_apex: new && asked.directness >= 1.0,
             new_found: new && asked.answer == Answer::Found,
             label_bytes: asked.of.label.len() as u8,
             score_percent: (score * 100.0) as u8,
@@ -273,6 +288,12 @@ impl DnsDga {
             state.tell(asked.name, asked.of.suffix, found, at, position);
         }
         self.judge(state, burst, at, ctx)
+    }
+
+    /// Whether a name with an address or a service in front counts all the same: it looks generated and fails, or what
+    /// stands behind the address looks generated.
+    fn stands_out(&self, asked: &Question<'_>) -> bool {
+        (asked.answer.fails() && f64::from(score_label(asked.of.label)) >= self.score) || self.first_label(asked)
     }
 
     /// Whether the first label, right in front of a registered domain, looks generated.
@@ -328,10 +349,13 @@ impl Operator for DnsDga {
                         found = Some(draft);
                     }
                 }
-                Sort::Known(of) => {
+                Sort::Mail(of) => {
                     state.meet(xxh3_64(of.domain.as_bytes()), true, seen.at);
                 }
-                Sort::Nothing => {}
+                Sort::Policy(of) if state.serves_mail() => {
+                    state.meet(xxh3_64(of.domain.as_bytes()), true, seen.at);
+                }
+                Sort::Policy(_) | Sort::Nothing => {}
             }
         }
         if let Some(draft) = found {
@@ -361,5 +385,7 @@ impl DnsDga {
     }
 }
 
+#[cfg(test)]
+mod evasions;
 #[cfg(test)]
 mod tests;

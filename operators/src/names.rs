@@ -5,6 +5,7 @@
 //! Not a verdict: a score is about the look of one label. Who asks for how many such names, and whether they exist, is the
 //! detectors' business.
 
+pub(crate) mod address;
 pub mod chain;
 pub mod domain;
 pub mod grams;

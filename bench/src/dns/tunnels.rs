@@ -62,11 +62,18 @@ pub fn axes() -> Vec<(&'static str, &'static str, Layout)> {
     }
     out.push(("chunks", "hex, one of 32", Layout { encoding: 1, letters: 32, label: 32, ..PLAIN }));
     out.push(("chunks", "hex, one of 32, no such name", Layout { encoding: 1, letters: 32, label: 32, code: 3, ..PLAIN }));
-    for (name, before, behind) in
-        [("behind a label", "www.", ""), ("in front of labels", "", ".cdn.static-content"), ("between", "img.", ".eu")]
-    {
+    for (name, before, behind) in [
+        ("behind a label", "www.", ""),
+        ("in front of labels", "", ".cdn.static-content"),
+        ("between", "img.", ".eu"),
+        ("behind an address", "7.113.0.203.", ""),
+        ("behind a service", "_a.", ""),
+        ("in front of another name", "", ".www.partner.example"),
+    ] {
         out.push(("position", name, Layout { before, behind, ..PLAIN }));
     }
+    let digest = Layout { before: "5d41402abc4b2a76b9719d911017c592.", code: 3, ..PLAIN };
+    out.push(("position", "behind a digest, no such name", digest));
     for (n, name) in ["memoryless", "bursts of 20"].into_iter().enumerate() {
         out.push(("timing", name, Layout { timing: n + 1, ..PLAIN }));
     }

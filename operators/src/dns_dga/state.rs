@@ -34,6 +34,9 @@ pub(super) const SUFFIXES_MAX: usize = 6;
 /// A domain not asked for so long is new again: a week and a day.
 const LIFETIME_NS: i64 = 8 * 86_400 * SECOND_NS;
 
+/// Domains known by their mail from which on a host serves mail.
+const MAIL_DOMAINS_MIN: usize = 5;
+
 /// Evidence loses half its weight in so long: a generator that asks once an hour is found within the morning, and what a
 /// host meets by chance in a week does not add up.
 const HALF_LIFE_NS: i64 = 24 * 3600 * SECOND_NS;
@@ -53,7 +56,7 @@ pub(super) struct Asked {
     pub first_bytes: u8,
     /// Does not exist.
     pub failed: bool,
-    /// The first look-up of its registered domain, which is the name itself.
+    /// The first look-up of its registered domain, which is the name itself or its `www`.
     pub new_apex: bool,
     /// The first look-up of its registered domain, and it exists.
     pub new_found: bool,
@@ -151,6 +154,12 @@ impl HostState {
             (None, false) => Acquaintance::New,
             (Some(_), false) => Acquaintance::Known,
         }
+    }
+
+    /// Whether the host asks where mail goes, for more domains than somebody tries by hand.
+    pub(super) fn serves_mail(&self) -> bool {
+        // On a mail server the first few tell; no other host asks often.
+        self.domains.values().filter(|known| known.other_business).take(MAIL_DOMAINS_MIN).count() >= MAIL_DOMAINS_MIN
     }
 
     /// Whether the window already has the name.

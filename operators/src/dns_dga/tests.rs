@@ -11,33 +11,33 @@ use crate::conformance::{Drive, MIDNIGHT_S, default_rule, findings_of, generated
 use crate::operator::Footprint;
 use crate::rule::Rule;
 
-const NOON_S: i64 = MIDNIGHT_S + 43_200;
-const NO_NAME: Option<u8> = Some(3);
-const FOUND: Option<u8> = Some(0);
+pub(super) const NOON_S: i64 = MIDNIGHT_S + 43_200;
+pub(super) const NO_NAME: Option<u8> = Some(3);
+pub(super) const FOUND: Option<u8> = Some(0);
 
 fn rule() -> Rule {
     default_rule("dns_dga")
 }
 
 /// Look-ups of one host, `gap_s` apart from noon on.
-fn asks<'a>(names: impl IntoIterator<Item = (&'a str, Option<u8>)>, gap_s: f64) -> Vec<DnsRow<'a>> {
+pub(super) fn asks<'a>(names: impl IntoIterator<Item = (&'a str, Option<u8>)>, gap_s: f64) -> Vec<DnsRow<'a>> {
     let at = |i: usize| NOON_S as f64 + i as f64 * gap_s;
     names.into_iter().enumerate().map(|(i, (name, code))| lookup(at(i), host(0, 7), name, code)).collect()
 }
 
-fn found(rows: &[DnsRow<'_>]) -> Vec<Finding> {
+pub(super) fn found(rows: &[DnsRow<'_>]) -> Vec<Finding> {
     findings_of(&[rule()], &rows.iter().map(|r| Row::Dns(*r)).collect::<Vec<_>>())
 }
 
-fn failing(names: &[String], gap_s: f64) -> Vec<Finding> {
+pub(super) fn failing(names: &[String], gap_s: f64) -> Vec<Finding> {
     found(&asks(names.iter().map(|n| (n.as_str(), NO_NAME)), gap_s))
 }
 
-fn generated(n: u64) -> Vec<String> {
+pub(super) fn generated(n: u64) -> Vec<String> {
     (0..n).map(generated_name).collect()
 }
 
-fn long(finding: &Finding, name: &str) -> i64 {
+pub(super) fn long(finding: &Finding, name: &str) -> i64 {
     match finding.evidence[name] {
         Value::Long(v) => v,
         ref other => panic!("{name}: {other:?}"),
@@ -124,8 +124,9 @@ fn names_under_dynamic_dns_and_behind_www_are_judged_by_what_was_registered() {
 }
 
 /// Words that two lists of a made-up generator hold.
-const LEFT: &[&str] = &["window", "journey", "silver", "paper", "kitchen", "winter", "garden", "orange", "bridge", "travel"];
-const RIGHT: &[&str] =
+pub(super) const LEFT: &[&str] =
+    &["window", "journey", "silver", "paper", "kitchen", "winter", "garden", "orange", "bridge", "travel"];
+pub(super) const RIGHT: &[&str] =
     &["consider", "remember", "yellow", "mountain", "captain", "station", "harvest", "silent", "gather", "letter"];
 
 #[test]

@@ -5,6 +5,7 @@
 
 use libm::log2;
 
+use super::weights::LONG_BYTES;
 use crate::names::domain::LABEL_BYTES_MAX;
 use crate::names::score_by_chance;
 
@@ -19,26 +20,39 @@ const WORDS: f64 = 0.25;
 pub(super) struct Gathered {
     bytes: [u8; TEXT_BYTES_MAX],
     len: usize,
+    /// Letters by what their labels weigh.
+    weighed: f64,
+    whole: usize,
 }
 
 impl Gathered {
     pub(super) fn new() -> Self {
-        Self { bytes: [0; TEXT_BYTES_MAX], len: 0 }
+        Self { bytes: [0; TEXT_BYTES_MAX], len: 0, weighed: 0.0, whole: 0 }
     }
 
-    /// Adds a label; what does not fit is left out.
-    pub(super) fn push(&mut self, label: &str) {
+    /// Adds a label that weighs so much; what does not fit is left out.
+    pub(super) fn push(&mut self, label: &str, weight: f64) {
         let room = &mut self.bytes[self.len..];
         let more = label.len().min(room.len());
         room[..more].copy_from_slice(&label.as_bytes()[..more]);
         self.len += more;
+        self.weighed += more as f64 * weight;
+        if weight >= 1.0 && !(label.starts_with('_') && label.len() < LONG_BYTES) {
+            self.whole += more;
+        }
+    }
+
+    /// Letters that weigh their whole, without the short labels of services.
+    pub(super) fn whole(&self) -> usize {
+        self.whole
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
-    /// Bits of a name's new letters: what their frequencies do not let foresee, a quarter of it when they look like words.
+    /// Bits of a name's new letters: what their frequencies do not let foresee, a quarter of it when they look like words;
+    /// each letter its share, by what its label weighs.
     pub(super) fn bits(&self) -> f64 {
         let text = self.bytes();
         if text.is_empty() {
@@ -46,7 +60,7 @@ impl Gathered {
         }
         let start = &text[..text.len().min(LABEL_BYTES_MAX)];
         let score = std::str::from_utf8(start).map_or(1.0, |label| f64::from(score_by_chance(label)));
-        bits(text) * (WORDS + (1.0 - WORDS) * score)
+        bits(text) * (WORDS + (1.0 - WORDS) * score) * (self.weighed / text.len() as f64)
     }
 }
 
@@ -68,7 +82,7 @@ mod tests {
 
     fn of(label: &str) -> f64 {
         let mut gathered = Gathered::new();
-        gathered.push(label);
+        gathered.push(label, 1.0);
         gathered.bits()
     }
 

@@ -6,18 +6,24 @@
 use tidewatch_schemas::observation::DnsRow;
 
 use super::information::{TEXT_BYTES_MAX, bits};
+use super::weights::{LONG_BYTES, Light, digest_bytes};
+use crate::names::address::behind_an_address;
 use crate::names::domain::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
-use crate::names::{Unregistered, registered, score_by_chance};
+use crate::names::{Unregistered, registered};
 
 /// A look-up that may carry something under a domain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Carrier<'a> {
     /// The registered domain; [`NO_DOMAIN`] for names under no top-level domain at all.
     pub domain: &'a str,
-    /// The labels in front of it.
+    /// The labels in front of it, without an address at their begin.
     pub front: &'a str,
-    /// What its information weighs, 0 to 1.
+    /// An address stood in front of them, as in a block list.
+    pub addressed: bool,
+    /// What the whole of it weighs, 0 to 1.
     pub weight: f64,
+    /// What of `front` weighs less.
+    pub light: Light,
     /// The answer can carry as much as the name: a type that holds text or names.
     pub wide: bool,
     /// A digest is looked up, as far as the row tells.
@@ -36,24 +42,45 @@ const WIDE_BITS: f64 = 128.0;
 /// name of such a type every second, and ten of them within ten seconds under one domain is what no machine's work needs.
 const BURST_BITS: f64 = 320.0;
 
-impl Carrier<'_> {
+impl<'a> Carrier<'a> {
+    /// The labels from the domain on, and what each weighs.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&'a str, f64)> {
+        let mut end = self.front.len();
+        let (light, weight) = (self.light, self.weight);
+        self.front.rsplit('.').map(move |label| {
+            let at = end - label.len();
+            end = at.saturating_sub(1);
+            (label, light.weight(at).min(weight))
+        })
+    }
+
+    /// What the type and the answer weigh when so many new letters of the name weigh their whole: few are a service's or a
+    /// list's own, and the name is what is lightest in it; behind an address nothing, because mail is asked about by text.
+    fn kind_weight(&self, whole: usize) -> f64 {
+        match self.addressed {
+            _ if whole >= LONG_BYTES => self.weight,
+            true => 0.0,
+            false => self.weight.min(self.light.least),
+        }
+    }
+
     /// Bits on top for the type.
-    pub(super) fn bonus_bits(&self) -> f64 {
-        if self.wide { WIDE_BITS } else { 0.0 }
+    pub(super) fn bonus_bits(&self, whole: usize) -> f64 {
+        if self.wide { WIDE_BITS * self.kind_weight(whole) } else { 0.0 }
     }
 
     /// Bits more over the shortest horizon.
-    pub(super) fn burst_bits(&self) -> f64 {
-        if self.wide && self.weight >= 1.0 { BURST_BITS } else { 0.0 }
+    pub(super) fn burst_bits(&self, whole: usize) -> f64 {
+        if self.wide && self.kind_weight(whole) >= 1.0 { BURST_BITS } else { 0.0 }
     }
 
     /// Bits of the answer.
-    pub(super) fn answer_bits(&self) -> f64 {
+    pub(super) fn answer_bits(&self, whole: usize) -> f64 {
         let bits = match self.answer {
             Some(text) => bits(text.as_bytes()),
             None => 8.0 * f64::from(self.answer_bytes),
         };
-        bits.min(8.0 * TEXT_BYTES_MAX as f64) * self.weight
+        bits.min(8.0 * TEXT_BYTES_MAX as f64) * self.kind_weight(whole)
     }
 }
 
@@ -72,47 +99,30 @@ const LOCAL_ZONES: &[&str] =
 const WIDE: &[u16] = &[5, 10, 13, 15, 16, 25, 33, 35];
 const PRIVATE_USE: u16 = 65_280;
 
-/// Names answered with 127.x.x.x: a block list's or reputation service's way to say yes.
+/// Names answered with 127.x.x.x: a block list's or reputation service's way to say yes. The whole name earns it.
 const LISTED_WEIGHT: f64 = 0.25;
-/// Names with a label that begins with an underscore: services, mail policies.
-const SERVICE_WEIGHT: f64 = 0.25;
-/// Names that stand in front of another one: block lists of domains, search suffixes.
-const NAME_WEIGHT: f64 = 0.125;
-/// Digests that do not exist, or are listed: reputation of files.
-const DIGEST_WEIGHT: f64 = 0.125;
-
-/// Lengths of a first label that is a digest: MD5 and SHA-1 in hexadecimal; MD5, SHA-1, SHA-256 in base 32.
-const DIGEST_HEX_BYTES: [usize; 2] = [32, 40];
-const DIGEST_BASE32_BYTES: [usize; 3] = [26, 32, 52];
-
 /// Octets of an answer beside the name asked again and what it carries: fixed fields of a record, a pointer.
 const FRAME_BYTES: u32 = 24;
 
-/// What a row may carry; `None` when nothing.
-pub(super) fn carrier<'a>(row: &DnsRow<'a>) -> Option<Carrier<'a>> {
+/// The domain of a row that may carry something, what stands in front of it, and whether behind an address.
+pub(super) fn place<'a>(row: &DnsRow<'a>) -> Option<(&'a str, &'a str, bool)> {
     if row.synthetic || row.server_port.is_some_and(|p| LOCAL_PORTS.contains(&p)) {
         return None;
     }
     let (domain, front) = split(row.query)?;
-    if front.is_empty() || is_reversed_address(front) {
-        return None;
-    }
+    let behind = behind_an_address(front);
+    let (front, addressed) = (behind.unwrap_or(front), behind.is_some());
+    (!front.is_empty()).then_some((domain, front, addressed))
+}
+
+/// What a row may carry; `None` when nothing.
+pub(super) fn carrier<'a>(row: &DnsRow<'a>) -> Option<Carrier<'a>> {
+    let (domain, front, addressed) = place(row)?;
     let wide = WIDE.contains(&row.query_type) || row.query_type >= PRIVATE_USE;
     let listed = is_listed(row.answers.unwrap_or(""));
-    let digest = !wide && (listed || row.response_code == Some(3)) && begins_with_digest(front);
-    let mut weight: f64 = 1.0;
-    if digest {
-        weight = weight.min(DIGEST_WEIGHT);
-    }
-    if listed {
-        weight = weight.min(LISTED_WEIGHT);
-    }
-    if front.split('.').any(|label| label.starts_with('_')) {
-        weight = weight.min(SERVICE_WEIGHT);
-    }
-    if holds_a_name(front) {
-        weight = weight.min(NAME_WEIGHT);
-    }
+    let digest = if !wide && (listed || row.response_code == Some(3)) { digest_bytes(front) } else { 0 };
+    let light = Light::of(front, addressed, digest);
+    let weight = if listed { LISTED_WEIGHT } else { 1.0 };
     let answer = row.answers.filter(|a| wide && !a.is_empty());
     let answer_bytes = match (answer, row.request_bytes, row.response_bytes) {
         (None, Some(asked), Some(answered)) if wide && row.response_code == Some(0) => {
@@ -120,7 +130,7 @@ pub(super) fn carrier<'a>(row: &DnsRow<'a>) -> Option<Carrier<'a>> {
         }
         _ => 0,
     };
-    Some(Carrier { domain, front, weight, wide, digest, answer, answer_bytes })
+    Some(Carrier { domain, front, addressed, weight, light, wide, digest: digest > 0, answer, answer_bytes })
 }
 
 /// The registered domain of a name and what stands in front of it. Tunnels put into labels what no host name has (raw
@@ -187,39 +197,10 @@ fn is_listed(answers: &str) -> bool {
     !answers.is_empty() && answers.split(',').all(|a| a.starts_with("127."))
 }
 
-/// Labels of a front that may hold a name; data cut into short labels has more.
-const NAME_LABELS_MAX: usize = 6;
-
-/// Score from which a registered label looks made up: then it is payload with a label like `eu` behind it.
-const NAME_SCORE_MAX: f32 = 0.5;
-
-/// A whole name stands in front, perhaps with the label of a list behind it.
-fn holds_a_name(front: &str) -> bool {
-    let is_name = |text: &str| registered(text).is_ok_and(|of| score_by_chance(of.label) < NAME_SCORE_MAX);
-    front.split('.').count() <= NAME_LABELS_MAX
-        && (is_name(front) || front.rsplit_once('.').is_some_and(|(name, _)| is_name(name)))
-}
-
-fn begins_with_digest(front: &str) -> bool {
-    let label = front.split('.').next().unwrap_or("");
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let digits = label.bytes().any(|b| b.is_ascii_digit());
-    let by_hex = DIGEST_HEX_BYTES.contains(&label.len()) && label.bytes().all(hex);
-    by_hex || (digits && DIGEST_BASE32_BYTES.contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric()))
-}
-
-/// Block lists are asked with the address in front, reversed: four octets or 32 nibbles and no more, so that data cut into
-/// such labels is not taken for one.
-fn is_reversed_address(front: &str) -> bool {
-    let octet = |label: &str| label.len() <= 3 && label.parse::<u8>().is_ok();
-    let nibble = |label: &str| label.len() == 1 && label.bytes().all(|b| b.is_ascii_hexdigit());
-    let octets = front.split('.').take_while(|l| octet(l)).count();
-    octets == 4 || front.split('.').take_while(|l| nibble(l)).count() == 32
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::weights::{DIGEST_WEIGHT, NAME_WEIGHT, SERVICE_WEIGHT};
     use super::*;
 
     #[test]
@@ -250,10 +231,12 @@ mod tests {
     #[test]
     fn look_ups_of_services_weigh_less() {
         let of = |query, code, answers| {
-            carrier(&DnsRow { query, query_type: 1, response_code: code, answers, ..DnsRow::default() }).map(|c| c.weight)
+            let row = DnsRow { query, query_type: 1, response_code: code, answers, ..DnsRow::default() };
+            carrier(&row).map(|c| c.kind_weight(0))
         };
         let digest = "5d41402abc4b2a76b9719d911017c592.hash.example.com";
-        assert_eq!(of("4.3.2.1.zen.example.com", Some(3), None), None);
+        assert_eq!(of("4.3.2.1.example.com", Some(3), None), None);
+        assert_eq!(of("4.3.2.1.zen.example.com", Some(3), None), Some(0.0));
         assert_eq!(of(digest, Some(3), None), Some(DIGEST_WEIGHT));
         assert_eq!(of(digest, Some(0), Some("198.51.100.1")), Some(1.0));
         assert_eq!(of("mail.example.org.surbl.example.com", Some(3), None), Some(NAME_WEIGHT));

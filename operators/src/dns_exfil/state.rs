@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::information::Gathered;
 use super::question::Carrier;
+use super::weights::LONG_BYTES;
 use crate::limit::Limit;
 use crate::operator::{Footprint, Position, RawRows, vec_bytes};
 
@@ -28,6 +29,10 @@ pub(super) static WATCHED: Limit = Limit::new("WATCHED_MAX");
 pub(super) const RECENT_MAX: usize = 1024;
 pub(super) static RECENT: Limit = Limit::new("RECENT_MAX");
 
+/// Labels of a name that are remembered each by itself, from the domain on; what lies further in front counts as one.
+pub(super) const LABELS_MAX: usize = 16;
+pub(super) static LABELS: Limit = Limit::new("LABELS_MAX");
+
 /// Names told as examples: the first of the episode.
 pub(super) const EXAMPLES_MAX: usize = 3;
 
@@ -41,6 +46,12 @@ const WATCH_BITS_MIN: f64 = 512.0;
 
 /// Places of a label that are told apart, from the domain on; what lies further in front shares the last.
 const PLACES: usize = 8;
+
+/// What is remembered as which sort: places of labels from 16 on.
+const NAME: u64 = 2;
+const ANSWER: u64 = 3;
+const REST: u64 = 4;
+const LABEL: u64 = 16;
 
 /// Horizons, seconds: a burst, a transfer, a slow one, a day's drip.
 pub(super) const HORIZONS_S: [i64; 4] = [10, 600, 3600, 86_400];
@@ -190,8 +201,9 @@ impl HostState {
         let mut bits = 0.0;
         if is_new {
             let mut text = Gathered::new();
-            asked.of.front.split('.').for_each(|label| text.push(label));
-            bits = (text.bits() + asked.of.bonus_bits()) * asked.of.weight + asked.of.answer_bits() / 2.0;
+            asked.of.labels().for_each(|(label, weight)| text.push(label, weight));
+            let whole = text.whole();
+            bits = text.bits() + asked.of.bonus_bits(whole) + asked.of.answer_bits(whole) / 2.0;
         }
         let glance = Glance {
             last: at,
@@ -279,25 +291,27 @@ impl Watched {
         if self.parts[slot].index != index {
             self.parts[slot] = Part { index, ..Part::default() };
         }
-        let new = self.is_new(asked.of.front, 2);
+        let new = self.is_new(asked.of.front, NAME);
         let part = &mut self.parts[slot];
         part.queries = part.queries.saturating_add(1);
         part.distinct = part.distinct.saturating_add(u32::from(new));
         part.bytes = part.bytes.saturating_add(asked.name_bytes);
         self.queries = self.queries.saturating_add(1);
         self.name_bytes += u64::from(asked.name_bytes);
-        let answer = if asked.of.answer.is_none_or(|text| self.is_new(text, 3)) { asked.of.answer_bits() / 16.0 } else { 0.0 };
+        // What a list says of one address after the other is its own text, however often it is asked.
+        let tells = (new || !asked.of.addressed) && asked.of.answer.is_none_or(|text| self.is_new(text, ANSWER));
+        let (bits, whole) = if new { self.name_bits(&asked.of) } else { (0.0, 0) };
+        let answer = if tells { asked.of.answer_bits(whole) / 16.0 } else { 0.0 };
         self.answer_information += answer;
         let (mut bytes, mut burst) = (answer, 0.0);
         if new {
-            burst = asked.of.burst_bits() / 8.0;
-            let bits = self.name_bits(asked.of.front) * asked.of.weight;
+            burst = asked.of.burst_bits(whole) / 8.0;
             self.name_information += bits / 8.0;
-            bytes += (bits + asked.of.bonus_bits() * asked.of.weight) / 8.0;
+            bytes += (bits + asked.of.bonus_bits(whole)) / 8.0;
             self.names = self.names.saturating_add(1);
             self.lately += 1.0;
             self.wide = self.wide.saturating_add(u32::from(asked.of.wide));
-            self.digests = self.digests.saturating_add(u32::from(asked.of.digest));
+            self.digests = self.digests.saturating_add(u32::from(asked.of.digest && whole < LONG_BYTES));
             if self.examples.len() < EXAMPLES_MAX {
                 self.examples.push(start(asked.name).to_owned());
             }
@@ -320,21 +334,31 @@ impl Watched {
         self.raw = RawRows::default();
     }
 
-    /// Bits of a new name: its new labels by their letters, one that is known by how many there are at its place.
-    fn name_bits(&mut self, front: &str) -> f64 {
-        let single = !front.contains('.');
+    /// Bits of a new name, and its new letters that weigh their whole: its new labels by their letters, one that is known by
+    /// how many there are at its place. Beyond [`LABELS_MAX`] the rest is one label.
+    fn name_bits(&mut self, of: &Carrier<'_>) -> (f64, usize) {
+        let single = !of.front.contains('.');
         let (mut text, mut bits) = (Gathered::new(), 0.0);
-        for (n, label) in front.rsplit('.').enumerate() {
+        let mut labels = of.labels();
+        let mut rest = of.front.len();
+        for (n, (label, weight)) in labels.by_ref().take(LABELS_MAX).enumerate() {
+            rest = rest.saturating_sub(label.len() + usize::from(n > 0));
             let place = n.min(PLACES - 1);
             // The only label is the name, which was new.
-            if single || self.is_new(label, 16 + place as u64) {
+            if single || self.is_new(label, LABEL + place as u64) {
                 self.labels[place] = self.labels[place].saturating_add(1);
-                text.push(label);
+                text.push(label, weight);
             } else {
-                bits += log2(f64::from(self.labels[place].max(1)));
+                bits += log2(f64::from(self.labels[place].max(1))) * weight;
             }
         }
-        bits + text.bits()
+        if rest > 0 {
+            LABELS.bites();
+            if self.is_new(&of.front[..rest - 1], REST) {
+                labels.for_each(|(label, weight)| text.push(label, weight));
+            }
+        }
+        (bits + text.bits(), text.whole())
     }
 
     /// Whether a text is none of those remembered; it is from now on.
@@ -419,5 +443,43 @@ impl Footprint for HostState {
         self.glances.len() * (size_of::<(u64, Glance)>() * 3 / 2)
             + vec_bytes::<Watched>(self.watched.len())
             + self.watched.iter().map(of).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tidewatch_schemas::observation::DnsRow;
+
+    use super::super::question::carrier;
+    use super::*;
+
+    #[test]
+    fn a_name_of_many_labels_is_remembered_as_few() {
+        let mut state = HostState::default();
+        let mut ask = |name: &str| {
+            let of = carrier(&DnsRow { query: name, query_type: 1, ..DnsRow::default() }).unwrap();
+            let position = Position { input: 0, offset: 0, row: 0 };
+            let (name_bytes, part_ns) = (name.len() as u32, 60 * SECOND_NS);
+            let asked = Asked { of, name_bytes, name, query_type: 1, part_ns, at: EventTime(0), position };
+            state.take(&asked).map(|watched| (watched.recent.len(), watched.name_information))
+        };
+        for n in 0..5 {
+            ask(&format!("n{n}.evil.example"));
+        }
+        let before = LABELS.reached();
+        let (mut kept, mut information) = ask("first.evil.example").unwrap();
+        for n in 0..50_u8 {
+            // 116 labels: what changes is in the one that is furthest in front.
+            let rest: Vec<String> = (0..115).map(|k| char::from(b'a' + (k % 26) as u8).to_string()).collect();
+            let (now, carried) = ask(&format!("x{n}.{}.evil.example", rest.join("."))).unwrap();
+            assert!(now - kept <= 2 + LABELS_MAX, "{}", now - kept);
+            assert!(carried > information + 8.0, "{n}: {carried} {information}");
+            (kept, information) = (now, carried);
+        }
+        assert!(LABELS.reached() >= before + 50);
+        // Sixteen labels are each for themselves.
+        let (_, carried) = ask("a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.evil.example").unwrap();
+        assert!(carried - information < 30.0, "{}", carried - information);
     }
 }
