@@ -230,7 +230,7 @@ impl EgressVolume {
             last_seen: spike.last,
             decided_at: spike.last,
             evidence,
-            attack: if matches!(spike.top_port, Some(80 | 443 | 8080 | 8443)) { vec!["T1567"] } else { Vec::new() },
+            attack: if matches!(top.and_then(|top| top.port), Some(80 | 443 | 8080 | 8443)) { vec!["T1567"] } else { Vec::new() },
             raw: spike.raw.clone(),
             ..Draft::default()
         }
