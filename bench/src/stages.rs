@@ -313,6 +313,7 @@ impl Obs {
             let config = CorrelateConfig {
                 slice_ns: SLICE_NS,
                 signals: ("signals".to_owned(), 1),
+                shadow: "shadow".to_owned(),
                 source: "bench".to_owned(),
                 state_bytes_max: usize::MAX,
                 slices: unspilled(),

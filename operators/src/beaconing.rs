@@ -9,56 +9,65 @@
 //! and memoryless software do not leave gaps of one length. It is often the only trace before anything happens.
 //!
 //! # Rows and key
-//! Flows that open a connection and were begun by the host; the contact time is the connection's start. Handshakes (SNI)
-//! and HTTP requests (Host, CONNECT) give the name. A pair is host and name with port where a name explains the
-//! connection, else host and address with port and transport. A proxy is never a peer: what is asked of it is. Connections
-//! within 2 s of each other are one contact. Failed connections count: an implant whose server is gone still calls.
-//! A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
+//! Flows that open a connection and were begun by the host; the contact time is the connection's start. Handshakes (SNI) and
+//! HTTP requests (Host, CONNECT) give the name; where they are silent, addresses that the host was told for a name within
+//! the hour give a pair of that name beside that of the address, which is looked at once it was reached at two addresses. A
+//! pair is host and name with port where a name explains the connection, else host and address with port and transport. A
+//! proxy inside is never a peer: what is asked of it is. One outside is a peer as well, as anything can be asked like a
+//! proxy. Connections within 2 s of each other are one contact. Failed connections count: an implant whose server is gone
+//! still calls. A TCP record that shows flags but no SYN, unsampled, is a piece of an older connection and no contact.
 //!
 //! # State
 //! Per host at most 4,096 pairs (about 100 bytes for a pair seen once, 3.0 KB with 96 contacts, the most that are kept),
-//! 1,024 names waiting for their flow and 1,024 services. A full host holds 0.4 MB after a scan, 12 MB when every pair is
-//! busy. At the limit a quarter goes at once, pairs of fewer than three contacts first, least recently touched first. A
-//! pair without contact for four days is forgotten.
+//! 1,024 names waiting for their flow, 1,024 services and 512 looked up. A full host holds 0.4 MB after a scan, 12 MB when
+//! every pair is busy. At the limit a quarter goes at once, pairs of fewer than three contacts first, least recently touched
+//! first. A pair without contact for four days is forgotten.
 //!
 //! # Thresholds
 //! Evidence is a log e-value: the likelihood of the gaps under sleeps (fourteen shapes, two rates of loss, two of foreign
 //! contacts, any period) over their best likelihood under memoryless, clustered and heavy-tailed gaps. It must reach 9, but
-//! 5 where every contact sends about as many octets as the others (an evenness of 0.4; in between in proportion), and 14
-//! at eight gaps in any case, growing less up to 16. A memoryless pair is meant to reach 9 once in 8,000 lives and 5 once in
-//! 150, however often one looks (measured: none of 6,000). A clock is found at its ninth contact (`min_samples` 8), half jitter
-//! one-sided after 14 to 17, half jitter both ways after 16, with a fifth of the contacts lost after 26; 90 % both ways
-//! after some 40, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are
-//! looked at, so that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.55 is the spread of one
-//! sleep over its mean, lost contacts taken out, so 0.19 for half jitter one-sided. A beacon lasts at
-//! least 180 s.
+//! 5 where every contact sends about as many octets as the others (an evenness of 0.4; in between in proportion), and 14 at
+//! eight gaps in any case, growing less up to 16. A memoryless pair is meant to reach 9 once in 8,000 lives and 5 once in
+//! 150, however often one looks (measured: none of 6,000). A clock is found at its ninth contact (`min_samples` 8), half
+//! jitter one-sided after 14 to 17, half jitter both ways after 16, with a fifth of the contacts lost after 26; 90 % both
+//! ways after some 40, because the evidence grows with contacts, not with a window: the newest 95, 32 and 16 gaps are looked
+//! at, so that a beacon that begins in an old pair is found by its own length. `max_jitter` 0.55 is the spread of one sleep
+//! over its mean, lost contacts taken out, so 0.19 for half jitter one-sided. A beacon lasts at least 180 s.
 //!
 //! # False positives
-//! Software on a timer: updates, telemetry, push. Told apart by what they do, not by whose they are: connections held
-//! open for re-use on a timer, timers that poll a name served from five addresses or more, reconnections, peers inside and
-//! listed names are found with low severity and 20 less confidence. Contacts that send 512 KiB or more are transfers, not
-//! questions. Peers that two in five hosts know are dropped when the tenant has ten hosts or more.
+//! Software on a timer: updates, telemetry, push. Told apart by what they do, not by whose they are: connections held open
+//! for re-use on a timer, timers that poll a name served from five addresses or more, reconnections, peers inside and listed
+//! names are found with low severity and 20 less confidence. Contacts that send 512 KiB or more are transfers, not
+//! questions. In a tenant of ten hosts or more, peers that two in five hosts know are dropped, and new peers wait until it
+//! is known how many will: up to three hosts, or one in twenty, until no other has joined for ten minutes; more for an hour
+//! after the first of them. A lone host and one that mostly fails do not wait. Targets that results of our own probes name
+//! are found with low severity, whoever calls them.
 //! NTP, DNS, DHCP, NetBIOS, SSDP, STUN, mDNS and LLMNR over UDP are never pairs (`quiet_ports`).
 //!
 //! # Blind spots
 //! Sleeps of more than 25 h; ICMP; a channel inside one long connection (see long connections); an implant that imitates
 //! people or changes peer at every call without a common name; one that holds its connections open on an exact timer, or
-//! polls a farm of addresses on one, is only found with low severity; orders over DNS or NTP; a name forged to be one of
-//! the listed ones (low severity); questions that carry 512 KiB.
+//! polls a farm of addresses on one, is only found with low severity; orders over DNS or NTP; a name forged to be one of the
+//! listed ones (low severity); questions that carry 512 KiB; the first hour of a peer that more than three hosts, and more
+//! than one in twenty, call from the same hour on; a server that our own probes measure (low severity).
 //!
 //! # ATT&CK
-//! T1071 Application Layer Protocol.
+//! T1071 Application Layer Protocol; as the rows of the deciding contact tell: T1573 Encrypted Channel (a TLS handshake, or a flow whose
+//! source names TLS or QUIC), T1071.001 Web Protocols (an HTTP request, or such a flow), T1571 Non-Standard Port (TLS or HTTP at
+//! a port that is not theirs; where no protocol is known, a port of 1024 and more of no usual service; outside alone).
 //!
 //! # Sources
 //! RITA's split of pairs into names and addresses (activecm/rita). Ville 1939 and Ramdas et al. 2023, "Game-theoretic
 //! statistics and safe anytime-valid inference", for e-values. Sleep and jitter as MITRE ATT&CK S0154 documents them.
 
 mod arena;
+mod attack;
 mod evidence;
 mod form;
 mod judge;
 mod key;
 mod pair;
+mod resolved;
 mod state;
 mod verdict;
 
@@ -71,8 +80,9 @@ use tidewatch_schemas::time::EventTime;
 
 use self::key::{PeerKey, Place, TCP, UDP, place};
 use self::pair::{Contact, PairView};
+use self::resolved::Resolved;
 pub use self::state::HostState;
-use self::state::{Asked, LIFETIME_NS, Noted};
+use self::state::{Asked, LIFETIME_NS, Noted, Role};
 use self::verdict::{Limits, Verdict, verdict};
 use crate::detection::{HostRows, ROWS_AHEAD, SliceRow};
 use crate::ends::raw_ends;
@@ -90,7 +100,7 @@ pub static DETECTOR: Detector = Detector {
     rule_kind: "beaconing",
     title: "Beaconing",
     page: include_str!("beaconing.rs"),
-    reads: &[Kind::Flow, Kind::Tls, Kind::Http],
+    reads: &[Kind::Flow, Kind::Dns, Kind::Tls, Kind::Http],
     attack: &["T1071"],
     thresholds: &[
         Threshold {
@@ -165,7 +175,7 @@ pub static DETECTOR: Detector = Detector {
         ("bytes_median", Field::Long),
         ("ordinary", Field::Text),
     ],
-    limits: &[&state::PAIRS, &state::NAMINGS, &state::SERVICES],
+    limits: &[&state::PAIRS, &state::NAMINGS, &state::SERVICES, &resolved::RESOLVED],
     build: |rule| Store::boxed(&DETECTOR, rule, Beaconing::new),
     judge: judge::judge,
 };
@@ -191,7 +201,7 @@ impl Beaconing {
     }
 
     fn is_listed(&self, key: &PeerKey) -> bool {
-        let PeerKey::Name { name, .. } = key else { return false };
+        let (PeerKey::Name { name, .. } | PeerKey::Resolved { name, .. }) = key else { return false };
         self.quiet_names.iter().any(|q| name.strip_suffix(q.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
     }
 
@@ -210,15 +220,22 @@ impl Beaconing {
         if place == Place::Nobody {
             return None;
         }
+        let role = match proxy {
+            _ if state.is_proxy(address, port) => Role::Proxy,
+            true if place == Place::Inside => Role::Proxy,
+            true => Role::Relay,
+            false => Role::Server,
+        };
         // Handshakes inside a proxy's tunnel name the same peer at the proxy's address; they are part of the CONNECT.
-        let proxy = proxy || state.is_proxy(address, port);
-        let asked = Asked { address, port, proxy, internal: place == Place::Inside && !proxy };
-        if proxy && matches!(row.what, Observation::Tls(_)) {
+        let is_part = role == Role::Proxy || state.is_relayed(address, port, &key);
+        if is_part && matches!(row.what, Observation::Tls(_)) {
             return None;
         }
-        state.name(&key, &asked, start, row.at);
+        let direct = role == Role::Server;
+        state.name(&key, &Asked { address, port, role }, start, row.at);
         let contact = Contact::new(start, row.position);
-        state.contact(&key, contact, row.at, asked.internal, (!proxy).then_some(address), noted);
+        let internal = direct && place == Place::Inside;
+        state.contact(&key, contact, row.at, internal, direct.then_some(address), noted);
         Some(())
     }
 
@@ -245,7 +262,7 @@ impl Beaconing {
                 state.complete(&key, named, contact);
                 return None;
             }
-            if state.is_proxy(address, port) {
+            if state.is_proxy_at(address, port, place) {
                 return None;
             }
             if flow.failed
@@ -257,24 +274,31 @@ impl Beaconing {
         }
         let key = PeerKey::Address { address, port, transport };
         state.contact(&key, contact, row.at, place == Place::Inside, None, noted);
+        if matches!(transport, TCP | UDP)
+            && let Some(name) = state.resolved.as_ref().and_then(|resolved| resolved.name(address, flow.start)).cloned()
+            && state.usual_name(address, port).is_none()
+        {
+            let key = PeerKey::Resolved { name, port };
+            state.contact(&key, contact, row.at, place == Place::Inside, Some(address), noted);
+        }
         Some(())
     }
 
     /// Whether a pair that got a contact is to be looked at.
     fn is_due(&self, place: u32, state: &HostState) -> bool {
         let pair = &state.pairs.records()[place as usize];
-        pair.contacts().len() > self.limits.samples_min && pair.total >= pair.next_look
+        pair.contacts().len() > self.limits.samples_min && pair.total >= pair.next_look && state.view(place as usize).is_own()
     }
 
     /// Looks at a pair.
-    fn look(&self, place: usize, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
+    fn look(&self, place: usize, at: EventTime, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let view = state.view(place);
         let (key, total) = (&view.pair.key, view.pair.total);
         // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts. And not before
         // it can have become a beacon: most pairs are far from one.
         let mut step = (total / 16).clamp(1, 12);
         match verdict(view, &self.limits, self.is_listed(key)) {
-            Ok(verdict) if !state.explained(key) => ctx.emit(draft(view, &verdict, at, ctx)),
+            Ok(verdict) if !state.explained(key) => ctx.emit(draft(view, &verdict, at, rows, ctx)),
             Ok(_) => {}
             Err(more) => step = step.max(u32::try_from(more).unwrap_or(u32::MAX)),
         }
@@ -322,12 +346,27 @@ impl Operator for Beaconing {
         host.rows.iter().take(ROWS_AHEAD).fold(0, |seen, row| seen ^ look(row))
     }
 
+    fn concerns(&self, _key: &HostKey, rows: &[Seen<'_>]) -> bool {
+        rows.iter().any(|row| matches!(row.what, Observation::Flow(_) | Observation::Tls(_) | Observation::Http(_)))
+    }
+
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
+        // A host that only looks names up has no peers to name.
+        if state.is_bare() && !self.concerns(ctx.key, rows) {
+            ctx.forget();
+            return;
+        }
         let fresh = state.pairs.is_empty();
         let mut noted = Noted::new();
         // Names first: in rows of one time they come after the flow that carried them.
-        for row in rows.iter().filter(|row| matches!(row.what, Observation::Tls(_) | Observation::Http(_))) {
-            self.named(row, state, &mut noted);
+        for row in rows {
+            match &row.what {
+                Observation::Tls(_) | Observation::Http(_) => {
+                    self.named(row, state, &mut noted);
+                }
+                Observation::Dns(look_up) => Resolved::look_up(&mut state.resolved, look_up, row.at),
+                _ => {}
+            }
         }
         for row in rows {
             if let Observation::Flow(flow) = &row.what {
@@ -341,7 +380,7 @@ impl Operator for Beaconing {
         for (i, (place, at)) in noted.iter().enumerate() {
             // The last of a pair has its latest time.
             if noted.get(i + 1).is_none_or(|next| next.0 != *place) {
-                self.look(*place as usize, *at, state, ctx);
+                self.look(*place as usize, *at, rows, state, ctx);
             }
         }
         if fresh && !state.pairs.is_empty() {
@@ -367,6 +406,9 @@ impl Operator for Beaconing {
             let view = state.view(place);
             let mut conditions = verdict::conditions(view, &self.limits);
             conditions.push(Condition::is("explained by a name or a proxy", state.explained(&view.pair.key), false));
+            if !view.is_own() {
+                conditions.push(Condition::is("looked up, and reached at one address only", true, false));
+            }
             Case { subject: view.pair.key.to_string(), way: "rhythm", conditions }
         };
         Some(places.into_iter().map(case).collect())
@@ -374,7 +416,7 @@ impl Operator for Beaconing {
 }
 
 /// What is said of a beacon.
-fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, ctx: &Context<'_>) -> Draft {
+fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, rows: &[Seen<'_>], ctx: &Context<'_>) -> Draft {
     let fit = &verdict.fit;
     let (pair, key, contacts) = (view.pair, &view.pair.key, view.collapsed());
     let last = contacts.last().map_or(at, |c| c.start());
@@ -393,10 +435,10 @@ fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, ctx: &Context<'_>
         PeerKey::Address { address, port, .. } => {
             (Endpoint { ip: Some(address.to_string()), port: Some(*port), ..Endpoint::default() }, "address")
         }
-        PeerKey::Name { name, port } => {
+        PeerKey::Name { name, port } | PeerKey::Resolved { name, port } => {
             // Of several addresses none is "the" one.
             let ip = (view.addresses.len() == 1).then(|| view.addresses[0].to_string());
-            (Endpoint { ip, port: Some(*port), domain: Some(name.to_string()), ..Endpoint::default() }, "name")
+            (Endpoint { ip, port: Some(*port), domain: Some(name.to_string()), ..Endpoint::default() }, view.named_by())
         }
     };
     let mut evidence = Evidence::new();
@@ -422,14 +464,14 @@ fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, ctx: &Context<'_>
         why,
         confidence: verdict.confidence as u8,
         severity: verdict.ordinary.map(|_| Severity::Low),
-        contact: Some(key.contact()),
+        contact: Some(view.contact()),
         subject,
         destination: Some(destination),
         first_seen: pair.first,
         last_seen: last,
         decided_at: at,
         evidence,
-        attack: Vec::new(),
+        attack: attack::techniques(key, pair.internal, rows),
         raw: view.raw(),
     }
 }

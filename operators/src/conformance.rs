@@ -252,6 +252,9 @@ fn the_scenario_makes_every_detector_speak() {
         for f in &found {
             assert_eq!(f.kind, detector.kind);
             assert!(!f.why.is_empty() && !f.subject.is_empty() && !f.attack.is_empty() && f.confidence > 0, "{f:?}");
+            let on_the_page = |id: &str| detector.page.lines().any(|l| l.starts_with("//!") && l.contains(id));
+            let known = f.attack.iter().all(|id| crate::attack::name(id).is_some() && on_the_page(id));
+            assert!(known && f.attack.is_sorted_by(|a, b| a < b), "{}: {:?}", f.kind, f.attack);
             assert!(f.first_seen <= f.last_seen && f.decided_at >= f.slice_start && f.decided_at < f.slice_end, "{f:?}");
             assert!(!f.raw.is_empty(), "{f:?}");
         }

@@ -1,10 +1,16 @@
 //! Correlate: the tenant's view of findings. Counts who knows which destination, judges each candidate with that
 //! (through its detector's `judge`), and suppresses what was already told. Pure: a closed slice's contacts and findings
-//! in, signals out. Contacts of a slice count before its candidates are judged.
+//! in, signals out. Contacts of a slice count before its candidates are judged; hosts and who knows what count for this week
+//! and the last.
 //!
 //! Suppression goes by the same subject as the signal's id, and because this state commits with the signals it can only
 //! be armed by a signal that was committed. What has become graver than all that was told since suppression began is told at
 //! once: at most once for each step of severity, four times. A slice tells of a subject once, its id being that of the slice: of the gravest.
+//!
+//! What a rule in shadow finds takes the same way and comes out marked. It has suppression of its own, so that what was told
+//! in shadow holds back no signal once the rule is live, and what was told live changes nothing about a shadow.
+
+mod destination;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use tidewatch_schemas::finding::{Contacts, Finding};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
+pub use self::destination::HOSTS_PER_DESTINATION_MAX;
+use self::destination::{Destination, counts, name_hash};
 use crate::detectors;
+use crate::door::PROBED;
 use crate::key::{Host, HostKey};
 use crate::limit::Limit;
 use crate::operator::{Detector, Footprint, Slice, TenantFacts};
@@ -23,9 +32,6 @@ use crate::table::{RECORDS_MAX, Record, Table, mixed, table_bytes};
 
 /// Destinations remembered per tenant; at the limit the ones silent longest go, a quarter at a time, counted.
 pub const DESTINATIONS_PER_TENANT_MAX: usize = 262_144;
-
-/// Hosts named per destination; beyond it only their number grows, by first contacts of later days no more.
-pub const HOSTS_PER_DESTINATION_MAX: usize = 64;
 
 /// Hosts named per tenant; beyond it their number stands.
 pub const HOSTS_PER_TENANT_MAX: usize = 65_536;
@@ -43,9 +49,6 @@ const TENANT_BYTES_MIN: usize = 4 << 10;
 /// Bytes that the allocator and a B-tree's slack add to each text and entry.
 const ENTRY_EXTRA_BYTES: usize = 16;
 
-/// A host or destination not heard of for so long no longer counts.
-const MEMORY_NS: i64 = 7 * 86_400 * SECOND_NS;
-
 /// A host of the tenant.
 #[derive(Debug, Serialize, Deserialize)]
 struct Known {
@@ -56,50 +59,6 @@ struct Known {
 impl Record for Known {
     fn hash(&self) -> u64 {
         mixed(self.host, 0)
-    }
-}
-
-/// A destination.
-#[derive(Debug, Serialize, Deserialize)]
-struct Destination {
-    name: Box<str>,
-    /// The first host that knew it; most have no other.
-    host: u64,
-    /// Further hosts, in the order in which they came.
-    others: Vec<u64>,
-    /// Hosts beyond [`HOSTS_PER_DESTINATION_MAX`].
-    more: u64,
-    first: EventTime,
-    last: EventTime,
-}
-
-impl Record for Destination {
-    fn hash(&self) -> u64 {
-        name_hash(&self.name)
-    }
-}
-
-fn name_hash(name: &str) -> u64 {
-    mixed(xxhash_rust::xxh3::xxh3_64(name.as_bytes()), 0)
-}
-
-impl Destination {
-    /// What lies beside the record.
-    fn heap_bytes(&self) -> usize {
-        let heap = |bytes: usize| if bytes == 0 { 0 } else { bytes + ENTRY_EXTRA_BYTES };
-        heap(self.name.len()) + heap(self.others.len() * size_of::<u64>())
-    }
-
-    /// A host knows it.
-    fn met_by(&mut self, host: u64) {
-        if self.host == host || self.others.contains(&host) {
-            return;
-        }
-        if 1 + self.others.len() < HOSTS_PER_DESTINATION_MAX {
-            self.others.push(host);
-        } else {
-            self.more = self.more.saturating_add(1);
-        }
     }
 }
 
@@ -120,7 +79,7 @@ struct TenantState {
     destinations: Table<Destination>,
     /// What lies beside the destinations' records, kept up to date.
     destination_bytes: usize,
-    /// By rule id, entity and subject.
+    /// By [`told_under`], entity and subject.
     suppressed: BTreeMap<(String, String, String), Told>,
     /// Its first slice.
     since: Option<EventTime>,
@@ -150,6 +109,8 @@ pub struct Verdicts {
     pub evaluated: u64,
     /// Signals.
     pub fired: u64,
+    /// What would have been signals, of a rule in shadow.
+    pub shadow: u64,
     /// Held back by suppression.
     pub suppressed: u64,
     /// Dropped in the tenant's view (too common).
@@ -190,7 +151,7 @@ impl Correlation {
 }
 
 impl Correlation {
-    /// A closed slice of one tenant. Returns the findings that become signals, in order.
+    /// A closed slice of one tenant. Returns the findings that become signals, in order; those of rules in shadow among them.
     pub fn slice(&mut self, tenant: &str, slice: Slice, contacts: Contacts, mut findings: Vec<Finding>) -> Vec<Finding> {
         findings.sort_by(|a, b| {
             (&a.kind, &a.rule.id, &a.entity.id, &a.subject, a.decided_at).cmp(&(
@@ -213,7 +174,7 @@ impl Correlation {
                 let verdict = verdicts.entry(finding.rule.id.clone()).or_default();
                 verdict.evaluated += 1;
                 let Some(detector) = detectors.iter().find(|d| d.kind == finding.kind) else { continue };
-                let facts = state.facts(finding.contact.as_deref(), hosts);
+                let facts = state.facts(finding.contact.as_deref(), hosts, slice.start);
                 let Some(finding) = (detector.judge)(finding, &facts) else {
                     verdict.dismissed += 1;
                     continue;
@@ -222,7 +183,7 @@ impl Correlation {
                     verdict.allowed += 1;
                     continue;
                 }
-                let subject = (finding.rule.id.clone(), finding.entity.id.clone(), finding.subject.clone());
+                let subject = (told_under(&finding), finding.entity.id.clone(), finding.subject.clone());
                 let severity = finding.severity as u8;
                 let told = state.suppressed.get(&subject).filter(|told| finding.decided_at < told.until).copied();
                 if told.is_some_and(|told| severity <= told.severity) || planted_suppression(&subject, &finding) {
@@ -239,7 +200,11 @@ impl Correlation {
                     *last = finding;
                     continue;
                 }
-                verdict.fired += 1;
+                if finding.shadow {
+                    verdict.shadow += 1;
+                } else {
+                    verdict.fired += 1;
+                }
                 signals.push(finding);
             }
             *forgotten += state.limit(slice.start);
@@ -292,7 +257,13 @@ impl Correlation {
 }
 
 fn same_subject(a: &Finding, b: &Finding) -> bool {
-    (&a.rule.id, &a.entity.id, &a.subject) == (&b.rule.id, &b.entity.id, &b.subject)
+    (&a.rule.id, a.shadow, &a.entity.id, &a.subject) == (&b.rule.id, b.shadow, &b.entity.id, &b.subject)
+}
+
+/// Under what its rule's suppression is kept: the rule's id, in shadow with a word more. No id has a blank in it.
+fn told_under(finding: &Finding) -> String {
+    let id = &finding.rule.id;
+    if finding.shadow { format!("{id} shadow") } else { id.clone() }
 }
 
 /// With [`Bug::SuppressionUncommitted`]: the process remembers what it said, committed or not. What it says anew in the
@@ -330,15 +301,12 @@ impl TenantState {
             match self.destinations.find(name_hash(name), |d| *d.name == *name) {
                 Some(place) => {
                     let destination = &mut self.destinations.records_mut()[place];
-                    destination.first = destination.first.min(at);
-                    destination.last = destination.last.max(at);
                     let before = destination.heap_bytes();
-                    destination.met_by(host);
-                    self.destination_bytes += destination.heap_bytes() - before;
+                    destination.met_by(host, at);
+                    self.destination_bytes = self.destination_bytes + destination.heap_bytes() - before;
                 }
                 None if self.destinations.len() < RECORDS_MAX => {
-                    let (name, others) = (Box::from(name), Vec::new());
-                    let destination = Destination { name, host, others, more: 0, first: at, last: at };
+                    let destination = Destination::new(name.into(), host, at);
                     self.destination_bytes += destination.heap_bytes();
                     self.destinations.push(destination);
                 }
@@ -360,20 +328,28 @@ impl TenantState {
         }
     }
 
-    /// Hosts heard of lately.
+    /// Hosts heard of this week or the last, as for destinations.
     fn hosts_within(&self, now: EventTime) -> u64 {
-        self.hosts.records().iter().filter(|known| now.since(known.last) <= MEMORY_NS).count() as u64
+        self.hosts.records().iter().filter(|known| counts(known.last, now)).count() as u64
     }
 
-    fn facts(&self, contact: Option<&str>, hosts: u64) -> TenantFacts {
-        let place = contact.and_then(|c| self.destinations.find(name_hash(c), |d| *d.name == *c));
-        let Some(destination) = place.map(|place| &self.destinations.records()[place]) else {
-            return TenantFacts { hosts, watched_since: self.since, ..TenantFacts::default() };
-        };
-        // Past the exact limit a host counts once for every day it came back, so the number is an upper bound there;
-        // 64 hosts already say "not rare".
-        let knowing = (1 + destination.others.len() as u64).saturating_add(destination.more).min(hosts.max(1));
-        TenantFacts { hosts, knowing, known_since: Some(destination.first), watched_since: self.since }
+    /// Of several destinations, joined by commas, the one that most hosts know.
+    fn facts(&self, contact: Option<&str>, hosts: u64, now: EventTime) -> TenantFacts {
+        let of = |name: &str| self.destinations.find(name_hash(name), |d| *d.name == *name);
+        let names = || contact.into_iter().flat_map(|contact| contact.split(','));
+        let known = |place: usize| &self.destinations.records()[place];
+        let probed = names().filter_map(|name| of(&format!("{PROBED}{name}"))).any(|place| known(place).knowing(now) > 0);
+        let known = names().filter_map(of).map(known).map(|d| (d.knowing(now), d));
+        let facts = TenantFacts { hosts, watched_since: self.since, probed, ..TenantFacts::default() };
+        match known.max_by_key(|(knowing, _)| *knowing) {
+            None | Some((0, _)) => facts,
+            Some((knowing, destination)) => TenantFacts {
+                knowing: knowing.min(hosts.max(1)),
+                known_since: Some(destination.first),
+                joined_at: Some(destination.joined),
+                ..facts
+            },
+        }
     }
 
     /// Keeps the limits by number. Returns how many entries went.
@@ -385,7 +361,7 @@ impl TenantState {
             self.forget_destinations(DESTINATIONS_PER_TENANT_MAX / 4);
         }
         if self.hosts.len() >= HOSTS_PER_TENANT_MAX {
-            self.hosts.retain(|known| now.since(known.last) <= MEMORY_NS);
+            self.hosts.retain(|known| counts(known.last, now));
         }
         self.evicted - before
     }

@@ -37,12 +37,13 @@
 //! (hexadecimal) and such labels differ in length. Confidence is the base, 20 at the threshold, up to 45 at twice the
 //! evidence; the share of generated names gives up to 40; a burst of ordinary-looking names 10.
 //!
-//! The name model has 1,858,984 bytes and takes 5 us of a core for a name, suffix list included. Its scores are
+//! The name model has 1,858,984 bytes and takes 3.3 us of a core for a name, suffix list included. Its scores are
 //! probabilities where as many names are generated as not, so 0.5 is the balanced point and `score` asks for more.
-//! Trained on one source and tested on another (`tidewatch-bench train-names --on half --folds 0`), it ranks at an area
-//! of 0.982, without word lists 0.986; it finds 0.52 of the names at a false rate of 0.001 and 0.75 at 0.01 (without word
-//! lists 0.69 and 0.84), is right 0.93 of the time at 0.5, and at `score` 0.8 finds 0.78 at a false rate of 0.014 among
-//! less popular sites. Of families left out altogether, judged by a third list's names, it finds 0.41 at 0.001 and 0.80
+//! Trained on one source and tested on another (bench/reports/quality.md, by `tidewatch-bench quality`), it ranks at an area
+//! of 0.982, without word lists 0.986; it finds 0.507 of the names at a false rate of 0.001 and 0.746 at 0.01 (without word
+//! lists 0.678 and 0.833), and is right 0.932 of the time at 0.5; at `score` 0.8 look 0.022 of the names of services
+//! generated. By `tidewatch-bench train-names --on half --folds 0`, at 0.8 it finds 0.78 at a false rate of 0.014 among
+//! less popular sites; of families left out altogether, judged by a third list's names, it finds 0.41 at 0.001 and 0.80
 //! at 0.01; of word lists nothing and 0.26: two words are as often somebody's name, the more there are the likelier a
 //! machine's. In front of a registered domain words are a service's, so there a label looks generated only when it does
 //! so by chance.

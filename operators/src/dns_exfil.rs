@@ -68,8 +68,8 @@
 //! or 22 (an eighth: digests of files, fewer than 20 letters in front of another name).
 //!
 //! # ATT&CK
-//! T1048.003 Exfiltration Over Unencrypted Non-C2 Protocol, T1071.004 DNS; with answers that carry something T1572 Protocol
-//! Tunneling.
+//! T1048.003 Exfiltration Over Unencrypted Non-C2 Protocol, T1071.004 DNS; with answers that carry something, so that it is a
+//! channel in both directions, T1572 Protocol Tunneling and T1041 Exfiltration Over C2 Channel.
 //!
 //! # Sources
 //! ibHH (NDSS 2024) for information in distinct names instead of verdicts on single ones; probectl's default rule for

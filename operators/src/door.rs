@@ -5,12 +5,14 @@
 //! - infers who opened a connection where the source does not say,
 //! - merges the re-exports of one long connection, and its two directions, and its sightings through several exporters,
 //!   so that one connection opens once and its octets count once,
-//! - tells correlate of each new (host, destination) pair, once a day, at most [`CONTACTS_PER_SLICE_MAX`] a slice.
+//! - tells correlate of each new (host, destination) pair, and of what our own probes measure, once a day, at most
+//!   [`CONTACTS_PER_SLICE_MAX`] a slice.
 //!
 //! It decides nothing about threats.
 
 mod connection;
 mod known;
+mod probe;
 
 use tidewatch_schemas::finding::Contacts;
 use tidewatch_schemas::observation::{FlowRow, Row};
@@ -24,6 +26,7 @@ use crate::raw::{Input, Raw, serde_as_raw};
 use crate::states::{KeyedStates, Place, RestoreError, StateLimits, StateStats};
 use connection::Connections;
 use known::Known;
+pub(crate) use probe::PROBED;
 
 /// New pairs reported per host and slice; beyond it a host is scanning and only the count is kept.
 pub const CONTACTS_PER_SLICE_MAX: usize = 64;
@@ -162,7 +165,14 @@ impl Door {
                             Observation::Dns(dns)
                         }
                         Row::Edge(edge) => Observation::Edge(edge),
-                        Row::Result(result) => Observation::Result(result),
+                        Row::Result(result) => {
+                            for target in probe::targets(result) {
+                                if admit(state, target.hash(), &mut budget, stats) {
+                                    contacts.push(&key.tenant, &key.host, target.contact(), row.at);
+                                }
+                            }
+                            Observation::Result(result)
+                        }
                     };
                     seen.push(Seen { what, at: row.at, position: row.position });
                 }
@@ -250,6 +260,9 @@ fn meet_peer(
         (None, Some(name)) => xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
         (None, None) => return,
     };
+    if peer.name.is_some_and(|name| name.starts_with(PROBED)) {
+        return;
+    }
     if admit(state, hash, budget, stats) {
         match peer.address {
             Some(address) => contacts.push_display(&key.tenant, &key.host, &address, at),
@@ -267,7 +280,8 @@ fn meet(
     contacts: &mut Contacts,
     stats: &mut DoorStats,
 ) {
-    if admit(state, xxhash_rust::xxh3::xxh3_64(name.as_bytes()), budget, stats) {
+    // No host may say what our probes say.
+    if !name.starts_with(PROBED) && admit(state, xxhash_rust::xxh3::xxh3_64(name.as_bytes()), budget, stats) {
         contacts.push(&key.tenant, &key.host, name, at);
     }
 }

@@ -41,7 +41,8 @@
 //! a receiver that sends half of it back; a habit's network at the habit's hour; the first minutes of a new host.
 //!
 //! # ATT&CK
-//! T1048 Exfiltration Over Alternative Protocol.
+//! T1048 Exfiltration Over Alternative Protocol; where the busiest destination is reached at a port of the web (80, 443, 8080,
+//! 8443) T1567 Exfiltration Over Web Service.
 //!
 //! # Sources
 //! probectl's default rule for names and values of thresholds; sigwood's share of the originator; flowscope and Slips for
@@ -209,6 +210,7 @@ impl EgressVolume {
             last_seen: spike.last,
             decided_at: spike.last,
             evidence,
+            attack: if matches!(spike.top_port, Some(80 | 443 | 8080 | 8443)) { vec!["T1567"] } else { Vec::new() },
             raw: spike.raw.clone(),
             ..Draft::default()
         }

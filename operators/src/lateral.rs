@@ -59,7 +59,8 @@
 //! (see scan); movement along connections the host has had for long; pairs that no sensor between the two hosts sees.
 //!
 //! # ATT&CK
-//! T1046 Network Service Discovery, T1021 Remote Services.
+//! T1046 Network Service Discovery, T1021 Remote Services; by port T1021.001 Remote Desktop Protocol (3389), T1021.002 SMB/Windows
+//! Admin Shares (445), T1021.004 SSH (22), T1021.006 Windows Remote Management (5985, 5986).
 //!
 //! # Sources
 //! probectl's default rule; Zeek's simple-scan and Slips for what counts as failed; thresholds of Elastic's sweep rule.
@@ -120,7 +121,7 @@ pub static DETECTOR: Detector = Detector {
         ListField {
             name: "ports",
             default: &["22", "23", "135", "139", "445", "3389", "5900", "5985", "5986"],
-            entry: ListEntry::Port,
+            entry: ListEntry::WatchedPort,
             meaning: "ports by which machines are administered; clients open few of them, and to few servers",
         },
         ListField {
@@ -271,9 +272,21 @@ impl Lateral {
             last_seen: reach.last,
             decided_at: reach.last,
             evidence,
+            attack: reach.ports.iter().filter_map(|port| technique(*port)).collect(),
             raw: reach.raw.clone(),
             ..Draft::default()
         }
+    }
+}
+
+/// The remote service of a port.
+fn technique(port: u16) -> Option<&'static str> {
+    match port {
+        22 => Some("T1021.004"),
+        445 => Some("T1021.002"),
+        3389 => Some("T1021.001"),
+        5985 | 5986 => Some("T1021.006"),
+        _ => None,
     }
 }
 

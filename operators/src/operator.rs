@@ -254,6 +254,7 @@ impl Context<'_> {
             contact: draft.contact,
             suppress_ns: self.rule.suppress_ns,
             held_up_to: None,
+            shadow: self.rule.shadow(),
         });
     }
 
@@ -342,6 +343,8 @@ pub struct ListField {
 pub enum ListEntry {
     /// A port number 0..=65535.
     Port,
+    /// The same, of those that the detector looks at: with none of them it sees nothing, so there is one at least.
+    WatchedPort,
     /// Any text.
     Text,
 }
@@ -364,12 +367,16 @@ pub enum Field {
 /// What correlate knows of a destination when a finding is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TenantFacts {
-    /// Hosts of the tenant seen in the last day.
+    /// Hosts of the tenant heard of this week or the last.
     pub hosts: u64,
-    /// Hosts that know the destination.
+    /// Of these, hosts that met the destination in that time.
     pub knowing: u64,
     /// First contact of anybody with it, if known.
     pub known_since: Option<EventTime>,
+    /// When the latest of those hosts met it for the first time, if known.
+    pub joined_at: Option<EventTime>,
+    /// Our own synthetic tests went there this week or the last, from wherever.
+    pub probed: bool,
     /// The tenant's first slice, if known: on its first day everything is new.
     pub watched_since: Option<EventTime>,
 }

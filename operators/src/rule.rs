@@ -48,7 +48,7 @@ pub struct Rule {
     pub enabled: bool,
     /// Thresholds, the detector's defaults filled in: every name the detector declares is present.
     pub thresholds: BTreeMap<String, f64>,
-    /// Lists, the detector's defaults filled in, and `where`, see [`Rule::filter`].
+    /// Lists, the detector's defaults filled in, and `where` and `shadow`, see [`Rule::filter`] and [`Rule::shadow`].
     pub lists: BTreeMap<String, Vec<String>>,
     /// Whose it is; `None` = everybody's but those tenants' that have one of the same id.
     #[serde(default)]
@@ -83,10 +83,18 @@ impl Default for Rule {
 /// whoever does not know it, and part of the set's hash. No detector may have a list of that name.
 pub(crate) const WHERE: &str = "where";
 
+/// The same for `shadow`; there only where it is on.
+pub(crate) const SHADOW: &str = "shadow";
+
 impl Rule {
     /// Its `where`, see [`filter`].
     pub fn filter(&self) -> Option<&str> {
         self.list(WHERE).first().map(String::as_str)
+    }
+
+    /// It runs in shadow: what it finds is judged, suppressed and counted, and told beside the signals alone.
+    pub fn shadow(&self) -> bool {
+        !self.list(SHADOW).is_empty()
     }
 
     /// A threshold the detector declares. 0 if it does not, which the rule parser and a test exclude.

@@ -58,6 +58,8 @@ pub struct BacktestConfig {
 pub struct Outcome {
     /// The signals, by (detected, tenant), each tenant's in published order: JSON as published, and parsed.
     pub signals: Vec<(String, Signal)>,
+    /// What rules in shadow say, in the same order and form.
+    pub shadow: Vec<(String, Signal)>,
     /// Where every row went.
     pub ledger: Ledger,
     /// How far each task came.
@@ -142,21 +144,26 @@ pub fn run_watched(
     run.mirror_inputs()?;
     let shared = run.shared();
     let mut signals = SignalReader::open(&log, &run.topology.names.signals())?;
+    let mut shadow = SignalReader::open(&log, &run.topology.names.shadow())?;
     let mut done = Done { bytes_total: files.iter().map(|f| f.bytes).sum(), ..Done::default() };
     run.lockstep(&shared, || {
         signals.read()?;
+        shadow.read()?;
         done.bytes_read = files.iter().map(|f| f.read.load(std::sync::atomic::Ordering::Relaxed)).sum();
         done.signals = signals.found.len() as u64;
         progress(done);
         Ok(())
     })?;
-    signals.read()?;
-    let mut found = signals.found;
-    // A stable sort: inside one tenant the published order stays.
-    found.sort_by(|a, b| (a.1.detected_at, &a.1.tenant).cmp(&(b.1.detected_at, &b.1.tenant)));
+    let in_order = |mut reader: SignalReader| {
+        reader.read()?;
+        // A stable sort: inside one tenant the published order stays.
+        reader.found.sort_by(|a, b| (a.1.detected_at, &a.1.tenant).cmp(&(b.1.detected_at, &b.1.tenant)));
+        Ok::<_, LogError>(reader.found)
+    };
+    let (signals, shadow) = (in_order(signals)?, in_order(shadow)?);
     let ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let board = shared.board.progress();
-    Ok(Outcome { signals: found, ledger, board })
+    Ok(Outcome { signals, shadow, ledger, board })
 }
 
 struct Plan {

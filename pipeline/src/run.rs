@@ -305,7 +305,7 @@ impl Run {
         match stage {
             Stage::Normalize => vec![names.obs(), names.control(), names.rejected(), names.late()],
             Stage::Detect => vec![names.findings(), names.late()],
-            _ => vec![names.signals()],
+            _ => vec![names.signals(), names.shadow()],
         }
     }
 
@@ -424,6 +424,7 @@ impl Run {
         let config = CorrelateConfig {
             slice_ns: self.topology.time.slice.as_nanos() as i64,
             signals: (self.topology.names.signals(), self.topology.signals.partitions),
+            shadow: self.topology.names.shadow(),
             source: self.topology.names.deployment().unwrap_or("tidewatch").to_owned(),
             state_bytes_max: usize::try_from(self.topology.limits.correlate_bytes).unwrap_or(usize::MAX),
             slices: self.slices(self.topology.limits.correlate_slice_bytes),

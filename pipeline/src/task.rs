@@ -157,6 +157,9 @@ pub struct JudgedFigures {
     pub rule: String,
     /// Became signals.
     pub signals: u64,
+    /// Would have become signals, but that the rule runs in shadow.
+    #[serde(default)]
+    pub shadow: u64,
     /// Held back by suppression.
     pub suppressed: u64,
     /// Too common, or otherwise nothing in the tenant's view.

@@ -272,6 +272,7 @@ impl Topology {
             self.spec(names.obs(), self.obs.partitions, Some(self.obs.retention)),
             self.spec(names.findings(), self.findings.partitions, Some(self.findings.retention)),
             self.spec(names.signals(), self.signals.partitions, Some(self.signals.retention)),
+            self.spec(names.shadow(), self.signals.partitions, Some(self.signals.retention)),
             // Kept for ever: it holds the versions and marks that a backtest replays; it is small.
             self.spec(names.control(), 1, None),
             TopicSpec { record_bytes_max: rejected_bytes, ..self.spec(names.rejected(), 1, long) },

@@ -62,6 +62,8 @@ pub struct Finding {
     pub suppress_ns: i64,
     /// An exception holds it back if the tenant's view leaves it no graver than this.
     pub held_up_to: Option<Severity>,
+    /// Its rule runs in shadow: it is judged and suppressed like any other, but told beside the signals.
+    pub shadow: bool,
 }
 
 /// First contacts of hosts with destinations, struct of columns: one entry per new (host, destination) pair and day.

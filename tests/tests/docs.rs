@@ -108,6 +108,7 @@ fn page(out: &mut String, detector: &Detector) {
             detector.lists.iter().map(|l| {
                 let entry = match l.entry {
                     ListEntry::Port => "port numbers",
+                    ListEntry::WatchedPort => "port numbers, one at least",
                     ListEntry::Text => "texts",
                 };
                 let default = if l.default.is_empty() { "empty".to_owned() } else { l.default.join(", ") };
@@ -193,6 +194,17 @@ fn rules_md() {
     )
     .unwrap();
     where_section(&mut out);
+    out.push_str(
+        "## In shadow\n\n`shadow: true` lets a rule run beside the others to see what it would say. Its detector sees, learns and finds as \
+         ever; exceptions, `where` and the tenant's view hold; and what would become a signal becomes one, with the id that it would have \
+         live, on the topic `tidewatch.shadow` (`DEPLOYMENT.tidewatch.shadow`) instead of `tidewatch.signals`: keyed and kept like signals, \
+         read by `tidewatch tap TOPOLOGY shadow`, given to no destination. It has suppression of its own, so taking `shadow` away tells \
+         what goes on at once, as nobody was told of it. The id holds the rule's version: leave `version` as it is when you take `shadow` \
+         away, and the ids of both are of one kind. Like the rest of a rule it holds from the event time of its version on. \
+         `tidewatch_candidates_total` counts by rule what was said in shadow (`verdict=\"shadow\"`), `tidewatch top` shows it, \
+         `rules list` marks the rule, `rules test` judges it as if it were live, and a backtest marks what it says: `in shadow` in its \
+         tables, `\"shadow\":true` in its file.\n\n",
+    );
     write!(
         out,
         "## Exceptions\n\n\

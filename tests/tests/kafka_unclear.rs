@@ -173,8 +173,8 @@ fn a_partition_given_up_by_a_member_that_died_is_given_out() {
     trap.disarm();
     members.insert(0, join("giver"));
     held = vec![Vec::new(); 2];
-    // That there is something to mend: a round takes a second or two.
-    held_by(&mut members, &mut held, &[1, 1], Duration::from_secs(7));
+    // That there is something to mend: it has come back, and the other was given nothing.
+    held_by(&mut members, &mut held, &[1, 0], Duration::from_secs(30));
     assert_eq!([held[0].len(), held[1].len()], [1, 0], "the group dealt by itself");
     held_by(&mut members, &mut held, &[1, 1], Duration::from_secs(60));
     let mut held = held.concat();

@@ -432,3 +432,32 @@ fn read_again(file: &str, silent: &str) {
         "a backtest over the topics is judged by what was recorded"
     );
 }
+
+/// D11: a rule in shadow says what it would say live, with the same ids, and not on the topic of signals.
+#[test]
+fn d11_a_rule_in_shadow_says_the_same_with_the_same_ids_beside_the_signals() {
+    let text = fs::read_to_string(tidewatch_tests::project::root().join("rules/beaconing.yaml")).unwrap();
+    let shadowed = text.replacen("    suppress:", "    shadow: true\n    suppress:", 1);
+    let rules = |text: &str| load(&dir(&[("b.yaml", text)])).unwrap();
+    assert_eq!(lint(&rules(&shadowed), EventTime::from_secs(1_780_000_000)), []);
+    assert_ne!(rules(&text).version_hash, rules(&shadowed).version_hash, "it is part of what is recorded");
+    let recorded = versions::content_of(&rules(&shadowed));
+    let again: Vec<Rule> = serde_json::from_str(&recorded).unwrap();
+    assert_eq!(again.iter().filter(|r| r.shadow()).map(|r| r.kind.as_str()).collect::<Vec<_>>(), ["beaconing"]);
+
+    let run = |text: &str| Scenario { rules: rules(text).rules, ..traffic::by_hand() }.run(&Layout::default()).unwrap();
+    let ids = |outcome: &tidewatch_tests::scenario::Outcome, topic: &str| -> Vec<(String, String)> {
+        let published = tidewatch_tests::scenario::published(&outcome.log, topic).unwrap();
+        let mut all: Vec<_> = published.values().flatten().map(|s| from_json(s).unwrap()).map(|s| (s.kind, s.id)).collect();
+        all.sort();
+        all
+    };
+    let (live, shadow) = (run(&text), run(&shadowed));
+    let names = &live.topology.names;
+    let (beacons, others): (Vec<_>, Vec<_>) =
+        ids(&live, &names.signals()).into_iter().partition(|(kind, _)| kind == "ndr.beaconing");
+    assert!(!beacons.is_empty() && !others.is_empty());
+    assert_eq!(ids(&live, &names.shadow()), []);
+    assert_eq!(ids(&shadow, &names.signals()), others);
+    assert_eq!(ids(&shadow, &names.shadow()), beacons);
+}

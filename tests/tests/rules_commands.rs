@@ -1,13 +1,16 @@
-//! Commands of `rules` as people give them. `mute`: a host stays silent until an end; `acknowledge`: unless it becomes graver. `why-not`: of a host about which nothing is said, each condition with its value and threshold, from rows and from the
+//! Commands of `rules` as people give them. `list`, `lint`, `test`, `new`: what acts, whether it is sound, says what its tests
+//! want, and how one begins; `score names` beside them. `shadow: true` the whole way. `mute`: a host stays silent until an end; `acknowledge`: unless it becomes graver. `why-not`: of a host about which nothing is said, each condition with its value and threshold, from rows and from the
 //! snapshot that a run left; of one that is told of, that it is, and what exceptions and `where` keep back.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tidewatch_operators::detectors;
 use tidewatch_tests::program::{Process, until};
 
 /// The program under test.
@@ -45,6 +48,12 @@ impl Place {
         let (code, out, err) = self.command(words);
         assert_eq!(code, 0, "{words:?}: {out}{err}");
         out
+    }
+
+    /// What a command with `--json` says, an object a line.
+    fn lines(&self, words: &[&str]) -> (i32, Vec<Value>) {
+        let (code, out, err) = self.command(&[words, &["--json"]].concat());
+        (code, out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}{err}"))).collect())
     }
 
     /// What one rule answers.
@@ -292,5 +301,191 @@ fn r4_a_signal_is_acknowledged_by_its_id_while_it_runs() {
     let told: Value = serde_json::from_str(out.trim()).unwrap();
     assert_eq!((told["signal"].as_str(), told["up_to"].as_str()), (Some(id.as_str()), Some("medium")), "{told}");
     assert!(told["reloaded"]["from"].is_string(), "the process recorded it: {told}");
+    process.stop(WAIT).unwrap();
+}
+
+/// Every default rule of every kind, and what is laid over them.
+#[test]
+fn rules_list_shows_what_acts_and_what_does_not() {
+    let place = Place::new();
+    place.write("rules/off.yaml", "rules: [{id: ndr-lateral-default, version: 2, kind: lateral, severity: high, base_confidence: 1, suppress: 1h, enabled: false}]\n");
+    place.write(
+        "rules/tenants/acme/own.yaml",
+        "rules:\n  - {id: own, version: 3, kind: scan, severity: low, base_confidence: 40, suppress: 2h, shadow: true, where: confidence > 50}\n",
+    );
+    let (code, all) = place.lines(&["rules", "list", "--rules", "rules"]);
+    assert_eq!((code, all.len()), (0, detectors::ALL.len() + 1), "{all:?}");
+    for detector in detectors::ALL {
+        let rule = all.iter().find(|r| r["rule"]["kind"] == detector.rule_kind && r["rule"]["tenant"].is_null()).unwrap();
+        let off = detector.rule_kind == "lateral";
+        assert_eq!(rule["rule"]["enabled"], !off, "{rule}");
+        assert!(off || rule["tests"].as_u64() >= Some(3) && rule["file"].as_str().unwrap().starts_with("built-in "), "{rule}");
+        assert_eq!((rule["shadow"].as_bool(), &rule["rule_set"]), (Some(false), &all[0]["rule_set"]));
+    }
+    let own = all.iter().find(|r| r["rule"]["id"] == "own").unwrap();
+    assert_eq!(
+        (own["shadow"].as_bool(), own["where"].as_str(), own["line"].as_u64()),
+        (Some(true), Some("confidence > 50"), Some(2))
+    );
+
+    let table = place.good(&["rules", "list", "--rules", "rules"]);
+    let row = |id: &str| -> Vec<String> {
+        let line = table.lines().find(|l| l.starts_with(id)).unwrap_or_else(|| panic!("no {id}: {table}"));
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(row("own")[..9], ["own", "3", "scan", "acme", "low", "2h", "shadow", "0", "0"]);
+    assert_eq!(row("ndr-lateral-default")[6], "off");
+    assert_eq!(row("ndr-beaconing-default")[6], "on");
+    assert!(table.contains(&format!("rule set {}", &all[0]["rule_set"].as_str().unwrap()[..16])), "{table}");
+    let explained = place.good(&["rules", "explain", "own", "--rules", "rules"]);
+    assert!(explained.contains("own version 3") && explained.contains("(shadow, tenant: acme)"), "{explained}");
+    let (code, _, err) = place.command(&["rules", "list", "--rules", "none"]);
+    assert!(code == 2 && err.contains("cannot read the rules directory"), "{err}");
+}
+
+/// The tests of the default rules by the command that people and CI use.
+#[test]
+fn rules_test_runs_every_test_and_fails_when_one_does() {
+    let place = Place::new();
+    let (code, all) = place.lines(&["rules", "test"]);
+    assert_eq!(code, 0, "{all:?}");
+    assert!(all.len() >= 3 * detectors::ALL.len() && all.iter().all(|t| t["passed"] == true && t["wrong"].is_null()), "{all:?}");
+    let (_, only) = place.lines(&["rules", "test", "--only", "ndr-lateral-default"]);
+    assert!(!only.is_empty() && only.iter().all(|t| t["rule"] == "ndr-lateral-default"), "{only:?}");
+
+    let lateral = std::fs::read_to_string(tidewatch_tests::project::root().join("rules/lateral.yaml")).unwrap();
+    place.write("rules/l.yaml", &lateral.replacen("expect: none", "expect: {signals: 1+}", 1));
+    let wrong = ["rules", "test", "--rules", "rules", "--only", "ndr-lateral-default"];
+    let (code, tried) = place.lines(&wrong);
+    let failed: Vec<&Value> = tried.iter().filter(|t| t["passed"] == false).collect();
+    assert!(
+        code == 1 && failed.len() == 1 && failed[0]["wrong"].is_string() && failed[0]["line"].as_u64() > Some(1),
+        "{tried:?}"
+    );
+    let (code, table, _) = place.command(&wrong);
+    assert!(code == 1 && table.contains("FAILED rules/l.yaml:") && table.contains("1 failed"), "{table}");
+    let (code, _, err) = place.command(&["rules", "test", "--only", "ndr-latera"]);
+    assert!(code == 2 && err.contains("there is no rule ndr-latera"), "{err}");
+}
+
+/// A skeleton of every kind is sound, and its own test fails until somebody has written it.
+#[test]
+fn rules_new_gives_a_skeleton_that_lints_and_whose_test_fails() {
+    for detector in detectors::ALL {
+        let place = Place::new();
+        let kind = detector.rule_kind;
+        place.write("rules/mine.yaml", &place.good(&["rules", "new", kind, "--id", "mine"]));
+        let (code, linted) = place.lines(&["rules", "lint", "--strict", "--rules", "rules"]);
+        assert_eq!(
+            (code, linted[0]["good"].as_bool(), linted[0]["warnings"].as_array().map(Vec::len)),
+            (0, Some(true), Some(0)),
+            "{kind}: {linted:?}"
+        );
+        let (code, tried) = place.lines(&["rules", "test", "--rules", "rules", "--only", "mine"]);
+        let passed: Vec<bool> = tried.iter().map(|t| t["passed"].as_bool().unwrap()).collect();
+        assert_eq!((code, passed), (1, vec![false, true]), "{kind}: {tried:?}");
+        let (_, listed) = place.lines(&["rules", "list", "--rules", "rules"]);
+        assert!(listed.iter().any(|r| r["rule"]["id"] == "mine" && r["rule"]["kind"] == kind), "{kind}");
+        assert!(place.good(&["rules", "new", kind]).contains(&format!("id: my-{}", kind.replace('_', "-"))), "{kind}");
+    }
+    let place = Place::new();
+    let (code, out, err) = place.command(&["rules", "new", "beacon"]);
+    assert!(code == 2 && out.is_empty() && err.contains("there is no kind beacon; there are beaconing, "), "{err}");
+    place.write(
+        "rules/bad.yaml",
+        "rules: [{id: a, version: 1, kind: lateral, severity: high, base_confidence: 1, suppress: 1h, lists: {ports: []}}]\n",
+    );
+    let (code, linted) = place.lines(&["rules", "lint", "--rules", "rules"]);
+    let mistake = &linted[0]["mistakes"][0];
+    assert_eq!((code, linted[0]["good"].as_bool(), mistake["line"].as_u64()), (2, Some(false), Some(1)), "{linted:?}");
+    assert!(mistake["message"].as_str().unwrap().contains("ports is empty"), "{mistake}");
+}
+
+/// A name a line in; name, tab, score out; a third column where there is nothing to score.
+#[test]
+fn score_names_scores_what_comes_in() {
+    let mut process =
+        Command::new(PROGRAM).args(["score", "names"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let names = "kqzvxwpjthbn.com\n\nwww.wikipedia.org\nco.uk\nnot a name\nqx7fk2pz9vbw.net";
+    process.stdin.take().unwrap().write_all(names.as_bytes()).unwrap();
+    let done = process.wait_with_output().unwrap();
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success(), "{text}");
+    let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split('\t').collect()).collect();
+    let names: Vec<&str> = rows.iter().map(|r| r[0]).collect();
+    assert_eq!(names, ["kqzvxwpjthbn.com", "www.wikipedia.org", "co.uk", "not a name", "qx7fk2pz9vbw.net"]);
+    let scores: Vec<f64> = rows.iter().map(|r| r[1].parse().unwrap()).collect();
+    assert!(scores.iter().all(|s| (0.0..=1.0).contains(s)) && scores[0] > 0.9 && scores[4] > 0.9 && scores[1] < 0.2, "{text}");
+    assert_eq!((rows[2].get(2), rows[3].get(2), rows[0].get(2)), (Some(&"a public suffix"), Some(&"not a name"), None));
+}
+
+/// D11, as people use it: over rows and live, marked wherever it is shown, and nowhere among the signals.
+#[test]
+fn d11_a_rule_in_shadow_is_marked_in_a_backtest_and_has_a_topic_of_its_own_live() {
+    let place = Place::new();
+    place.conn_log(60);
+    let rule = |more: &str| {
+        format!(
+            "rules: [{{id: ndr-beaconing-default, version: 2, kind: beaconing, severity: high, base_confidence: 40, suppress: 1h{more}}}]\n"
+        )
+    };
+    let backtest = |more: &str| -> Vec<Value> {
+        place.write("rules/b.yaml", &rule(more));
+        place.good(&["backtest", "--input", "zeek:logs", "--tenant", "acme", "--rules", "rules", "--out", "s.ndjson"]);
+        let text = std::fs::read_to_string(place.path("s.ndjson")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let beacons = |all: &[Value]| -> Vec<(String, bool)> {
+        let of = all.iter().filter(|s| s["kind"] == "ndr.beaconing");
+        of.map(|s| (s["id"].as_str().unwrap().to_owned(), s["shadow"] == true)).collect()
+    };
+    let (live, shadow) = (backtest(""), backtest(", shadow: true"));
+    let ids: Vec<String> = beacons(&live).into_iter().map(|(id, _)| id).collect();
+    assert!(!ids.is_empty() && beacons(&live).iter().all(|(_, shadow)| !shadow), "{live:?}");
+    assert_eq!(beacons(&shadow), ids.iter().map(|id| (id.clone(), true)).collect::<Vec<_>>());
+    assert_eq!(live.len(), shadow.len());
+    let words = ["backtest", "--input", "zeek:logs", "--tenant", "acme", "--rules", "rules"];
+    let table = place.good(&words);
+    assert!(
+        table.contains("in shadow: 10.0.0.5 called") && table.lines().any(|l| l.starts_with("kind") && l.contains("in shadow")),
+        "{table}"
+    );
+    let (_, figures) = place.lines(&words);
+    assert_eq!(
+        (figures[0]["shadow"].as_u64(), figures[0]["signals"].as_u64()),
+        (Some(ids.len() as u64), Some((live.len() - ids.len()) as u64))
+    );
+    let why = place.answer("beaconing", &[&ROWS[..], &["--rules", "rules"]].concat());
+    assert_eq!((why["signals"].as_u64(), why["shadow"].as_u64()), (Some(0), Some(ids.len() as u64)), "{why}");
+
+    place.write(
+        "t.yaml",
+        "log: {embedded: {dir: log}}\ninputs: [{topic: zeek.conn, format: zeek-conn, tenant: {static: acme}, partitions: 1, lateness: 2s}]\n\
+         time: {idle_after: 1s, max_future: 1s}\nepoch: 100ms\nobs: {partitions: 2}\nfindings: {partitions: 1}\nrules: rules\n\
+         limits: {spill_dir: spill}\ncontrol: control.sock\n",
+    );
+    place.good(&["produce", "t.yaml", "--input", "zeek:logs"]);
+    let process = Process::start(PROGRAM, "run", place.dir.path(), &["run", "t.yaml"]).unwrap();
+    until("it runs", WAIT, || place.path("control.sock").exists()).unwrap();
+    let tap = |topic: &str| {
+        let (code, out, _) = place.command(&["tap", "t.yaml", topic, "--json"]);
+        let all: Vec<Value> = out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        if code == 0 { all } else { Vec::new() }
+    };
+    until("the scan is told of, and the beacon in shadow", WAIT, || {
+        !tap("signals").is_empty() && tap("shadow").len() >= ids.len()
+    })
+    .unwrap();
+    let told: Vec<Value> = tap("shadow");
+    assert!(told.iter().all(|one| one["kind"] == "shadow" && one["topic"] == "tidewatch.shadow"), "{told:?}");
+    assert_eq!(told.iter().map(|one| one["value"]["id"].as_str().unwrap()).collect::<Vec<_>>(), ids);
+    assert!(tap("signals").iter().all(|one| one["value"]["kind"] != "ndr.beaconing"));
+    let (_, looks) = place.lines(&["top", "t.yaml", "--once"]);
+    let tasks = looks[0]["processes"][0]["tasks"].as_array().unwrap();
+    let judged = tasks.iter().filter_map(|t| t["progress"]["judged"].as_array()).flatten();
+    let beaconing: Vec<&Value> = judged.filter(|j| j["rule"] == "ndr-beaconing-default").collect();
+    assert!(beaconing.len() == 1 && beaconing[0]["shadow"] == ids.len() && beaconing[0]["signals"] == 0, "{beaconing:?}");
+    let top = place.good(&["top", "t.yaml", "--once"]);
+    assert!(top.contains(&format!("rule ndr-beaconing-default  shadow {}", ids.len())), "{top}");
     process.stop(WAIT).unwrap();
 }

@@ -60,6 +60,18 @@ const NAMED: &[(&str, &str, &str)] = &[
     ("D15", "tests/tests/vectors.rs", "d15_one_lost_in_eight_half_jitter_and_an_hour_apart"),
     ("D15", "operators/src/beaconing/tests.rs", "quiet_services_and_answers_are_silent"),
     ("D15", "operators/src/beaconing/tests.rs", "what_everybody_talks_to_is_no_beacon"),
+    (
+        "D15",
+        "operators/src/beaconing/tests/tenant.rs",
+        "a_new_update_server_that_twenty_of_thirty_hosts_take_up_in_its_first_hour_is_silent",
+    ),
+    ("D15", "operators/src/beaconing/tests/tenant.rs", "our_own_probes_are_context"),
+    ("D15", "operators/src/beaconing/tests/tenant.rs", "only_results_of_our_agents_make_a_target_ours"),
+    (
+        "D15",
+        "operators/src/beaconing/tests/resolved.rs",
+        "a_name_that_only_look_ups_tell_is_one_peer_whatever_its_addresses",
+    ),
     ("D16", "tests/tests/vectors.rs", "d16_one_flow_or_a_thousand_give_the_same_verdict"),
     ("D16", "operators/src/egress_volume/tests.rs", "a_spike_does_not_raise_its_own_bar"),
     ("D16", "operators/src/egress_volume/tests.rs", "internal_peers_external_hosts_and_answers_do_not_count"),

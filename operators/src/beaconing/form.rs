@@ -8,7 +8,8 @@ use tidewatch_schemas::time::EventTime;
 
 use super::key::{NAME_BYTES_MAX, PeerKey};
 use super::pair::{CONTACT_RAW, CONTACTS_MAX, Contact, FARM, Pair};
-use super::state::{HostState, PAIRS_MAX, Service};
+use super::resolved::Resolved;
+use super::state::{HostState, PAIRS_MAX, Role, Service};
 use crate::raw::{Input, Raw, part};
 use crate::table::Table;
 
@@ -18,13 +19,15 @@ const PAIR_RAW: usize = 46;
 
 const IS_NAME: u8 = 1;
 const IS_INTERNAL: u8 = 2;
+const IS_RESOLVED: u8 = 4;
 
 impl Raw for HostState {
     fn write(&self, out: &mut Vec<u8>) {
         let records = self.pairs.records();
         let contacts: usize = records.iter().map(|p| p.contacts().len()).sum();
         out.reserve(64 + records.len() * PAIR_RAW + contacts * CONTACT_RAW + self.text_bytes);
-        for number in [records.len(), contacts, self.namings.len(), self.services.len()] {
+        let resolved = self.resolved.as_ref().map_or(0, |resolved| resolved.names.len());
+        for number in [records.len(), contacts, self.namings.len(), self.services.len(), resolved] {
             out.extend_from_slice(&(number as u32).to_le_bytes());
         }
         out.extend_from_slice(&self.evicted.to_le_bytes());
@@ -34,6 +37,7 @@ impl Raw for HostState {
             let (peer, port, transport, name) = match &pair.key {
                 PeerKey::Address { address, port, transport } => (address.0, *port, *transport, 0),
                 PeerKey::Name { name, port } => ([name.len() as u8; 16], *port, 0, IS_NAME),
+                PeerKey::Resolved { name, port } => ([name.len() as u8; 16], *port, 0, IS_RESOLVED),
             };
             let flags = name | if pair.internal { IS_INTERNAL } else { 0 };
             let mut raw = [0; PAIR_RAW];
@@ -51,7 +55,7 @@ impl Raw for HostState {
         }
         for place in 0..records.len() {
             let view = self.view(place);
-            if let PeerKey::Name { name, .. } = &view.pair.key {
+            if let PeerKey::Name { name, .. } | PeerKey::Resolved { name, .. } = &view.pair.key {
                 out.extend_from_slice(name.as_bytes());
             }
             view.addresses.iter().for_each(|a| out.extend_from_slice(&a.0));
@@ -62,14 +66,26 @@ impl Raw for HostState {
         }
         for ((address, port), service) in &self.services {
             write_place(*address, *port, service.touched, out);
-            out.push(u8::from(service.proxy));
+            out.push(match service.role {
+                Role::Server => 0,
+                Role::Proxy => 1,
+                Role::Relay => 2,
+            });
             write_key(&service.key, out);
+        }
+        let Some(resolved) = &self.resolved else { return };
+        out.extend_from_slice(&resolved.pruned.0.to_le_bytes());
+        for (address, (name, told)) in &resolved.names {
+            out.extend_from_slice(&address.0);
+            out.extend_from_slice(&told.0.to_le_bytes());
+            out.push(name.len() as u8);
+            out.extend_from_slice(name.as_bytes());
         }
     }
 
     fn read(input: &mut Input<'_>) -> Option<Self> {
         let mut number = || input.u32().map(|n| n as usize);
-        let [pairs, contacts, namings, services] = [number()?, number()?, number()?, number()?];
+        let [pairs, contacts, namings, services, resolved] = [number()?, number()?, number()?, number()?, number()?];
         let evicted = input.u64()?;
         if pairs > PAIRS_MAX {
             return None;
@@ -82,10 +98,11 @@ impl Raw for HostState {
         for raw in records {
             let [transport, flags, kept, addresses] = part(raw, 18);
             let port = u16::from_le_bytes(part(raw, 16));
-            let key = if flags & IS_NAME == 0 {
-                PeerKey::Address { address: Address(part(raw, 0)), port, transport }
-            } else {
-                PeerKey::Name { name: Arc::from(input.text(usize::from(raw[0]))?), port }
+            let key = match flags & (IS_NAME | IS_RESOLVED) {
+                0 => PeerKey::Address { address: Address(part(raw, 0)), port, transport },
+                IS_NAME => PeerKey::Name { name: Arc::from(input.text(usize::from(raw[0]))?), port },
+                IS_RESOLVED => PeerKey::Resolved { name: Arc::from(input.text(usize::from(raw[0]))?), port },
+                _ => return None,
             };
             let (own, others) = rest.split_at_checked(usize::from(kept))?;
             rest = others;
@@ -118,9 +135,23 @@ impl Raw for HostState {
         }
         for _ in 0..services {
             let (address, port, touched) = read_place(input)?;
-            let proxy = input.u8()? != 0;
+            let role = match input.u8()? {
+                0 => Role::Server,
+                1 => Role::Proxy,
+                2 => Role::Relay,
+                _ => return None,
+            };
             let key = state.shared(read_key(input)?);
-            state.services.insert((address, port), Service { key, proxy, touched });
+            state.services.insert((address, port), Service { key, role, touched });
+        }
+        if resolved > 0 {
+            let mut known = Resolved { pruned: EventTime(input.i64()?), ..Resolved::default() };
+            for _ in 0..resolved {
+                let (address, told) = (Address(input.array()?), EventTime(input.i64()?));
+                let len = usize::from(input.u8()?);
+                known.names.insert(address, (Arc::from(input.text(len)?), told));
+            }
+            state.resolved = Some(Box::new(known));
         }
         state.count_texts();
         Some(state)

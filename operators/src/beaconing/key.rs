@@ -1,4 +1,5 @@
-//! Whom a host can beacon to: an address with port and transport, or a name with port. Decides which peers are none.
+//! Whom a host can beacon to: an address with port and transport, or a name with port, asked for or only looked up. Decides
+//! which peers are none.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -37,6 +38,13 @@ pub(super) enum PeerKey {
         /// Its port.
         port: u16,
     },
+    /// A name of which the host was told the address that it connected to, and nothing but that look-up says so.
+    Resolved {
+        /// As looked up.
+        name: Arc<str>,
+        /// Port of the connections.
+        port: u16,
+    },
 }
 
 impl PeerKey {
@@ -50,7 +58,7 @@ impl PeerKey {
     pub fn contact(&self) -> String {
         match self {
             Self::Address { address, .. } => address.to_string(),
-            Self::Name { name, .. } => name.to_string(),
+            Self::Name { name, .. } | Self::Resolved { name, .. } => name.to_string(),
         }
     }
 
@@ -63,6 +71,7 @@ impl PeerKey {
                 mixed(word(low), word(high) ^ u64::from(*port) << 8 ^ u64::from(*transport))
             }
             Self::Name { name, port } => mixed(xxhash_rust::xxh3::xxh3_64(name.as_bytes()), u64::from(*port)),
+            Self::Resolved { name, port } => mixed(xxhash_rust::xxh3::xxh3_64(name.as_bytes()), 1 << 16 | u64::from(*port)),
         }
     }
 
@@ -70,7 +79,7 @@ impl PeerKey {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Self::Address { .. } => 0,
-            Self::Name { name, .. } => name.len(),
+            Self::Name { name, .. } | Self::Resolved { name, .. } => name.len(),
         }
     }
 }
@@ -90,7 +99,7 @@ impl fmt::Display for PeerKey {
                     other => write!(f, "{other}"),
                 }
             }
-            Self::Name { name, port } => write!(f, "{name}:{port}"),
+            Self::Name { name, port } | Self::Resolved { name, port } => write!(f, "{name}:{port}"),
         }
     }
 }

@@ -294,6 +294,29 @@ pub(super) struct PairView<'a> {
 }
 
 impl PairView<'_> {
+    /// Whether it says anything that another pair does not: a name that was only looked up and reached at one address is
+    /// that address.
+    pub fn is_own(&self) -> bool {
+        !matches!(self.pair.key, PeerKey::Resolved { .. }) || self.addresses.len() > 1
+    }
+
+    /// What it is named by, as in evidence.
+    pub fn named_by(&self) -> &'static str {
+        match self.pair.key {
+            PeerKey::Address { .. } => "address",
+            PeerKey::Name { .. } => "name",
+            PeerKey::Resolved { .. } => "look-up",
+        }
+    }
+
+    /// Destination as in contact rows. A name that was only looked up is in none: its addresses are, joined by commas.
+    pub fn contact(&self) -> String {
+        match self.pair.key {
+            PeerKey::Resolved { .. } => self.addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(","),
+            _ => self.pair.key.contact(),
+        }
+    }
+
     /// Contacts with bursts made one: the first connection's time, the burst's octets and longest connection.
     pub fn collapsed(&self) -> Vec<Contact> {
         let mut out: Vec<Contact> = Vec::with_capacity(self.contacts.len());

@@ -11,8 +11,9 @@ use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::arena::Arena;
-use super::key::{PeerKey, TCP};
+use super::key::{PeerKey, Place, TCP};
 use super::pair::{Contact, FARM, Pair, PairView};
+use super::resolved::Resolved;
 use crate::limit::Limit;
 use crate::operator::Footprint;
 use crate::raw::serde_as_raw;
@@ -43,8 +44,19 @@ const NAME_AFTER_NS: i64 = 10 * SECOND_NS;
 pub(super) const LIFETIME_NS: i64 = 4 * 86_400 * SECOND_NS;
 
 /// Share of a map that stays when its limit is passed.
-const fn kept(limit: usize) -> usize {
+pub(super) const fn kept(limit: usize) -> usize {
     limit / 4 * 3
+}
+
+/// What an address and port is to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Names are reached there.
+    Server,
+    /// A proxy inside: others lie behind it, and it is no peer itself.
+    Proxy,
+    /// Asked like a proxy, but outside: one request is enough to make one's own server look like that, so it stays a peer.
+    Relay,
 }
 
 /// What is known of an address and port.
@@ -52,8 +64,7 @@ const fn kept(limit: usize) -> usize {
 pub(super) struct Service {
     /// Latest name asked for there.
     pub key: PeerKey,
-    /// Others lie behind it.
-    pub proxy: bool,
+    pub role: Role,
     pub touched: EventTime,
 }
 
@@ -66,6 +77,8 @@ pub struct HostState {
     pub(super) farms: Vec<Vec<Address>>,
     pub(super) namings: BTreeMap<(Address, u16, EventTime), PeerKey>,
     pub(super) services: BTreeMap<(Address, u16), Service>,
+    /// Names that were looked up, where any were.
+    pub(super) resolved: Option<Box<Resolved>>,
     /// Bytes of the pairs' names and addresses, kept up to date.
     pub(super) text_bytes: usize,
     /// Pairs that had to go because of the limit.
@@ -83,10 +96,8 @@ pub(super) struct Asked {
     pub address: Address,
     /// Its port.
     pub port: u16,
-    /// The address is a proxy.
-    pub proxy: bool,
-    /// The address is inside.
-    pub internal: bool,
+    /// What that is.
+    pub role: Role,
 }
 
 impl HostState {
@@ -162,7 +173,10 @@ impl HostState {
 
     /// A name asked for at an address.
     pub(super) fn name(&mut self, key: &PeerKey, asked: &Asked, start: EventTime, at: EventTime) {
-        self.namings.entry((asked.address, asked.port, start)).or_insert_with(|| key.clone());
+        // A relay's flow is its own as well.
+        if asked.role != Role::Relay {
+            self.namings.entry((asked.address, asked.port, start)).or_insert_with(|| key.clone());
+        }
         if self.namings.len() > NAMINGS_MAX {
             NAMINGS.bites();
             let mut starts: Vec<EventTime> = self.namings.keys().map(|k| k.2).collect();
@@ -172,18 +186,20 @@ impl HostState {
         }
         let service = self.services.entry((asked.address, asked.port)).or_insert_with(|| Service {
             key: key.clone(),
-            proxy: false,
+            role: asked.role,
             touched: at,
         });
         if service.key != *key {
             service.key = key.clone();
         }
-        service.proxy |= asked.proxy;
+        if service.role != Role::Proxy {
+            service.role = asked.role;
+        }
         service.touched = service.touched.max(at);
         if self.services.len() > SERVICES_MAX {
             SERVICES.bites();
             let mut order: Vec<(bool, EventTime, (Address, u16))> =
-                self.services.iter().map(|(k, s)| (s.proxy, s.touched, *k)).collect();
+                self.services.iter().map(|(k, s)| (s.role == Role::Proxy, s.touched, *k)).collect();
             let gone = order.len() - kept(SERVICES_MAX);
             order.select_nth_unstable(gone);
             for (_, _, k) in &order[..gone] {
@@ -211,12 +227,27 @@ impl HostState {
 
     /// The address is a proxy.
     pub(super) fn is_proxy(&self, address: Address, port: u16) -> bool {
-        self.services.get(&(address, port)).is_some_and(|s| s.proxy)
+        self.services.get(&(address, port)).is_some_and(|s| s.role == Role::Proxy)
     }
 
-    /// The latest name asked for at an address that is no proxy.
+    /// The same of one whose place a flow tells: a range that the operator lists as inside is known there alone.
+    pub(super) fn is_proxy_at(&mut self, address: Address, port: u16, place: Place) -> bool {
+        let Some(service) = self.services.get_mut(&(address, port)) else { return false };
+        if service.role == Role::Relay && place == Place::Inside {
+            service.role = Role::Proxy;
+        }
+        service.role == Role::Proxy
+    }
+
+    /// A name was the latest to be asked for through a proxy outside: a handshake there belongs to that.
+    pub(super) fn is_relayed(&self, address: Address, port: u16, key: &PeerKey) -> bool {
+        let asked = self.services.get(&(address, port)).filter(|s| s.role == Role::Relay);
+        matches!((asked.map(|s| &s.key), key), (Some(PeerKey::Name { name: a, .. }), PeerKey::Name { name: b, .. }) if a == b)
+    }
+
+    /// The latest name that was reached at an address.
     pub(super) fn usual_name(&self, address: Address, port: u16) -> Option<&PeerKey> {
-        self.services.get(&(address, port)).filter(|s| !s.proxy).map(|s| &s.key)
+        self.services.get(&(address, port)).filter(|s| s.role == Role::Server).map(|s| &s.key)
     }
 
     /// An address that a name explains at least as well, or a proxy, is not a peer of its own.
@@ -234,9 +265,15 @@ impl HostState {
         let old = now.minus(LIFETIME_NS);
         self.namings.retain(|k, _| k.2 >= old);
         self.services.retain(|_, s| s.touched >= old);
+        Resolved::expire(&mut self.resolved, now);
         if self.pairs.retain(|p| p.touched >= old) {
             self.close_gaps();
         }
+        self.is_bare()
+    }
+
+    /// Nothing is known of a peer.
+    pub(super) fn is_bare(&self) -> bool {
         self.pairs.is_empty() && self.services.is_empty()
     }
 
@@ -296,7 +333,7 @@ impl PartialEq for HostState {
 }
 
 /// Bytes of a map's entry beyond key and value, as of a B-tree filled to two thirds: half of their size.
-fn entries(len: usize, entry_bytes: usize) -> usize {
+pub(super) fn entries(len: usize, entry_bytes: usize) -> usize {
     len * (entry_bytes + entry_bytes / 2)
 }
 
@@ -308,6 +345,7 @@ impl Footprint for HostState {
             + self.farms.len() * size_of::<Vec<Address>>()
             + entries(self.namings.len(), size_of::<((Address, u16, EventTime), PeerKey)>() + 32)
             + entries(self.services.len(), size_of::<((Address, u16), Service)>() + 32)
+            + self.resolved.as_ref().map_or(0, |resolved| resolved.heap_bytes())
             + self.text_bytes
     }
 }

@@ -11,6 +11,10 @@ use super::*;
 use crate::key::Host;
 use crate::operator::{Footprint, Peer, Position, TenantFacts};
 
+mod proxies;
+mod resolved;
+mod tenant;
+
 /// 2026-06-04T12:00:00Z.
 const T0: f64 = 1_780_574_400.0;
 const PEER: Address = Address::v4([203, 0, 113, 66]);
@@ -399,4 +403,54 @@ fn what_everybody_talks_to_is_no_beacon() {
     let mut failing = found;
     failing.evidence.insert("failed_ratio".into(), Value::Double(1.0));
     assert!(judge::judge(failing, &facts(100, 60)).is_some());
+}
+
+/// Of a beacon once a minute to a port, each contact as these rows say.
+fn attack(port: u16, rows: impl Fn(f64) -> Vec<Seen<'static>>) -> Vec<String> {
+    let times = (0..20).map(|n| T0 + 60.0 * f64::from(n));
+    let found = run(&times.flat_map(rows).collect::<Vec<_>>());
+    let f = found.first().unwrap_or_else(|| panic!("no beacon to port {port}"));
+    assert_eq!(f.destination.as_ref().and_then(|d| d.port), Some(port));
+    f.attack.clone()
+}
+
+#[test]
+fn the_rows_that_decide_say_by_which_protocol_it_calls() {
+    let called = |port: u16, service: Option<&'static str>| {
+        attack(port, |at| {
+            let row = FlowRow { transport: TCP, sampling_rate: 1, service, ..FlowRow::default() };
+            vec![seen(Observation::Flow(Flow { row: kept(row), ..flow(at, PEER, port) }), at)]
+        })
+    };
+    assert_eq!(called(443, None), ["T1071"]);
+    assert_eq!(called(4444, None), ["T1071", "T1571"]);
+    assert_eq!(called(443, Some("ssl")), ["T1071", "T1573"]);
+    assert_eq!(called(4444, Some("gssapi,ssl")), ["T1071", "T1571", "T1573"]);
+    assert_eq!(called(8080, Some("http")), ["T1071", "T1071.001"]);
+    assert_eq!(called(443, Some("http")), ["T1071", "T1071.001", "T1571"]);
+    assert_eq!(called(2222, Some("ssh")), ["T1071"]);
+    let by_tls = |port: u16| {
+        attack(port, |at| {
+            let start_time = Some(time(at));
+            let server_name = Some("cdn.example");
+            let row = TlsRow {
+                start_time,
+                server_name,
+                destination_address: Some(PEER),
+                destination_port: Some(port),
+                ..TlsRow::default()
+            };
+            vec![seen(Observation::Tls(kept(row)), at), seen(Observation::Flow(flow(at, PEER, port)), at + 1.0)]
+        })
+    };
+    assert_eq!(
+        (by_tls(443), by_tls(4444)),
+        (vec!["T1071".to_owned(), "T1573".into()], vec!["T1071".into(), "T1571".into(), "T1573".into()])
+    );
+    let asked = attack(80, |at| {
+        let (start_time, host) = (Some(time(at)), Some("cdn.example"));
+        let row = HttpRow { start_time, host, destination_address: Some(PEER), destination_port: Some(80), ..HttpRow::default() };
+        vec![seen(Observation::Http(kept(row)), at), seen(Observation::Flow(flow(at, PEER, 80)), at + 1.0)]
+    });
+    assert_eq!(asked, ["T1071", "T1071.001"]);
 }

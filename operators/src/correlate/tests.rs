@@ -16,7 +16,8 @@ fn contacts(of: &[(&str, &str)]) -> Contacts {
 fn prevalence_counts_hosts_not_contacts() {
     let mut state = TenantState::default();
     state.count("t1", &contacts(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "")]));
-    let facts = state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20)));
+    let now = EventTime::from_secs(20);
+    let facts = state.facts(Some("x"), state.hosts_within(now), now);
     assert_eq!((facts.hosts, facts.knowing), (3, 2));
 }
 
@@ -46,6 +47,7 @@ fn finding(at_s: i64, severity: Severity) -> Finding {
         contact: None,
         suppress_ns: 1800 * SECOND_NS,
         held_up_to: None,
+        shadow: false,
     }
 }
 
@@ -162,5 +164,51 @@ fn at_the_limit_of_bytes_those_who_hold_most_forget_what_was_silent_longest() {
 fn another_tenants_contacts_do_not_count() {
     let mut state = TenantState::default();
     state.count("t2", &contacts(&[("a", "x")]));
-    assert_eq!(state.facts(Some("x"), state.hosts_within(EventTime::from_secs(20))).knowing, 0);
+    let now = EventTime::from_secs(20);
+    assert_eq!(state.facts(Some("x"), state.hosts_within(now), now).knowing, 0);
+}
+
+#[test]
+fn addresses_given_out_anew_do_not_make_an_old_destination_everybodys() {
+    let mut state = TenantState::default();
+    let day_ns = 86_400 * SECOND_NS;
+    for day in 0..70 {
+        let at = EventTime(20_000 * day_ns + day * day_ns + day_ns / 2);
+        // Thirty hosts, all with new addresses every week; one a day calls the destination.
+        let mut contacts = Contacts::default();
+        (0..30).for_each(|n| contacts.push("t1", &format!("{}.{n}", day / 7), "", at));
+        contacts.push("t1", &format!("{}.{}", day / 7, day % 7), "x", at);
+        contacts.push("t1", &format!("{}.0", day / 7), format!("day-{day}"), at);
+        state.count("t1", &contacts);
+        let facts = state.facts(Some("x"), state.hosts_within(at), at);
+        assert!(facts.knowing as f64 <= 0.3 * facts.hosts as f64, "day {day}: {} of {}", facts.knowing, facts.hosts);
+        assert_eq!(facts.known_since, Some(EventTime(20_000 * day_ns + day_ns / 2)));
+        let counted: usize = state.destinations.records().iter().map(Destination::heap_bytes).sum();
+        assert_eq!(state.destination_bytes, counted);
+    }
+    // What was met once is as new as ever, eight days later.
+    let at = EventTime(20_000 * day_ns + 69 * day_ns + day_ns / 2);
+    let knowing = |day: i64| state.facts(Some(&format!("day-{day}")), 30, at).knowing;
+    assert_eq!((knowing(69), knowing(64), knowing(61), knowing(0)), (1, 1, 0, 0));
+}
+
+#[test]
+fn what_is_told_in_shadow_has_suppression_of_its_own() {
+    use Severity::Medium;
+    let mut correlation = Correlation::default();
+    let in_shadow = |at_s| Finding { shadow: true, ..finding(at_s, Medium) };
+    let mut slice = |minute: i64, finding: Finding| {
+        let start = EventTime::from_secs(minute * 60);
+        let slice = Slice { start, end: start.plus(60 * SECOND_NS) };
+        let signals = correlation.slice("t1", slice, Contacts::default(), vec![finding]);
+        signals.iter().map(|f| f.shadow).collect::<Vec<_>>()
+    };
+    assert_eq!(slice(0, in_shadow(0)), [true]);
+    assert_eq!(slice(1, in_shadow(60)), [false; 0], "suppressed as a live one would be");
+    assert_eq!(slice(2, finding(120, Medium)), [false], "nobody was told of it yet");
+    assert_eq!(slice(3, finding(180, Medium)), [false; 0]);
+    assert_eq!(slice(4, in_shadow(240)), [false; 0], "the shadow's own suppression lasts");
+    assert_eq!(slice(31, in_shadow(1860)), [true]);
+    let Verdicts { evaluated, fired, shadow, suppressed, .. } = correlation.verdicts()["r"];
+    assert_eq!((evaluated, fired, shadow, suppressed), (6, 1, 2, 3));
 }

@@ -146,8 +146,8 @@ fn draft(
         last_seen: at,
         decided_at: at,
         evidence: fields,
-        // A channel in both directions is a tunnel.
-        attack: if back >= 64.0 { vec!["T1572"] } else { Vec::new() },
+        // A channel in both directions is a tunnel, and what leaves through it goes where the orders come from.
+        attack: if back >= 64.0 { vec!["T1041", "T1572"] } else { Vec::new() },
         raw: watched.raw.clone(),
     }
 }

@@ -56,6 +56,9 @@ fn sixty_four_times_the_usual_minute_is_told_once() {
     assert_eq!(found.len(), 1);
     assert_eq!((of(&found, "ratio"), of(&found, "baseline_bytes"), of(&found, "bytes")), (64.0, MIB as f64, 64.0 * MIB as f64));
     assert_eq!(found[0].subject, "egress");
+    assert_eq!(found[0].attack, ["T1048", "T1567"]);
+    rows.iter_mut().for_each(|row| row.destination_port = Some(21));
+    assert_eq!(findings(&[rule()], &rows)[0].attack, ["T1048"]);
     assert!(found[0].confidence >= 65, "{}", found[0].confidence);
 }
 

@@ -39,6 +39,21 @@ fn thirteen_destinations_are_told_once_at_the_tenth() {
     assert_eq!(f.decided_at, EventTime::from_secs(NOON_S + 10));
     assert_eq!(f.confidence, 60);
     assert_eq!(f.evidence["ports"], Value::List(vec![Value::Long(445)]));
+    assert_eq!(f.attack, ["T1021", "T1021.002", "T1046"]);
+}
+
+#[test]
+fn the_ports_say_by_which_service_it_moves() {
+    let attack = |ports: &[u16]| {
+        let rows: Vec<FlowRow<'_>> = (1..=12u8)
+            .map(|i| flow((NOON_S + i64::from(i)) as f64, host(0, 66), host(1, i), ports[usize::from(i) % ports.len()], 400, 400))
+            .collect();
+        findings(&[rule()], &rows).remove(0).attack
+    };
+    assert_eq!(attack(&[22]), ["T1021", "T1021.004", "T1046"]);
+    assert_eq!(attack(&[5985, 5986]), ["T1021", "T1021.006", "T1046"]);
+    assert_eq!(attack(&[3389, 445, 5900]), ["T1021", "T1021.001", "T1021.002", "T1046"]);
+    assert_eq!(attack(&[135]), ["T1021", "T1046"]);
 }
 
 #[test]

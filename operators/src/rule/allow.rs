@@ -269,6 +269,7 @@ mod tests {
             contact: None,
             suppress_ns: 0,
             held_up_to: None,
+            shadow: false,
         }
     }
 

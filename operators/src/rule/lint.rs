@@ -4,7 +4,7 @@
 use tidewatch_schemas::document::Mistake;
 use tidewatch_schemas::time::EventTime;
 
-use super::{Allow, Notes, Rule, RuleSet};
+use super::{Allow, Notes, Rule, RuleSet, SHADOW};
 
 /// Everything worth a warning at a moment, by file and line.
 pub fn lint(set: &RuleSet, now: EventTime) -> Vec<Mistake> {
@@ -27,7 +27,7 @@ fn about(rule: &Rule, notes: &Notes, all: &mut Vec<Mistake>) {
     if let Some((old, place)) = &notes.replaces
         && *place != notes.place
         && old.version >= rule.version
-        && old.as_ref() != (&Rule { tenant: old.tenant.clone(), ..rule.clone() })
+        && spoken(old) != spoken(rule)
     {
         say(format!(
             "{id} replaces version {} of {}:{} by another rule of version {}: raise it to {}, so that signals tell them apart",
@@ -52,6 +52,13 @@ fn about(rule: &Rule, notes: &Notes, all: &mut Vec<Mistake>) {
     if rule.suppress_ns == 0 {
         say(format!("{id} has suppress 0s: it says the same again with every candidate"));
     }
+}
+
+/// What shows in its signals: a rule that says the same in shadow needs no version of its own.
+fn spoken(rule: &Rule) -> Rule {
+    let mut rule = Rule { tenant: None, ..rule.clone() };
+    rule.lists.remove(SHADOW);
+    rule
 }
 
 fn exception(allow: &Allow, now: EventTime) -> Option<String> {

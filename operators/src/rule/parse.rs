@@ -12,8 +12,8 @@ pub use self::allow::{ALLOW_ENTRIES_MAX, ALLOW_FIELDS};
 use super::allow::Allow;
 use super::filter::Filter;
 use super::set::{Notes, Place};
-use super::{Rule, WHERE, example};
-use crate::operator::{Detector, ListEntry};
+use super::{Rule, SHADOW, WHERE, example};
+use crate::operator::{Detector, ListEntry, ListField};
 
 /// Rules of one set, at most.
 pub const RULES_MAX: usize = 1_000;
@@ -55,6 +55,11 @@ pub const FIELDS: &[(&str, bool, &str)] = &[
         "how long the same subject of the same host stays silent after a signal, as `4h` or `30m`, at most 720h; what becomes graver is told at once",
     ),
     ("enabled", false, "`false` switches it off; `true` when left out"),
+    (
+        "shadow",
+        false,
+        "`true`: what it finds is judged, suppressed and counted as ever, but goes to `tidewatch.shadow` instead of the signals, see below; `false` when left out",
+    ),
     ("thresholds", false, "numbers by name; the detector's defaults when left out"),
     ("lists", false, "lists by name; the detector's defaults when left out"),
     ("where", false, "an SQL expression over columns of the rows, or over fields of the findings, see below"),
@@ -145,6 +150,7 @@ fn rule(map: &Map<'_>, tenant: Option<&str>, detectors: &[&Detector], mistakes: 
     let base_confidence = map.require("base_confidence", mistakes).and_then(|n| n.u32_in(0, 100, mistakes));
     let suppress = map.require("suppress", mistakes).and_then(|n| suppress(n, mistakes));
     let enabled = map.get("enabled").map_or(Some(true), |n| n.bool(mistakes));
+    let shadow = map.get(SHADOW).map_or(Some(false), |n| n.bool(mistakes));
     let allow = map.get("allow").map_or(Some(Vec::new()), |n| allow::list(n, mistakes));
     let examples = map.get("tests").map_or(Some(Vec::new()), |n| example::parse(n, mistakes));
     let false_positives = texts(map, "false_positives", mistakes);
@@ -157,6 +163,7 @@ fn rule(map: &Map<'_>, tenant: Option<&str>, detectors: &[&Detector], mistakes: 
     let (allow, allow_places): (Vec<Allow>, Vec<Place>) = allow?.into_iter().unzip();
     let mut lists = lists?;
     lists.extend(filter?.map(|text| (WHERE.to_owned(), vec![text])));
+    lists.extend(shadow?.then(|| (SHADOW.to_owned(), vec![true.to_string()])));
     let rule = Rule {
         id: id?.to_owned(),
         version: version?,
@@ -314,7 +321,7 @@ fn lists(rule: &Map<'_>, detector: &Detector, mistakes: &mut Mistakes) -> Option
             unknown("list", key, name, detector, detector.lists.iter().map(|l| l.name), mistakes);
             continue;
         };
-        match entries(value, declared.entry, mistakes) {
+        match entries(value, declared, mistakes) {
             Some(list) => {
                 values.insert(name.to_owned(), list);
             }
@@ -325,8 +332,17 @@ fn lists(rule: &Map<'_>, detector: &Detector, mistakes: &mut Mistakes) -> Option
 }
 
 /// One list, sorted and without repeats, so that its order changes no version. `None` = a mistake.
-fn entries(list: Node<'_>, entry: ListEntry, mistakes: &mut Mistakes) -> Option<Vec<String>> {
+fn entries(list: Node<'_>, declared: &ListField, mistakes: &mut Mistakes) -> Option<Vec<String>> {
     let nodes = list.list(mistakes)?;
+    if nodes.is_empty() && declared.entry == ListEntry::WatchedPort {
+        mistakes.push(list.mistake(format!(
+            "{} is empty, so the rule would see nothing and never speak; name its ports, leave the list out for the detector's own \
+             ({}), or switch the rule off with enabled: false",
+            declared.name,
+            declared.default.join(", ")
+        )));
+        return None;
+    }
     if nodes.len() > LIST_ENTRIES_MAX {
         mistakes.push(list.mistake(format!("{} entries; at most {LIST_ENTRIES_MAX}", nodes.len())));
         return None;
@@ -336,7 +352,7 @@ fn entries(list: Node<'_>, entry: ListEntry, mistakes: &mut Mistakes) -> Option<
         .into_iter()
         .filter_map(|node| {
             let written = text(node, TEXT_BYTES_MAX, mistakes)?;
-            if entry == ListEntry::Port && !is_port(written) {
+            if declared.entry != ListEntry::Text && !is_port(written) {
                 mistakes.push(node.mistake(format!("expected a port 0 to 65535, got {}", shown(written))));
                 return None;
             }

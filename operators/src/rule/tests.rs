@@ -57,7 +57,7 @@ static LATERAL: Detector = Detector {
     attack: &[],
     thresholds: &[threshold("fanout", 10.0, 2.0, 10_000.0)],
     lists: &[
-        ListField { name: "ports", default: &["22", "445"], entry: ListEntry::Port, meaning: "test" },
+        ListField { name: "ports", default: &["22", "445"], entry: ListEntry::WatchedPort, meaning: "test" },
         ListField { name: "allow", default: &[], entry: ListEntry::Text, meaning: "test" },
     ],
     evidence: &[("score", Field::Double), ("ports", Field::List)],
@@ -202,6 +202,25 @@ rule: []
         0.yaml:26:31: expected a port 0 to 65535, got 0445
         0.yaml:27:1: unknown name rule; did you mean "rules"?"#]]
     .assert_eq(&load(&[], &[text]).unwrap_err());
+}
+
+/// A detector that looks at no port would be silent, and nobody would know.
+#[test]
+fn a_list_of_ports_to_look_at_is_never_empty() {
+    let rule = "rules:
+  - id: l
+    version: 1
+    kind: lateral
+    severity: high
+    base_confidence: 1
+    suppress: 30m
+    lists:
+      ports: []
+      allow: []
+";
+    expect!["0.yaml:9:14: ports is empty, so the rule would see nothing and never speak; name its ports, leave the list out for the detector's own (22, 445), or switch the rule off with enabled: false"]
+        .assert_eq(&load(&[], &[rule]).unwrap_err());
+    assert_eq!(load(&[], &[&rule.replace("      ports: []\n", "")]).unwrap().rules[0].list("ports"), ["22", "445"]);
 }
 
 #[test]

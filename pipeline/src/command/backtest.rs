@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde_json::json;
 use tidewatch_operators::detectors;
+use tidewatch_schemas::signal::Signal;
 
 use super::{Exit, Failure, Output, output};
 use crate::backtest::{self, BacktestConfig, BacktestError, Outcome};
@@ -35,7 +36,7 @@ pub struct Args {
     /// Networks that count as internal besides the private ranges, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "CIDR")]
     internal: Vec<IpNet>,
-    /// Where the signals go, one JSON object a line; a table on standard output when left out
+    /// Where the signals go, one JSON object a line, those of rules in shadow after the others with "shadow": true; a table on standard output when left out
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The end of the inputs closes every slice: true for files, false for topics unless given
@@ -89,6 +90,10 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         for (line, _) in &outcome.signals {
             writeln!(file, "{line}").map_err(write)?;
         }
+        for (line, _) in &outcome.shadow {
+            // An object, as published: its last character closes it.
+            writeln!(file, "{},\"shadow\":true}}", line.strip_suffix('}').unwrap_or(line)).map_err(write)?;
+        }
         file.flush().map_err(write)?;
     }
     if args.json {
@@ -121,9 +126,9 @@ pub(crate) fn failure(e: BacktestError) -> Failure {
     }
 }
 
-fn by_kind(outcome: &Outcome) -> BTreeMap<&str, u64> {
+fn by_kind(signals: &[(String, Signal)]) -> BTreeMap<&str, u64> {
     let mut kinds = BTreeMap::new();
-    for (_, signal) in &outcome.signals {
+    for (_, signal) in signals {
         *kinds.entry(signal.kind.as_str()).or_default() += 1;
     }
     kinds
@@ -138,23 +143,28 @@ fn figures(outcome: &Outcome) -> serde_json::Value {
         .collect();
     json!({
         "signals": outcome.signals.len(),
-        "by_kind": by_kind(outcome),
+        "by_kind": by_kind(&outcome.signals),
+        "shadow": outcome.shadow.len(),
+        "shadow_by_kind": by_kind(&outcome.shadow),
         "total": outcome.ledger.total(),
         "inputs": inputs,
     })
 }
 
 fn signals(outcome: &Outcome, out: &mut Output) -> Result<(), Failure> {
-    let rows: Vec<Vec<String>> = outcome
-        .signals
-        .iter()
-        .map(|(_, s)| {
+    let live = outcome.signals.iter().map(|(_, s)| (s, ""));
+    let mut all: Vec<(&Signal, &str)> = live.chain(outcome.shadow.iter().map(|(_, s)| (s, "in shadow: "))).collect();
+    // A stable sort, as each of the two is sorted.
+    all.sort_by(|(a, _), (b, _)| (a.detected_at, &a.tenant).cmp(&(b.detected_at, &b.tenant)));
+    let rows: Vec<Vec<String>> = all
+        .into_iter()
+        .map(|(s, mark)| {
             vec![
                 s.decided_at.to_rfc3339(),
                 s.tenant.clone(),
                 s.severity.name().to_owned(),
                 s.confidence.to_string(),
-                s.why.clone(),
+                format!("{mark}{}", s.why),
             ]
         })
         .collect();
@@ -178,10 +188,12 @@ fn summary(outcome: &Outcome, out: &mut Output) -> Result<(), Failure> {
         })
         .collect();
     out.table(&["topic", "tenant", "rows in", "normalized", "rejected", "late", "duplicate", "skipped"], &rows)?;
-    let kinds: Vec<Vec<String>> = by_kind(outcome).into_iter().map(|(k, n)| vec![k.to_owned(), n.to_string()]).collect();
-    if !kinds.is_empty() {
-        out.line("")?;
-        out.table(&["kind", "signals"], &kinds)?;
+    for (head, signals) in [("signals", &outcome.signals), ("in shadow", &outcome.shadow)] {
+        let kinds: Vec<Vec<String>> = by_kind(signals).into_iter().map(|(k, n)| vec![k.to_owned(), n.to_string()]).collect();
+        if !kinds.is_empty() {
+            out.line("")?;
+            out.table(&["kind", head], &kinds)?;
+        }
     }
     Ok(())
 }

@@ -112,6 +112,7 @@ impl Graph {
         let mut beside = vec![
             topic(names.rejected(), vec!["cannot be decoded, or of a wrong tenant".into()]),
             topic(names.late(), vec!["older than its slice".into()]),
+            topic(names.shadow(), vec!["said by rules in shadow".into()]),
         ];
         if !topology.destinations.is_empty() {
             beside.push(topic(names.undelivered(), vec!["refused by a destination for good".into()]));
@@ -186,13 +187,15 @@ impl Graph {
                 (0..self.layers[i].len()).for_each(|to| visit(&id(i - 1, from), &id(i, to), false));
             }
         }
-        // Layer 1 is normalize, layer 3 detect: the first rejects and finds late, the second finds late.
+        // Layer 1 is normalize, layer 3 detect, layer 5 correlate: the first rejects and finds late, the second finds late, the third
+        // has rules in shadow.
         visit("n1_0", "b0", true);
         visit("n1_0", "b1", true);
         visit("n3_0", "b1", true);
+        visit("n5_0", "b2", true);
         // Layer 7 is deliver, where there is one.
         if self.layers.len() > 7 {
-            visit("n7_0", "b2", true);
+            visit("n7_0", "b3", true);
         }
     }
 }
@@ -286,6 +289,7 @@ destinations:
             beside the way
             topic blue.tidewatch.rejected     cannot be decoded, or of a wrong tenant
             topic blue.tidewatch.late         older than its slice
+            topic blue.tidewatch.shadow       said by rules in shadow
             topic blue.tidewatch.undelivered  refused by a destination for good
         "#]]
         .assert_eq(&graph().text());
@@ -309,7 +313,8 @@ destinations:
               n8_1(["siem<br/>webhook<br/>only acme"])
               b0[("blue.tidewatch.rejected<br/>cannot be decoded, or of a wrong tenant")]
               b1[("blue.tidewatch.late<br/>older than its slice")]
-              b2[("blue.tidewatch.undelivered<br/>refused by a destination for good")]
+              b2[("blue.tidewatch.shadow<br/>said by rules in shadow")]
+              b3[("blue.tidewatch.undelivered<br/>refused by a destination for good")]
               n0_0 --> n1_0
               n0_1 --> n1_0
               n0_2 --> n1_0
@@ -324,7 +329,8 @@ destinations:
               n1_0 -.-> b0
               n1_0 -.-> b1
               n3_0 -.-> b1
-              n7_0 -.-> b2
+              n5_0 -.-> b2
+              n7_0 -.-> b3
         "#]]
         .assert_eq(&graph().mermaid());
     }
@@ -349,7 +355,8 @@ destinations:
               n8_1 [shape=oval, label="siem\nwebhook\nonly acme"];
               b0 [shape=cylinder, label="blue.tidewatch.rejected\ncannot be decoded, or of a wrong tenant"];
               b1 [shape=cylinder, label="blue.tidewatch.late\nolder than its slice"];
-              b2 [shape=cylinder, label="blue.tidewatch.undelivered\nrefused by a destination for good"];
+              b2 [shape=cylinder, label="blue.tidewatch.shadow\nsaid by rules in shadow"];
+              b3 [shape=cylinder, label="blue.tidewatch.undelivered\nrefused by a destination for good"];
               n0_0 -> n1_0;
               n0_1 -> n1_0;
               n0_2 -> n1_0;
@@ -364,7 +371,8 @@ destinations:
               n1_0 -> b0 [style=dashed];
               n1_0 -> b1 [style=dashed];
               n3_0 -> b1 [style=dashed];
-              n7_0 -> b2 [style=dashed];
+              n5_0 -> b2 [style=dashed];
+              n7_0 -> b3 [style=dashed];
             }
         "#]]
         .assert_eq(&graph().dot());

@@ -15,12 +15,13 @@ use crate::topology::{Input, Topology};
 const LISTED_MAX: usize = 20;
 
 /// The internal topics by their short names.
-pub fn internal(topology: &Topology) -> [(&'static str, String); 7] {
+pub fn internal(topology: &Topology) -> [(&'static str, String); 8] {
     let names = &topology.names;
     [
         ("obs", names.obs()),
         ("findings", names.findings()),
         ("signals", names.signals()),
+        ("shadow", names.shadow()),
         ("rejected", names.rejected()),
         ("late", names.late()),
         ("replayed", names.replayed()),

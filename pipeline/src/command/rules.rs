@@ -106,6 +106,15 @@ fn tenant(rule: &Rule) -> String {
     rule.tenant.clone().unwrap_or_else(|| "all".to_owned())
 }
 
+/// Whether it speaks.
+fn state(rule: &Rule) -> &'static str {
+    match (rule.enabled, rule.shadow()) {
+        (false, _) => "off",
+        (true, true) => "shadow",
+        (true, false) => "on",
+    }
+}
+
 /// A mistake or warning for machines.
 fn told(m: &Mistake) -> Value {
     json!({"file": m.file, "line": m.line, "column": m.column, "message": m.what, "suggestion": m.suggestion})

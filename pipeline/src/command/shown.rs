@@ -53,7 +53,9 @@ pub struct Shower {
 enum Role {
     /// By its header.
     Internal,
+    /// Signals; of rules in shadow.
     Signals,
+    Shadow,
     Rejected(Vec<(String, &'static Format)>),
     Input {
         tenant: Option<String>,
@@ -73,6 +75,8 @@ impl Shower {
         let input = topology.inputs.iter().find(|i| i.topic == at.topic);
         let role = if at.topic == names.signals() {
             Role::Signals
+        } else if at.topic == names.shadow() {
+            Role::Shadow
         } else if at.topic == names.rejected() {
             Role::Rejected(formats())
         } else if at.topic == names.replayed() {
@@ -99,7 +103,8 @@ impl Shower {
         };
         match &mut self.role {
             Role::Internal => internal(record, value),
-            Role::Signals => vec![published(record, value)],
+            Role::Signals => vec![published(record, value, "signal")],
+            Role::Shadow => vec![published(record, value, "shadow")],
             Role::Rejected(formats) => vec![rejected(record, value, formats)],
             Role::Input { tenant, decoder } => decoded(record, value, tenant.as_deref(), decoder.as_mut()),
             Role::Replayed(formats) => {
@@ -218,7 +223,7 @@ fn finding(f: &Finding) -> Shown {
             "decided_at": f.decided_at.to_rfc3339(), "slice_start": f.slice_start.to_rfc3339(),
             "slice_end": f.slice_end.to_rfc3339(), "evidence": evidence, "attack": f.attack,
             "raw": f.raw, "suppress_ns": f.suppress_ns,
-            "held_up_to": f.held_up_to,
+            "held_up_to": f.held_up_to, "shadow": f.shadow,
         }),
     }
 }
@@ -245,13 +250,13 @@ fn contacts(contacts: &Contacts) -> Vec<Shown> {
     contacts.rows().map(one).collect()
 }
 
-fn published(record: &Record, value: &[u8]) -> Shown {
+fn published(record: &Record, value: &[u8], kind: &str) -> Shown {
     let signal = std::str::from_utf8(value).ok().and_then(|text| from_json(text).ok());
     let Some(s) = signal else { return undecodable(record, value, "not a signal") };
     Shown {
         time: s.decided_at,
         tenant: Some(s.tenant.clone()),
-        kind: "signal".to_owned(),
+        kind: kind.to_owned(),
         of: Some(s.kind.clone()),
         text: format!("{} {} {} {}", s.kind, s.severity.name(), s.confidence, s.why),
         json: serde_json::from_slice(value).unwrap_or(Value::Null),

@@ -23,7 +23,7 @@ const FOLLOW_WAIT: Duration = Duration::from_millis(100);
 pub struct Args {
     /// The topology file
     topology: PathBuf,
-    /// obs, findings, signals, rejected, late, replayed, control, an input topic, or any other topic of the log
+    /// obs, findings, signals, shadow, rejected, late, replayed, control, an input topic, or any other topic of the log
     topic: String,
     /// Only this partition
     #[arg(long, value_name = "N")]

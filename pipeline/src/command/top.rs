@@ -1,5 +1,6 @@
 //! `tidewatch top`: the running processes of a topology on this machine, partition by partition, redrawn every second.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -147,6 +148,14 @@ fn row(t: &TaskStatus, now: EventTime) -> Vec<String> {
 
 fn tail(p: &ProcessStatus) -> Vec<String> {
     let mut lines = Vec::new();
+    let mut shadows: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for judged in p.tasks.iter().flat_map(|t| &t.progress.judged).filter(|j| j.shadow > 0) {
+        let sum = shadows.entry(&judged.rule).or_default();
+        *sum = (sum.0 + judged.shadow, sum.1 + judged.suppressed);
+    }
+    for (rule, (shadow, suppressed)) in shadows {
+        lines.push(format!("rule {rule}  shadow {shadow}  suppressed {suppressed}"));
+    }
     for d in &p.destinations {
         let reason = d.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
         lines.push(format!("destination {}  {}  delivered {}  backlog {}{reason}", d.name, d.is, d.delivered, d.backlog));

@@ -1,5 +1,6 @@
 //! Correlate: one partition of `findings`, which holds whole tenants. Waits, slice by slice, for every detect task, then
-//! lets the tenant's view judge: prevalence, suppression. Writes signals, keyed by tenant.
+//! lets the tenant's view judge: prevalence, suppression. Writes signals, keyed by tenant; those of rules in shadow, of the
+//! same form and with the same ids, to a topic of their own with as many partitions.
 //!
 //! Ordered by slice like detect, so that it does not matter how the findings of several detect tasks interleaved. What waits for
 //! a slice is 64 contacts a host and slice at most, for the slices that one detect task is behind the others; beyond a byte
@@ -40,6 +41,8 @@ pub struct CorrelateConfig {
     pub slice_ns: i64,
     /// Topic of signals and its partitions.
     pub signals: (String, u32),
+    /// Topic of what rules in shadow say; as many partitions.
+    pub shadow: String,
     /// Name of the cluster or deployment in `ce_source`.
     pub source: String,
     /// State of the task, bytes.
@@ -153,8 +156,9 @@ impl CorrelateTask {
             let (end, tenant) = key;
             let slice = Slice { start: end.minus(self.config.slice_ns), end };
             for finding in self.correlation.slice(&tenant, slice, contacts, findings) {
-                let signal = publish(finding);
-                out.answer(self.append(&signal));
+                let topic = if finding.shadow { &self.config.shadow } else { &self.config.signals.0 };
+                let append = self.append(topic, &publish(finding));
+                out.answer(append);
             }
         }
         self.boundary = true;
@@ -162,11 +166,11 @@ impl CorrelateTask {
         Ok(())
     }
 
-    fn append(&self, signal: &Signal) -> Append {
+    fn append(&self, topic: &str, signal: &Signal) -> Append {
         let tenant = signal.tenant.as_bytes();
         let headers = cloudevent_headers(signal, &self.config.source, ContentType::Json);
         Append {
-            topic: self.config.signals.0.clone(),
+            topic: topic.to_owned(),
             partition: murmur2_partition(tenant, self.config.signals.1),
             timestamp: None,
             key: Some(Bytes::copy_from_slice(tenant)),
@@ -210,8 +214,8 @@ fn publish(finding: Finding) -> Signal {
 }
 
 fn judged((rule, verdicts): (&String, &Verdicts)) -> JudgedFigures {
-    let Verdicts { fired, suppressed, dismissed, allowed, .. } = *verdicts;
-    JudgedFigures { rule: rule.clone(), signals: fired, suppressed, dismissed, allowed }
+    let Verdicts { fired, shadow, suppressed, dismissed, allowed, .. } = *verdicts;
+    JudgedFigures { rule: rule.clone(), signals: fired, shadow, suppressed, dismissed, allowed }
 }
 
 impl Task for CorrelateTask {

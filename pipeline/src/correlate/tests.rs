@@ -23,6 +23,7 @@ fn task(bytes_max: usize, dir: &Path) -> CorrelateTask {
     let config = CorrelateConfig {
         slice_ns: SLICE_NS,
         signals: ("signals".into(), 1),
+        shadow: "shadow".into(),
         source: "test".into(),
         state_bytes_max: 64 << 20,
         slices: SliceLimits { bytes_max, spill_dir: dir.to_owned() },
@@ -56,6 +57,7 @@ fn finding(tenant: &str, n: i64, at: EventTime, end: EventTime) -> Finding {
         contact: None,
         suppress_ns: SLICE_NS,
         held_up_to: None,
+        shadow: false,
     }
 }
 

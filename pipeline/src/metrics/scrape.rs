@@ -63,6 +63,7 @@ impl Metrics {
             for judged in &task.progress.judged {
                 for (verdict, n) in [
                     ("signal", judged.signals),
+                    ("shadow", judged.shadow),
                     ("suppressed", judged.suppressed),
                     ("dismissed", judged.dismissed),
                     ("allowed", judged.allowed),

@@ -106,7 +106,7 @@ metrics! {
     WHERE_FINDINGS: Counter "tidewatch_where_findings_total" ["detector", "rule"] "findings" "Findings that the rule's where did not let through; re-processing included";
     WHERE_ERRORS: Counter "tidewatch_where_errors_total" ["detector", "rule"] "rows or findings" "Rows or findings that did not match because the rule's where had an error in them: a division by zero, an overflow, a cast; re-processing included";
     RULE_RELOADS: Counter "tidewatch_rule_reloads_total" ["outcome"] "reloads" "Times that the rules were read again at run time, by outcome: recorded, unchanged, refused";
-    CANDIDATES: Counter "tidewatch_candidates_total" ["rule", "verdict"] "candidates" "Candidates judged: signal, suppressed, dismissed, allowed (an exception up to a severity); re-processing included";
+    CANDIDATES: Counter "tidewatch_candidates_total" ["rule", "verdict"] "candidates" "Candidates judged: signal, shadow (a signal but that its rule runs in shadow), suppressed, dismissed, allowed (an exception up to a severity); re-processing included";
     CONTACTS_WITHHELD: Counter "tidewatch_contacts_withheld_total" ["stage", "topic", "partition"] "contacts" "New pairs not reported one by one because a host reached its limit";
     CONNECTIONS_EVICTED: Counter "tidewatch_connections_evicted_total" ["stage", "topic", "partition"] "connections" "Open connections forgotten at the limit per host";
 

@@ -121,6 +121,7 @@ fn correlate_config(detectors: &'static [&'static Detector]) -> CorrelateConfig 
     CorrelateConfig {
         slice_ns: SLICE_NS,
         signals: ("signals".to_owned(), 1),
+        shadow: "shadow".to_owned(),
         source: TENANT.to_owned(),
         state_bytes_max: BYTES_MAX,
         slices: slices(),

@@ -180,7 +180,7 @@ fn of_input(facts: &Facts, input: &InputFacts, out: &mut Explanation) {
         reader.and_then(|t| t.stable_end).unwrap_or(input.stable_end).max(input.stable_end),
         reader.and_then(|t| t.end).unwrap_or(input.end).max(input.end),
     );
-    if input.records_wait && reader.is_none_or(|t| !t.at_end) {
+    if input.records_wait && reader.is_none_or(|t| !t.at_end && !t.paced) {
         let lag = (stable - input.committed.unwrap_or(0)).max(0);
         if let Some(task) = reader {
             return lagging(task, lag, at, stands, out);
@@ -196,6 +196,11 @@ fn of_input(facts: &Facts, input: &InputFacts, out: &mut Explanation) {
         return out.push("open_transaction", at, reason, advice);
     }
     match reader {
+        // The last of all and yet held back: its process believes others to be further behind.
+        Some(task) if task.paced => {
+            let reason = format!("its process holds it back for others that it has not heard of (time.max_skew); {stands}");
+            out.push("paced", at, reason, "look whether that process can read the control topic: `tidewatch tap` it there");
+        }
         Some(task) if task.at_end => {
             let quiet_s = task.last_record.map(|t| facts.now.since(t).max(0) / SECOND_NS);
             let quiet = quiet_s.map_or("nothing came since the start".to_owned(), |s| format!("its last record came {s} s ago"));

@@ -85,6 +85,15 @@ fn a_partition_that_lags() {
 }
 
 #[test]
+fn a_partition_that_is_the_last_and_held_back() {
+    let mut facts = facts();
+    let paced = &mut facts.processes[0].tasks[1];
+    (paced.at_end, paced.paced, paced.stable_end) = (false, true, Some(1500));
+    (facts.inputs[1].committed, facts.inputs[1].stable_end, facts.inputs[1].records_wait) = (Some(500), 1500, true);
+    assert_eq!(told(&facts), one("paced", "flow/1"));
+}
+
+#[test]
 fn an_open_transaction() {
     let mut facts = facts();
     let waits = &mut facts.processes[0].tasks[1];

@@ -89,6 +89,11 @@ impl Names {
         self.topic("signals")
     }
 
+    /// What rules in shadow say, in the form of signals: for whoever tries a rule, for no destination.
+    pub fn shadow(&self) -> String {
+        self.topic("shadow")
+    }
+
     /// Records that could not be taken, with the reason.
     pub fn rejected(&self) -> String {
         self.topic("rejected")

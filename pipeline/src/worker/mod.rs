@@ -296,7 +296,13 @@ impl Worker {
             }
             stays
         });
-        self.stopped.retain(|at, _| partitions.contains(at));
+        self.stopped.retain(|at, _| {
+            let stays = partitions.contains(at);
+            if !stays {
+                self.config.board.remove(self.config.stage, at);
+            }
+            stays
+        });
         let change = self.tell_assigned(self.assigned.as_deref(), &partitions);
         self.assigned = Some(partitions);
         self.start_missing()?;
@@ -409,21 +415,27 @@ impl Worker {
         }
         self.tell_rebalance("epoch_lost");
         tracing::warn!(stage = self.config.stage, %reason, "epoch lost: tasks restart from what is committed");
-        let before = std::mem::take(&mut self.slots);
+        let had: Vec<TopicPartition> = std::mem::take(&mut self.slots).into_keys().chain(self.stopped.keys().cloned()).collect();
+        let again = self.begin_again();
+        // Lines of tasks that did not come back go: with an error that is all of them.
+        for at in had.iter().filter(|at| again.is_err() || !self.slots.contains_key(at) && !self.stopped.contains_key(at)) {
+            self.config.board.remove(self.config.stage, at);
+        }
+        again.map(|()| true)
+    }
+
+    /// Takes up what the group gives now, behind a fresh writer.
+    fn begin_again(&mut self) -> Result<(), WorkerError> {
         for topic in &self.config.outputs {
             self.config.sink.partitions(topic)?;
         }
         // Who was replaced hears of it here, and must not take the id back from its successor.
         if let Some(partitions) = self.config.membership.poll(Duration::ZERO)? {
+            self.stopped.retain(|at, _| partitions.contains(at));
             self.assigned = Some(partitions);
         }
-        for at in before.keys().filter(|at| !self.assigned.as_ref().is_some_and(|now| now.contains(at))) {
-            self.config.board.remove(self.config.stage, at);
-        }
-        drop(before);
         self.writer = self.config.membership.writer(&self.config.writer_id)?;
-        self.start_missing()?;
-        Ok(true)
+        self.start_missing()
     }
 
     /// What the tasks' states and outputs came to so far; for checks.

@@ -3,6 +3,8 @@
 mod report;
 mod trace;
 
+use std::time::Duration;
+
 use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
 
@@ -56,6 +58,9 @@ struct Goal {
 
 /// A task not read for so long was held, or its process stood still: what its reader saw before is no news.
 const STOOD_STILL_NS: i64 = 5_000_000_000;
+
+/// A snapshot that is being written is looked at again after so long.
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct Slot {
     at: TopicPartition,
@@ -354,7 +359,7 @@ impl Slot {
             tracing::info!(stage = config.stage, task = %self.at, "the brokers did not know the partition for a moment; it is the same");
             work.reader.is_itself();
         }
-        let records = match work.reader.poll(config.poll, std::time::Duration::ZERO) {
+        let records = match work.reader.poll(config.poll, Duration::ZERO) {
             // Neither silent nor at its end: it holds its downstream until it answers again.
             Err(error @ LogError::Unreachable { .. }) => {
                 if !std::mem::replace(&mut self.away, true) {
@@ -492,8 +497,9 @@ impl Slot {
 
     /// Waits for a snapshot that is being written.
     pub(super) fn settle(&mut self, config: &WorkerConfig) {
+        // Not in a tight loop: what writes may need this core, and the system's own threads behind a slow disk do.
         while self.is_writing() {
-            std::thread::yield_now();
+            std::thread::sleep(SETTLE_PAUSE);
         }
         self.snapshot_ready(config);
     }

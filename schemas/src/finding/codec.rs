@@ -1,8 +1,8 @@
 //! The Avro form of a finding on the findings topic, as `avro/finding.avsc` says. Internal: unframed, told apart by the
 //! record's header. Equal findings give equal bytes, which the outputs' running hash relies on.
 //!
-//! The last field is left out where it is null, so that a finding that nothing holds has the bytes that it had before there
-//! was that field, and older ones are read.
+//! The last two fields are left out where they say nothing (null, false) and nothing follows, so that a finding that nothing
+//! holds and no shadow lies on has the bytes that it had before there were those fields, and older ones are read.
 
 use super::Finding;
 use crate::avro::{AvroError, Reader, Writer};
@@ -33,8 +33,11 @@ impl Finding {
         w.text(&self.subject);
         w.option(self.contact.as_deref(), Writer::text);
         w.long(self.suppress_ns);
-        if let Some(severity) = self.held_up_to {
-            w.option(Some(severity), put_severity);
+        if self.held_up_to.is_some() || self.shadow {
+            w.option(self.held_up_to, put_severity);
+        }
+        if self.shadow {
+            w.flag(true);
         }
         w.finish()
     }
@@ -66,6 +69,7 @@ impl Finding {
             contact: r.option("contact", |r| r.text("contact"))?,
             suppress_ns: r.long("suppress_ns")?,
             held_up_to: if r.is_at_end() { None } else { r.option("held_up_to", get_severity)? },
+            shadow: if r.is_at_end() { false } else { r.flag("shadow")? },
         };
         r.finish()?;
         Ok(finding)
@@ -106,6 +110,7 @@ mod tests {
             contact: Some("cdn.example".into()),
             suppress_ns: 3_600_000_000_000,
             held_up_to: None,
+            shadow: false,
         }
     }
 
@@ -120,12 +125,15 @@ mod tests {
         other.contact = None;
         other.source = None;
         let held = Finding { held_up_to: Some(Severity::Medium), ..sample() };
-        for finding in [sample(), other, held] {
+        let shadow = Finding { shadow: true, ..sample() };
+        let both = Finding { shadow: true, ..held.clone() };
+        for finding in [sample(), other, held, shadow, both] {
             let datum = finding.encode();
             assert_eq!(Finding::decode(&datum).unwrap(), finding);
-            // Cut right before what holds it, it is a finding that nothing holds.
-            let whole = Finding { held_up_to: None, ..finding.clone() }.encode().len();
-            for len in (0..datum.len()).filter(|len| *len != whole) {
+            // Cut right before what holds it, it is a finding that nothing holds; before its shadow, one without.
+            let whole = Finding { held_up_to: None, shadow: false, ..finding.clone() }.encode().len();
+            let without_shadow = datum.len() - usize::from(finding.shadow);
+            for len in (0..datum.len()).filter(|len| *len != whole && *len != without_shadow) {
                 assert!(Finding::decode(&datum[..len]).is_err(), "cut at {len}");
             }
         }
@@ -145,9 +153,9 @@ mod tests {
 
     #[test]
     fn avros_own_library_agrees() {
-        let held = Finding { held_up_to: Some(Severity::Medium), ..sample() };
-        let again = crate::avro::through_the_library(FINDING_SCHEMA, &held.encode());
-        assert_eq!(Finding::decode(&again).unwrap(), held);
+        let whole = Finding { held_up_to: Some(Severity::Medium), shadow: true, ..sample() };
+        let again = crate::avro::through_the_library(FINDING_SCHEMA, &whole.encode());
+        assert_eq!(Finding::decode(&again).unwrap(), whole);
     }
 
     #[test]

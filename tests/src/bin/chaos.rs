@@ -116,10 +116,14 @@ fn tell(args: &Args, report: &Report) -> anyhow::Result<()> {
     out.write_all(report.table().as_bytes())?;
     if let Some(file) = &args.json {
         let command = format!(
-            "cargo run --release -p tidewatch-tests --bin chaos -- --rotations {} --seed {}{} --json {}",
+            "cargo run --release -p tidewatch-tests --bin chaos -- --rotations {} --seed {}{}{} --json {}",
             report.rotations,
             report.seed,
-            args.planted.map_or_else(String::new, |p| format!(" --planted {}", p.name())),
+            match report.only.iter().filter_map(|kind| Some(kind.to_possible_value()?.get_name().to_owned())).collect::<Vec<_>>() {
+                kinds if kinds.is_empty() => String::new(),
+                kinds => format!(" --only {}", kinds.join(",")),
+            },
+            report.planted.as_ref().map_or_else(String::new, |name| format!(" --planted {name}")),
             file.display()
         );
         let now: EventTime = (tidewatch::worker::system_clock())();

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
+use tidewatch_schemas::time::EventTime;
 use tidewatch_tests::sim::controls::Control;
 use tidewatch_tests::sim::plan::plan;
-use tidewatch_tests::sim::report::{Failure, Report};
+use tidewatch_tests::sim::report::{Failure, POINTS_SEEDS_MIN, Report};
 use tidewatch_tests::sim::suite::{self, References};
 use tidewatch_tests::sim::world::{Outcome, told};
 
@@ -138,7 +139,13 @@ fn many(args: &Args) -> anyhow::Result<bool> {
     print!("{}", report.table());
     println!("all        {:.1} s", began.elapsed().as_secs_f64());
     if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&report.json())?)?;
+        let mut json = report.json();
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let now: EventTime = (tidewatch::worker::system_clock())();
+        json["command"] = format!("cargo run --release -p tidewatch-tests --bin simulate -- {}", arguments.join(" ")).into();
+        json["at"] = now.to_rfc3339().into();
+        json["commit"] = commit().into();
+        std::fs::write(path, serde_json::to_string_pretty(&json)? + "\n")?;
     }
     for seed in report.failed.keys().take(EXPLAINED_MAX) {
         if let Some(failure) = suite::explain(*seed, true)? {
@@ -148,5 +155,15 @@ fn many(args: &Args) -> anyhow::Result<bool> {
     for name in report.not_found() {
         println!("control NOT FOUND: {name}");
     }
-    Ok(report.failed.is_empty() && report.not_found().is_empty())
+    let enough = report.is_enough();
+    if !enough {
+        println!("NOT ENOUGH: worlds that count, or crash points hit (asked of {POINTS_SEEDS_MIN} seeds and more)");
+    }
+    Ok(report.failed.is_empty() && report.not_found().is_empty() && enough)
+}
+
+/// The commit that was built, if this is its working copy.
+fn commit() -> Option<String> {
+    let out = std::process::Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=10"]).output().ok()?;
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
 }

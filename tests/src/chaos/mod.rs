@@ -82,7 +82,8 @@ pub fn run(options: &Options, say: &dyn Fn(&str)) -> Result<Report> {
         report
     } else {
         std::fs::create_dir_all(&options.dir)?;
-        Report { seed: options.seed, rotations: options.rotations, ..Report::default() }
+        let (only, planted) = (options.only.clone(), options.planted.clone());
+        Report { seed: options.seed, rotations: options.rotations, only, planted, ..Report::default() }
     };
     let dir = options.dir.canonicalize()?;
     let before_s = report.wall_s;
@@ -97,8 +98,9 @@ pub fn run(options: &Options, say: &dyn Fn(&str)) -> Result<Report> {
     let mut cluster = Cluster::start(&ClusterOptions { dir: Some(dir.join("kafka")), ..ClusterOptions::default() })?;
     say(&format!("three brokers started in {:.1} s; everything lies in {}", cluster.start_time.as_secs_f64(), dir.display()));
     for (scene, rotations) in [(MAIN, report.rotations), (MARKS, (report.rotations / 20).max(2))] {
-        let mut stage =
-            Performance { cluster: &mut cluster, scene, seed: report.seed, rotations, dir: dir.join(scene.name), options, say };
+        let (only, planted) = (report.only.clone(), report.planted.clone());
+        let (seed, dir) = (report.seed, dir.join(scene.name));
+        let mut stage = Performance { cluster: &mut cluster, scene, seed, rotations, only, planted, dir, options, say };
         let mut so_far = report.scenes.remove(scene.name).unwrap_or_default();
         if !so_far.done {
             stage.perform(&mut so_far, &mut |so_far| {
@@ -118,6 +120,8 @@ struct Performance<'a> {
     scene: Scene,
     seed: u64,
     rotations: u32,
+    only: Vec<Kind>,
+    planted: Option<String>,
     dir: PathBuf,
     options: &'a Options,
     say: &'a dyn Fn(&str),
@@ -130,7 +134,7 @@ impl Performance<'_> {
         scene.write(&self.dir, scene.deployment, self.cluster.brokers())?;
         let partitions = self.make_inputs(&log)?;
         let mut fleet = Fleet::new(&self.dir, &self.dir.join(format!("{}.yaml", scene.deployment)), WORKERS);
-        fleet.plant(self.options.planted.as_deref());
+        fleet.plant(self.planted.as_deref());
         for i in 0..WORKERS {
             drop(fleet.start(i)?);
         }
@@ -177,7 +181,7 @@ impl Performance<'_> {
         let mut stand = Stand { cluster: &mut *self.cluster, fleet, feed, watch, partitions: Arc::clone(partitions), scene };
         stand.wait_until_steady()?;
         (self.say)(&format!("{}: rows come, all stages commit after {:.1} s", scene.name, began.elapsed().as_secs_f64()));
-        let kinds = kinds::schedule(self.seed, self.rotations, scene.undisturbed.is_some(), &self.options.only);
+        let kinds = kinds::schedule(self.seed, self.rotations, scene.undisturbed.is_some(), &self.only);
         for (n, kind) in kinds.iter().enumerate().skip(so_far.rotations.len()) {
             let mut random = kinds::chance(self.seed, scene.name, n as u32);
             let number = format!("{} {}/{} {}", scene.name, n + 1, kinds.len(), kind.name());

@@ -55,6 +55,12 @@ pub struct Report {
     pub seed: u64,
     /// Rotations asked for, those of the scene with marks apart.
     pub rotations: u32,
+    /// Only these kinds; all when empty.
+    #[serde(default)]
+    pub only: Vec<Kind>,
+    /// The fault that every worker had.
+    #[serde(default)]
+    pub planted: Option<String>,
     /// Scenes by name.
     pub scenes: BTreeMap<String, SceneReport>,
     /// Seconds so far, over all continuations.
@@ -89,6 +95,11 @@ impl Report {
         self.scenes.values().flat_map(|s| s.undisturbed.iter().chain(&s.backtest))
     }
 
+    /// Rotations that hit a slice and an epoch.
+    fn counted(&self) -> usize {
+        self.all().filter(|r| r.not_counted.is_none()).count()
+    }
+
     /// Times by kind.
     pub fn kinds(&self) -> BTreeMap<Kind, KindReport> {
         let mut kinds: BTreeMap<Kind, (KindReport, Vec<f64>)> = BTreeMap::new();
@@ -114,6 +125,7 @@ impl Report {
     pub fn is_good(&self) -> bool {
         let compared = self.scenes.values().all(|s| s.done && s.backtest.is_some() && s.rejected == 0);
         let signals: u64 = self.scenes.values().map(|s| s.signals).sum();
+        let compared = compared && self.counted() >= self.rotations as usize;
         compared && signals >= SIGNALS_MIN && self.differences().all(Difference::is_none)
     }
 
@@ -131,7 +143,7 @@ impl Report {
             "good": self.is_good(),
             "seed": self.seed,
             "rotations": self.all().count(),
-            "counted": self.all().filter(|r| r.not_counted.is_none()).count(),
+            "counted": self.counted(),
             "not_counted": self.all().filter_map(|r| Some(serde_json::json!({"kind": r.kind, "why": r.not_counted.as_ref()?}))).collect::<Vec<_>>(),
             "kinds": kinds,
             "rows": total(|s| s.rows),

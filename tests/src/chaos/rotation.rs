@@ -4,7 +4,7 @@
 //! it counts only if, at the very moment, the last commit of each stage was seconds ago, slices were open and records in
 //! flight. Times run from the deed to the first commit of each task after what was committed then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -324,18 +324,33 @@ impl Stand<'_> {
         Ok(Deed { what: format!("{topic} has {} now", now + 1), recovery_s: Some(recovery_s), at, base })
     }
 
-    /// Waits until each of the tasks has committed more than it had; seconds since `at`.
+    /// Waits until each of the tasks has committed more than it had. Seconds of the slowest since `at`, or, where nothing was
+    /// there to commit then, since a record was: with many partitions that is seconds later.
     fn until_committed(&mut self, tasks: &BTreeSet<Task>, base: &Positions, at: Instant) -> Result<f64> {
         let began = Instant::now();
+        let mut behind: BTreeMap<&Task, Option<Instant>> = tasks.iter().map(|task| (task, None)).collect();
+        let mut slowest = Duration::ZERO;
         loop {
             let positions = self.watch.positions();
             let stands = |task: &Task, positions: &Positions| positions.get(task).copied().unwrap_or(0);
-            let behind: Vec<&Task> = tasks.iter().filter(|t| stands(t, &positions) <= stands(t, base)).collect();
+            let fed = &self.feed.fed;
+            behind.retain(|task, came| {
+                // What a stage further down reads comes all the time.
+                let waits = task.0 != Stage::Normalize || fed.end(&task.1) > stands(task, base);
+                if waits && came.is_none() {
+                    *came = Some(if began.elapsed() < LOOK_PAUSE { at } else { Instant::now() });
+                }
+                let done = stands(task, &positions) > stands(task, base);
+                if done {
+                    slowest = slowest.max(came.unwrap_or(at).elapsed());
+                }
+                !done
+            });
             if behind.is_empty() {
-                return Ok(at.elapsed().as_secs_f64());
+                return Ok(slowest.as_secs_f64());
             }
             if began.elapsed() > RECOVERY_WAIT {
-                let behind: Vec<String> = behind.iter().map(|(s, at)| format!("{} of {at}", s.name())).collect();
+                let behind: Vec<String> = behind.keys().map(|(s, at)| format!("{} of {at}", s.name())).collect();
                 bail!("no commit within {RECOVERY_WAIT:?}: {}", behind.join(", "));
             }
             self.tend()?;

@@ -15,6 +15,8 @@ pub const CRASHES_MIN: usize = 3;
 pub const REBALANCES_MIN: u64 = 1;
 /// See [`CRASHES_MIN`].
 pub const SIGNALS_MIN: u64 = 50;
+/// So many seeds hit every crash point, or the run shows less than it says.
+pub const POINTS_SEEDS_MIN: u64 = 1000;
 
 /// A crash point: a step, and whether it was done.
 pub type Point = (Step, bool);
@@ -120,6 +122,13 @@ impl Report {
     /// Controls that were not found.
     pub fn not_found(&self) -> Vec<&'static str> {
         self.controls.iter().filter(|c| c.after.is_none()).map(|c| c.name).collect()
+    }
+
+    /// Enough happened for the result to mean something: nineteen of twenty worlds count, and many worlds hit every crash point.
+    pub fn is_enough(&self) -> bool {
+        let many = self.count >= POINTS_SEEDS_MIN;
+        let few = self.count < 20;
+        (few || self.counted * 20 >= self.count * 19) && (!many || self.missed().is_empty())
     }
 
     /// For machines.

@@ -331,6 +331,7 @@ fn finding(confidence: u8, port: u16, interval_s: f64) -> Finding {
         contact: None,
         suppress_ns: 0,
         held_up_to: None,
+        shadow: false,
     }
 }
 

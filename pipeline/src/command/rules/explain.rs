@@ -10,7 +10,7 @@ use tidewatch_operators::rule::filter::{Filter, Scope};
 use tidewatch_operators::rule::{Notes, Rule};
 use tidewatch_schemas::document::show_duration;
 
-use super::{Exit, Failure, Output, Which, of_id, tenant};
+use super::{Exit, Failure, Output, Which, of_id, state, tenant};
 
 /// Explain a rule: its values, exceptions and tests, and what its detector sees and does not see
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         let Some(detector) = detectors::by_rule_kind(&rule.kind) else { continue };
         if args.json {
             out.json(&json!({
-                "where": rule.filter(),
+                "where": rule.filter(), "shadow": rule.shadow(),
                 "where_decides": rule.filter().and_then(|text| scope(text, detector)).map(|scope| scope.words()),
                 "rule": rule, "file": notes.place.file, "line": notes.place.line,
                 "tests": notes.examples.iter().map(|e| json!({"name": e.name, "expected": e.expected()})).collect::<Vec<_>>(),
@@ -69,7 +69,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 fn explain(rule: &Rule, notes: &Notes, detector: &Detector, out: &mut Output) -> Result<(), Failure> {
-    let state = if rule.enabled { "on" } else { "off" };
+    let state = state(rule);
     out.line(format_args!("{} version {}: {} ({state}, tenant: {})", rule.id, rule.version, rule.name, tenant(rule)))?;
     if !rule.description.is_empty() {
         out.line(&rule.description)?;

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tidewatch_schemas::document::show_duration;
 
-use super::{Exit, Failure, Output, Which, tenant};
+use super::{Exit, Failure, Output, Which, state, tenant};
 
 /// List the rules that would act, and those switched off
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         let suppress = show_duration(std::time::Duration::from_nanos(rule.suppress_ns as u64));
         if args.json {
             out.json(&json!({
-                "where": rule.filter(), "rule": rule, "file": notes.place.file, "line": notes.place.line, "tests": notes.examples.len(),
+                "where": rule.filter(), "shadow": rule.shadow(), "rule": rule, "file": notes.place.file, "line": notes.place.line, "tests": notes.examples.len(),
                 "false_positives": notes.false_positives, "references": notes.references, "rule_set": set.version_hash,
             }))?;
             continue;
@@ -36,7 +36,7 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
             tenant(rule),
             rule.severity.name().to_owned(),
             suppress,
-            if rule.enabled { "on" } else { "off" }.to_owned(),
+            state(rule).to_owned(),
             rule.allow.len().to_string(),
             notes.examples.len().to_string(),
             format!("{}:{}", notes.place.file, notes.place.line),

@@ -38,7 +38,8 @@ fn skeleton(detector: &Detector, id: &str) -> String {
          rules:\n  - id: {id}\n    version: 1 # raise it with every change\n    kind: {kind}\n    name: {title}\n    \
          description: What it finds, in a sentence, and why that matters here.\n    \
          severity: medium # ceiling of its signals: info, low, medium, high, critical\n    base_confidence: 40 # 0 to 100\n    \
-         suppress: 1h # the same subject of the same host stays silent for so long after a signal\n",
+         suppress: 1h # the same subject of the same host stays silent for so long after a signal\n    \
+         # shadow: true # to try it: what it finds goes to tidewatch.shadow, not to the signals\n",
         title = detector.title,
     );
     if !detector.thresholds.is_empty() {
@@ -51,7 +52,7 @@ fn skeleton(detector: &Detector, id: &str) -> String {
         text.push_str("    # lists:\n");
         for l in detector.lists {
             let entries = match l.entry {
-                ListEntry::Port => l.default.join(", "),
+                ListEntry::Port | ListEntry::WatchedPort => l.default.join(", "),
                 ListEntry::Text => l.default.iter().map(|e| format!("\"{e}\"")).collect::<Vec<_>>().join(", "),
             };
             text.push_str(&format!("    #   {}: [{entries}] # {}\n", l.name, l.meaning));

@@ -114,7 +114,10 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
         let known: Vec<&str> = seen.rules.keys().map(String::as_str).collect();
         return Err(Failure::Usage(format!("there is no rule or kind {only}; there are {}", known.join(", "))));
     }
-    let told = |id: &str| signals.as_ref().map(|all| all.iter().filter(|s| s.rule.id == id).count() as u64);
+    let told = |id: &str| {
+        let of = |all: &[Signal]| all.iter().filter(|s| s.rule.id == id).count() as u64;
+        signals.as_ref().map(|(live, shadow)| Told { signals: of(live), shadow: of(shadow) })
+    };
     let wanted = |id: &str, of: &OfRule| args.only.as_ref().is_none_or(|only| only == id || *only == of.kind);
     let rules = seen.rules.iter().filter(|(id, of)| wanted(id, of));
     if args.json {
@@ -130,8 +133,16 @@ pub fn run(args: &Args, out: &mut Output) -> Result<Exit, Failure> {
     Ok(Exit::Good)
 }
 
-/// Over rows, as a backtest; the host's signals.
-fn over_rows(args: &Args, topology: Option<Topology>, watch: &Arc<Watch>) -> Result<Vec<Signal>, Failure> {
+/// What a rule said of the host.
+#[derive(Clone, Copy)]
+struct Told {
+    signals: u64,
+    /// In shadow.
+    shadow: u64,
+}
+
+/// Over rows, as a backtest; the host's signals, and what would be some but for rules in shadow.
+fn over_rows(args: &Args, topology: Option<Topology>, watch: &Arc<Watch>) -> Result<(Vec<Signal>, Vec<Signal>), Failure> {
     let inputs: Result<Vec<InputSpec>, _> = args.inputs.iter().map(|i| i.parse::<InputSpec>()).collect();
     let inputs = inputs.map_err(|e| Failure::Usage(e.to_string()))?;
     let rules_dir = args.rules.clone().or_else(|| topology.as_ref().and_then(|t| t.rules.clone()));
@@ -166,7 +177,8 @@ fn over_rows(args: &Args, topology: Option<Topology>, watch: &Arc<Watch>) -> Res
     let host = watch.key.host.to_string();
     let within = |s: &Signal| s.detected_at > watch.from && s.decided_at < watch.to;
     let of_host = |s: &Signal| *s.tenant == *watch.key.tenant && s.entity.id == host && within(s);
-    Ok(outcome.signals.into_iter().map(|(_, signal)| signal).filter(of_host).collect())
+    let of_host = |all: Vec<(String, Signal)>| all.into_iter().map(|(_, signal)| signal).filter(of_host).collect();
+    Ok((of_host(outcome.signals), of_host(outcome.shadow)))
 }
 
 /// From the newest committed snapshot of every detect task.
@@ -233,12 +245,13 @@ fn nearest(of: &OfRule) -> Vec<&(EventTime, Case)> {
 }
 
 /// What became of it, in words.
-fn fate(of: &OfRule, signals: Option<u64>) -> String {
-    let Some(signals) = signals else { return String::new() };
+fn fate(of: &OfRule, told: Option<Told>) -> String {
+    let Some(Told { signals, shadow }) = told else { return String::new() };
     let kept = of.kept_back;
-    let held = of.findings.saturating_sub(signals);
+    let held = of.findings.saturating_sub(signals + shadow);
     let parts = [
         (signals, "signals"),
+        (shadow, "would be signals, but the rule runs in shadow"),
         (held, "findings held back by suppression or the tenant's view"),
         (kept.findings, "findings not let through by where"),
         (kept.allowed, "findings covered by an exception"),
@@ -248,10 +261,10 @@ fn fate(of: &OfRule, signals: Option<u64>) -> String {
     if parts.is_empty() { "no signal".to_owned() } else { parts.join(", ") }
 }
 
-fn tell(args: &Args, id: &str, of: &OfRule, signals: Option<u64>, out: &mut Output) -> Result<(), Failure> {
+fn tell(args: &Args, id: &str, of: &OfRule, told: Option<Told>, out: &mut Output) -> Result<(), Failure> {
     out.line("")?;
     let colon = if args.live { "" } else { ": " };
-    out.line(format_args!("{id} version {} ({}){colon}{}", of.version, of.kind, fate(of, signals)))?;
+    out.line(format_args!("{id} version {} ({}){colon}{}", of.version, of.kind, fate(of, told)))?;
     let cases = nearest(of);
     if cases.is_empty() {
         return out.line(match &of.answer {
@@ -307,7 +320,7 @@ fn needs(condition: &Condition) -> String {
     }
 }
 
-fn machine(args: &Args, id: &str, of: &OfRule, signals: Option<u64>, seen: &Watched) -> Value {
+fn machine(args: &Args, id: &str, of: &OfRule, told: Option<Told>, seen: &Watched) -> Value {
     let condition = |c: &Condition| {
         let (needs, threshold) = match c.needs {
             Needs::AtLeast(threshold) => (">=", json!(threshold)),
@@ -333,7 +346,7 @@ fn machine(args: &Args, id: &str, of: &OfRule, signals: Option<u64>, seen: &Watc
     let rows: BTreeMap<&str, u64> = seen.rows.clone();
     json!({
         "host": args.host, "tenant": args.tenant, "rows": rows, "rule": id, "version": of.version, "kind": of.kind, "state": state,
-        "signals": signals, "findings": of.findings, "allowed": of.kept_back.allowed, "where_findings": of.kept_back.findings,
+        "signals": told.map(|t| t.signals), "shadow": told.map(|t| t.shadow), "findings": of.findings, "allowed": of.kept_back.allowed, "where_findings": of.kept_back.findings,
         "where_rows": of.kept_back.rows, "cases": nearest(of).iter().map(case).collect::<Vec<_>>(),
     })
 }

@@ -178,11 +178,18 @@ impl Group {
         consumer.unsubscribe();
         let deadline = Instant::now() + LEAVE_WAIT;
         while !self.held().is_empty() && Instant::now() < deadline {
-            drop(consumer.poll(Duration::from_millis(20)));
+            self.heed(consumer.poll(Duration::from_millis(20)))?;
         }
         // Even without partitions the request has to get out.
-        drop(consumer.poll(Duration::from_millis(100)));
-        Ok(())
+        self.heed(consumer.poll(Duration::from_millis(100)))
+    }
+
+    /// An error that came while something else was waited for.
+    fn heed<T>(&self, polled: Option<Result<T, KafkaError>>) -> Result<(), LogError> {
+        match polled {
+            Some(Err(error)) => self.failed(&error),
+            _ => Ok(()),
+        }
     }
 
     /// Partitions held, sorted.
