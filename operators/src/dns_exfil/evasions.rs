@@ -69,7 +69,7 @@ fn addresses_in_front_of_lists_and_policies_of_mail_are_silent() {
     let (_, names) = &cases[3];
     let texts: Vec<String> = names.iter().map(|n| format!("https://www.list.example/query/ip/{}", &n[..12])).collect();
     let mut rows = asks(names.iter().map(String::as_str), 4.0, FOUND);
-    rows.iter_mut().zip(&texts).for_each(|(r, t)| (r.query_type, r.answers) = (16, Some(t)));
+    rows.iter_mut().zip(&texts).for_each(|(r, t)| (r.query_type, r.answers) = (16, Some(t.as_str())));
     assert!(found(&rows).is_empty());
 }
 
