@@ -471,7 +471,7 @@ fn draft(view: PairView<'_>, verdict: &Verdict, at: EventTime, rows: &[Seen<'_>]
         last_seen: last,
         decided_at: at,
         evidence,
-        attack: attack::techniques(key, pair.internal, rows),
+        attack: attack::techniques(view, rows),
         raw: view.raw(),
     }
 }

@@ -3,8 +3,11 @@
 //! Keeps nothing, so that the state need not know protocols: a pair is judged only in a slice that brought it a contact. Says
 //! nothing that no row says: without a protocol only the port is left to go by.
 
+use tidewatch_schemas::address::Address;
+
 use super::key::PeerKey;
-use crate::operator::{Observation, Seen};
+use super::pair::PairView;
+use crate::operator::{Flow, Observation, Seen};
 
 /// Ports at which TLS is usual, mail, directories, databases and remote desktops that begin it later included; sorted.
 const TLS_PORTS: &[u16] = &[
@@ -30,9 +33,10 @@ enum Protocol {
     Other,
 }
 
-/// By the newest row of the pair; `internal`: the peer is inside, where ports are whatever people chose.
-pub(super) fn techniques(key: &PeerKey, internal: bool, rows: &[Seen<'_>]) -> Vec<&'static str> {
-    let protocol = rows.iter().rev().find_map(|row| protocol(key, row));
+/// By the newest row of the pair. Inside, ports are whatever people chose.
+pub(super) fn techniques(view: PairView<'_>, rows: &[Seen<'_>]) -> Vec<&'static str> {
+    let (key, internal) = (&view.pair.key, view.pair.internal);
+    let protocol = rows.iter().rev().find_map(|row| protocol(key, view.addresses, row));
     let (PeerKey::Address { port, .. } | PeerKey::Name { port, .. } | PeerKey::Resolved { port, .. }) = key;
     let usual = |ports: &[u16]| ports.binary_search(port).is_ok();
     let (own, odd) = match protocol.flatten() {
@@ -46,7 +50,8 @@ pub(super) fn techniques(key: &PeerKey, internal: bool, rows: &[Seen<'_>]) -> Ve
 }
 
 /// `None` = the row is not of the pair; `Some(None)` = it is, and does not tell.
-fn protocol(key: &PeerKey, row: &Seen<'_>) -> Option<Option<Protocol>> {
+fn protocol(key: &PeerKey, addresses: &[Address], row: &Seen<'_>) -> Option<Option<Protocol>> {
+    let service = |flow: &Flow<'_>| flow.row.service.filter(|service| !service.is_empty()).map(of_service);
     match (&row.what, key) {
         (Observation::Tls(tls), PeerKey::Name { name, port }) => {
             (tls.server_name == Some(&**name) && tls.destination_port == Some(*port)).then_some(Some(Protocol::Tls))
@@ -58,7 +63,11 @@ fn protocol(key: &PeerKey, row: &Seen<'_>) -> Option<Option<Protocol>> {
         }
         (Observation::Flow(flow), PeerKey::Address { address, port, transport }) => {
             let is = flow.peer.address == Some(*address) && flow.peer_port == Some(*port) && flow.row.transport == *transport;
-            is.then(|| flow.row.service.filter(|service| !service.is_empty()).map(of_service))
+            is.then(|| service(flow))
+        }
+        (Observation::Flow(flow), PeerKey::Resolved { port, .. }) => {
+            let is = flow.peer_port == Some(*port) && flow.peer.address.is_some_and(|address| addresses.contains(&address));
+            is.then(|| service(flow))
         }
         _ => None,
     }

@@ -409,7 +409,7 @@ fn what_everybody_talks_to_is_no_beacon() {
 fn attack(port: u16, rows: impl Fn(f64) -> Vec<Seen<'static>>) -> Vec<String> {
     let times = (0..20).map(|n| T0 + 60.0 * f64::from(n));
     let found = run(&times.flat_map(rows).collect::<Vec<_>>());
-    let f = found.first().unwrap_or_else(|| panic!("no beacon to port {port}"));
+    let f = found.first().unwrap();
     assert_eq!(f.destination.as_ref().and_then(|d| d.port), Some(port));
     f.attack.clone()
 }
