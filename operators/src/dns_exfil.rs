@@ -38,7 +38,8 @@
 //! # Thresholds
 //! Each horizon has its own, and they grow with it: what a page with all its parts asks within seconds is not what a
 //! machine asks in a day. A sum fades with its horizon. At least `min_names` new names within about a day. Beside that
-//! probectl's rule: `min_queries` queries of `qname_bytes` within `window_s`, of which the share `unique_ratio` is new.
+//! probectl's rule: `min_queries` queries of `qname_bytes` within `window_s`, of which the share `unique_ratio` is new, unless
+//! most of them are digests or stand behind an address, with fewer than 20 letters beside that count whole.
 //! Confidence is the base and: how much a name carries (up to 14), the share of wide types (6), how short the horizon is
 //! (10), how far above its threshold (8); probectl's rule gives 40 times the share. Below 85 a signal is high at most,
 //! below 70 medium. A domain that a tenth of the tenant's hosts put long names into, three at least, loses 35 and is low.

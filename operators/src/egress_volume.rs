@@ -13,15 +13,21 @@
 //! Flows begun by the host, from an internal host to an external peer, whose octets are known and above 0. Answers of a
 //! server never count, nor does a second exporter's view. A flow that lasted longer than a window adds to that window only
 //! the part that fits in, so that sources that tell of a connection at its end and such that tell every minute agree. A
-//! destination that sends back half as much or more is a conversation (a call, a game, a mirror) and left out, as far as it
-//! is among the eight busiest of its window. Only a slice that brought rows
-//! can bring a candidate, at most one a minute; hours are told again after eight hours, or when they have doubled. Eight
-//! hours leave out the hours that a shorter window has told of.
+//! destination that sends back half as much or more is a conversation (a call, a game, a mirror) and left out. Only a slice
+//! that brought rows can bring a candidate, at most one a minute; hours are told again after eight hours, or when they have
+//! doubled. Eight hours leave out the hours that a shorter window has told of.
+//!
+//! Eight destinations of a window are kept; any other takes the place of the least one, with what was counted there as
+//! the bound of how much more it may have got (Space-Saving). So whoever got more than an eighth of the window is among
+//! them, in however small pieces, and `top_destination_bytes` is what the destination named certainly got, between that
+//! and `top_destination_bytes_max` what it did get. Destinations are known as conversations by what passed while they
+//! were kept. Where all that are kept are conversations, and what others got is too much, it is told without a destination.
 //!
 //! # State
-//! Per host 1.4 to 2.6 KB: three windows, the third highest value of today and of seven earlier days for each, eight
-//! destinations of the running minute and hour, two filters of 1,024 bits of destinations seen (one is replaced when half
-//! of its bits are set), and eight habits. Nothing for a host that sends nothing outside.
+//! Per host 1.6 to 3.0 KB, with many habits 4.4 KB: three windows, the third highest value of today and of seven earlier
+//! days for each, eight destinations of the running minute and hour, two filters of 1,024 bits of destinations seen (one
+//! is replaced when half of its bits are set), and twelve habits (at the limit the one least often seen goes, of equals the
+//! oldest). Nothing for a host that sends nothing outside.
 //!
 //! # Thresholds
 //! The bar is the highest of the daily highs of eight days, where a day's high is its third highest window: two odd
@@ -32,13 +38,17 @@
 //! doubling over `min_bytes` up to 15, 10 for destinations not seen before, 5 less in the first day.
 //!
 //! # False positives
-//! Back-ups and scheduled reports fire twice: the third time at the same time of day (2 hours either way) to the same
-//! network (autonomous system where known, else /16 or /32) they are a habit and silent up to twice their size. Uploads by
-//! people: large, rare, to new places, as a theft is; look at the destination.
+//! Back-ups and scheduled reports fire twice: the third time at the same time of day to the same network (autonomous
+//! system where known, else /16 or /32) they are a habit and silent up to twice their size. It is one occurrence that
+//! begins 2 hours early to 2 hours late, goes on within an hour of what was last sent or within 2 hours of its beginning,
+//! and lasts 4 hours, or twice as long as any before it. The same network at any other hour is another thing: it is told,
+//! and becomes a habit of its own at its third time. Uploads by people: large, rare, to new places, as a theft is; look
+//! at the destination. Uploads to one service at hours that change are told until the hours repeat.
 //!
 //! # Blind spots
 //! Less than `min_bytes` in eight hours; a bar raised slowly over days; a thief who pulls data from a server outside in;
-//! a receiver that sends half of it back; a habit's network at the habit's hour; the first minutes of a new host.
+//! a receiver that sends half of it back; a habit's network at the habit's hour, and as long after it as the habit lasts;
+//! the first minutes of a new host; which destinations got less than an eighth of a window each.
 //!
 //! # ATT&CK
 //! T1048 Exfiltration Over Alternative Protocol; where the busiest destination is reached at a port of the web (80, 443, 8080,
@@ -46,7 +56,7 @@
 //!
 //! # Sources
 //! probectl's default rule for names and values of thresholds; sigwood's share of the originator; flowscope and Slips for
-//! what judging flow by flow misses.
+//! what judging flow by flow misses; Metwally, Agrawal, El Abbadi 2005 for Space-Saving.
 
 mod habit;
 mod known;
@@ -107,6 +117,7 @@ pub static DETECTOR: Detector = Detector {
         ("window_s", Field::Long),
         ("top_destination", Field::Text),
         ("top_destination_bytes", Field::Long),
+        ("top_destination_bytes_max", Field::Long),
         ("destinations", Field::Long),
         ("new_destination_share", Field::Double),
         ("history_days", Field::Long),
@@ -173,16 +184,22 @@ impl EgressVolume {
     }
 
     fn draft(&self, spike: &Spike, ctx: &Context<'_>) -> Draft {
-        let top = spike.top.to_text();
+        let top = spike.top.as_ref();
+        let whom = match top {
+            Some(top) => {
+                let at_least = if top.more > 0.0 { "at least " } else { "" };
+                format!("{at_least}{} to {}", octets(top.bytes), top.place.to_text())
+            }
+            None => "to many destinations".to_owned(),
+        };
         let why = format!(
-            "{} sent {} to the outside in {}, {} times its busy {} ({}), {} to {top}",
+            "{} sent {} to the outside in {}, {} times its busy {} ({}), {whom}",
             ctx.key.host,
             octets(spike.bytes),
             spike.scale.words(),
             round(spike.ratio * 10.0) / 10.0,
             spike.scale.words(),
             octets(spike.baseline),
-            octets(spike.top_bytes),
         );
         let mut evidence = Evidence::new();
         let mut put = |name: &str, value: Value| evidence.insert(name.to_owned(), value);
@@ -190,8 +207,11 @@ impl EgressVolume {
         put("baseline_bytes", Value::Long(round(spike.baseline) as i64));
         put("ratio", Value::Double(round(spike.ratio * 10.0) / 10.0));
         put("window_s", Value::Long(spike.scale.length_s()));
-        put("top_destination", Value::Text(top.clone()));
-        put("top_destination_bytes", Value::Long(round(spike.top_bytes) as i64));
+        if let Some(top) = top {
+            put("top_destination", Value::Text(top.place.to_text()));
+            put("top_destination_bytes", Value::Long(round(top.bytes) as i64));
+            put("top_destination_bytes_max", Value::Long(round(top.bytes + top.more) as i64));
+        }
         put("destinations", Value::Long(spike.destinations as i64));
         put("new_destination_share", Value::Double(round(spike.new_share * 1000.0) / 1000.0));
         put("history_days", Value::Long(i64::from(spike.days)));
@@ -199,18 +219,18 @@ impl EgressVolume {
             why,
             confidence: self.confidence(spike) as u8,
             subject: "egress".to_owned(),
-            contact: Some(top.clone()),
-            destination: Some(Endpoint {
-                ip: spike.top.address().map(|a| a.to_string()),
-                name: spike.top.name().map(str::to_owned),
-                port: spike.top_port,
+            contact: top.map(|top| top.place.to_text()),
+            destination: top.map(|top| Endpoint {
+                ip: top.place.address().map(|a| a.to_string()),
+                name: top.place.name().map(str::to_owned),
+                port: top.port,
                 ..Endpoint::default()
             }),
             first_seen: spike.first,
             last_seen: spike.last,
             decided_at: spike.last,
             evidence,
-            attack: if matches!(spike.top_port, Some(80 | 443 | 8080 | 8443)) { vec!["T1567"] } else { Vec::new() },
+            attack: if matches!(top.and_then(|top| top.port), Some(80 | 443 | 8080 | 8443)) { vec!["T1567"] } else { Vec::new() },
             raw: spike.raw.clone(),
             ..Draft::default()
         }

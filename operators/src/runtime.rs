@@ -151,14 +151,17 @@ impl<O: Operator> Work<O> {
     }
 }
 
-/// AS number of a finding's destination, as the rows that decided it tell.
+/// AS number of a finding's destination, as the rows that decided it tell. The column is that of where a row goes: of a
+/// record that went back it is the host's own, which says nothing of the other end.
 fn asn_of(finding: &Finding, rows: &[Seen<'_>]) -> Option<u32> {
-    let to = finding.destination.as_ref()?;
+    let to = Address::parse(finding.destination.as_ref()?.ip.as_deref()?.as_bytes())?;
     rows.iter().rev().find_map(|seen| match &seen.what {
-        Observation::Flow(flow) if flow.initiator == Initiator::Host => {
-            let is =
-                flow.peer.address.is_some_and(|a| to.ip.as_deref().is_some_and(|ip| Address::parse(ip.as_bytes()) == Some(a)));
-            flow.row.destination_asn.filter(|_| is)
+        Observation::Flow(flow)
+            if flow.initiator == Initiator::Host
+                && flow.peer.address == Some(to)
+                && flow.row.destination_address == flow.peer.address =>
+        {
+            flow.row.destination_asn.filter(|asn| *asn != 0)
         }
         _ => None,
     })
@@ -322,5 +325,55 @@ impl<O: Operator> Instance for Store<O> {
 
     fn stats(&self) -> StateStats {
         self.states.stats()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tidewatch_schemas::address::Address;
+    use tidewatch_schemas::observation::FlowRow;
+
+    use crate::conformance::{MIDNIGHT_S, default_rule, findings, flow, host};
+    use crate::rule::Allow;
+
+    const OURS: u32 = 64_496;
+    const THEIRS: u32 = 64_500;
+
+    /// A record each way, as NetFlow exports them; the answer is seen last.
+    fn both_ways(at_s: i64, out: u64) -> [FlowRow<'static>; 2] {
+        let asked = FlowRow {
+            direction_known: false,
+            connection_state: None,
+            bytes_reverse: None,
+            tcp_flags: Some(0x1b),
+            destination_asn: Some(THEIRS),
+            ..flow(at_s as f64, host(0, 8), Address::v4([198, 51, 100, 20]), 443, out, 0)
+        };
+        let answered = FlowRow {
+            event_time: asked.event_time.plus(500_000_000),
+            source_address: asked.destination_address,
+            source_port: asked.destination_port,
+            source_class: asked.destination_class,
+            destination_address: asked.source_address,
+            destination_port: asked.source_port,
+            destination_class: asked.source_class,
+            bytes_forward: Some(3000),
+            destination_asn: Some(OURS),
+            ..asked
+        };
+        [asked, answered]
+    }
+
+    #[test]
+    fn an_exception_for_an_as_is_asked_of_rows_that_go_there_not_of_answers() {
+        let mut rows: Vec<FlowRow<'_>> = (0..15).flat_map(|i| both_ways(MIDNIGHT_S + 43_200 + i * 60, 1 << 20)).collect();
+        rows.extend(both_ways(MIDNIGHT_S + 43_200 + 1200, 64 << 20));
+        let told = |asn: Vec<u32>| {
+            let mut rule = default_rule("egress_volume");
+            rule.allow.push(Allow { asn, owner: "net".into(), reason: "ours".into(), ..Allow::default() });
+            findings(&[rule], &rows).len()
+        };
+        assert_eq!((told(vec![THEIRS]), told(vec![OURS]), told(vec![1])), (0, 1, 1));
     }
 }

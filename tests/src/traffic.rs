@@ -2,8 +2,9 @@
 //! runs them is [`crate::scenario`].
 
 use prost::Message as _;
+use tidewatch_generator::attack::{Names, Scan, Stay, Targets, Tunnel};
 use tidewatch_generator::zeek::Log;
-use tidewatch_generator::{Plan, Style, probectl_records, zeek_lines};
+use tidewatch_generator::{PRESET_START, Plan, Style, probectl_records, zeek_lines};
 use tidewatch_schemas::proto::{ebpf, flow};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use tidewatch_schemas::topic::tenant_key;
@@ -22,16 +23,67 @@ pub fn noon(s: f64) -> EventTime {
     NOON.plus((s * SECOND_NS as f64) as i64)
 }
 
-/// A small office as probectl's collectors and agents tell of it.
+/// The small office, and what its first tenant lacks for every detector to have something to say: generated names, a tunnel
+/// and a scan of ports. What it lacks still is a connection that stays open for days, see [`office`] and [`zeek`].
+fn plan(seed: u64) -> Plan {
+    let mut plan = Plan::small(seed);
+    let ports = Targets::Vertical { ports: 120 };
+    plan.attacks.extend([
+        Names { tenant: 0, host: 10, start_s: 5_000, ..Names::default() }.into(),
+        Tunnel { tenant: 0, host: 1, start_s: 7_000, ..Tunnel::default() }.into(),
+        Scan { tenant: 0, host: 9, start_s: 2_000, targets: ports, per_s: 2.0, answering: 0.1 }.into(),
+    ]);
+    plan
+}
+
+/// Port of the connection that stays open.
+const STAY_PORT: u16 = 8_022;
+const STAY_S: u32 = 3 * 86_400;
+
+/// A small office as probectl's collectors and agents tell of it. A collector that was started late tells of a connection
+/// that has been open for three days.
 pub fn office(seed: u64) -> Scenario {
-    let plan = Plan::small(seed);
-    let messages = probectl_records(&plan).map(|r| Message::new(r.topic, r.key, r.timestamp, r.value)).collect();
+    let plan = plan(seed);
+    let mut messages: Vec<Message> =
+        probectl_records(&plan).map(|r| Message::new(r.topic, r.key, r.timestamp, r.value)).collect();
+    let at_s = (PRESET_START.since(NOON) / SECOND_NS) as f64 + 4_000.0;
+    let contact = Contact { tenant: "acme", at_s, from: "10.7.7.7", to: "45.83.12.40", port: STAY_PORT, bytes: 400_000 };
+    let mut there = flow_record(&contact);
+    there.start_unix_nano -= i64::from(STAY_S) * SECOND_NS;
+    let back = flow::FlowRecord {
+        source_address: there.destination_address.clone(),
+        source_port: there.destination_port,
+        destination_address: there.source_address.clone(),
+        destination_port: there.source_port,
+        bytes: 900_000,
+        ..there.clone()
+    };
+    let (at, key) = (EventTime(there.observed_at_unix_nano), tenant_key("acme", "collector-1"));
+    messages.push(Message::new(FLOW, key, at, flow::FlowBatch { flows: vec![there, back] }.encode_to_vec()));
+    messages.sort_by_key(|m| m.at);
     Scenario::new("office", vec![open_input(FLOW, "probectl-flow"), open_input(EBPF, "probectl-ebpf")], messages)
+}
+
+/// The line of a connection that has been open for three days when it ends.
+fn stayed(seed: u64) -> impl Iterator<Item = String> {
+    let small = Plan::small(seed);
+    let stay = Stay { tenant: 0, host: 7, start_s: 600, duration_s: STAY_S, port: STAY_PORT };
+    let plan = Plan {
+        start: small.start.minus(i64::from(STAY_S) * SECOND_NS),
+        duration_s: STAY_S + small.duration_s,
+        hosts_per_tenant: 0,
+        attacks: vec![stay.into()],
+        ..small
+    };
+    let is = format!("\t{STAY_PORT}\t");
+    let lines: Vec<String> =
+        zeek_lines(&plan, Style::Tsv).filter(|l| l.log == Log::Conn && l.line.contains(&is)).map(|l| l.line).collect();
+    lines.into_iter()
 }
 
 /// One tenant of the small office as Zeek writes it: tab-separated, four logs, a topic each.
 pub fn zeek(seed: u64) -> Scenario {
-    let plan = Plan::small(seed);
+    let plan = plan(seed);
     let topic = |log: Log| format!("zeek.{}", log.name());
     let mut messages: Vec<Message> = Vec::new();
     for log in Log::ALL {
@@ -45,6 +97,9 @@ pub fn zeek(seed: u64) -> Scenario {
         let message = Message::new(&topic(line.log), n.to_string(), line.at, line.line.into_bytes());
         messages.push(Message { ordered: matches!(line.log, Log::Ssl | Log::Http), ..message });
     }
+    let ended = plan.start.plus(600 * SECOND_NS);
+    messages.extend(stayed(seed).map(|line| Message::new(&topic(Log::Conn), "stay", ended, line.into_bytes())));
+    messages.sort_by_key(|m| (!m.everywhere, m.at));
     let inputs = Log::ALL.map(|log| static_input(&topic(log), &format!("zeek-{}", log.name()), "acme"));
     Scenario::new("zeek", inputs.to_vec(), messages)
 }

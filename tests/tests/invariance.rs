@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use tidewatch_operators::detectors;
 use tidewatch_operators::operator::{Context, Detector, Draft, Footprint, Observation, Operator, Seen};
 use tidewatch_operators::rule::Rule;
 use tidewatch_operators::runtime::Store;
@@ -73,6 +74,14 @@ fn the_same(scenario: &Scenario, layouts: &[Layout]) {
     assert!(found.is_empty(), "{}:\n{}", scenario.name, found.join("\n"));
 }
 
+/// What never speaks is the same in every layout.
+fn every_kind_speaks(scenario: &Scenario) {
+    let plain = scenario.run(&Layout::default()).unwrap();
+    for detector in detectors::ALL {
+        assert!(!plain.of_kind(detector.kind).is_empty(), "{}: {} is silent", scenario.name, detector.kind);
+    }
+}
+
 #[test]
 fn rows_made_by_hand() {
     the_same(&traffic::by_hand(), &layouts());
@@ -80,14 +89,18 @@ fn rows_made_by_hand() {
 
 #[test]
 fn an_office_as_probectl_sees_it() {
-    the_same(&traffic::office(11), &layouts());
+    let office = traffic::office(11);
+    every_kind_speaks(&office);
+    the_same(&office, &layouts());
 }
 
 #[test]
 fn an_office_as_zeek_sees_it() {
     // No batches: a record is a row, so the smallest polls cost most and the others show as much.
     let some: Vec<_> = layouts().into_iter().filter(|l| l.poll_records != 1).collect();
-    the_same(&traffic::zeek(12), &some);
+    let zeek = traffic::zeek(12);
+    every_kind_speaks(&zeek);
+    the_same(&zeek, &some);
 }
 
 /// What the faulty operators keep: nothing.

@@ -39,6 +39,7 @@ const NAMED: &[(&str, &str, &str)] = &[
     ("D8", "operators/src/conformance.rs", "a_server_that_answers_10_000_clients_raises_nothing"),
     ("D9", "operators/src/beaconing/tests.rs", "more_contacts_and_less_jitter_rank_higher"),
     ("D9", "operators/src/conformance.rs", "the_scenario_makes_every_detector_speak"),
+    ("D9", "tests/tests/vectors.rs", "d9_confidence_ranks_in_the_quality_report"),
     ("D10", "tests/tests/rules.rs", "what_an_exception_keeps_back_is_counted_by_rule"),
     ("D10", "tests/tests/rules_commands.rs", "each_condition_is_told_with_its_value_and_threshold"),
     ("D11", "tests/tests/rules.rs", "rules_read_again_at_run_time_hold_from_one_event_time_live_and_in_a_backtest"),
@@ -261,7 +262,61 @@ fn d16_one_flow_or_a_thousand_give_the_same_verdict() {
         let [signal] = found.as_slice() else { panic!("{flows} flows: {found:#?}") };
         (signal.severity, signal.confidence)
     };
-    assert_eq!(verdict(1), verdict(32));
+    assert_eq!(verdict(1), verdict(1_000));
+}
+
+/// Signals of a detector of some confidence: lower end of the bin, right ones, all.
+type Bin = (u64, u64, u64);
+
+/// The 95 % interval of a share (Wilson).
+fn interval(right: u64, all: u64) -> (f64, f64) {
+    let (n, z) = (all as f64, 1.96_f64);
+    let p = right as f64 / n;
+    let (middle, half) = (p + z * z / (2.0 * n), z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt());
+    let by = 1.0 + z * z / n;
+    ((middle - half) / by, (middle + half) / by)
+}
+
+/// What is wrong with how confidence ranks: one bin alone has signals, or precision from a threshold on is above what the
+/// interval of a higher threshold allows.
+fn misranked(bins: &[Bin]) -> Option<String> {
+    if bins.iter().filter(|(_, _, all)| *all > 0).count() < 2 {
+        return Some("one constant confidence".to_owned());
+    }
+    let from = |threshold: u64| {
+        let above = bins.iter().filter(|(bin, ..)| *bin >= threshold);
+        above.fold((0, 0), |(right, all), bin| (right + bin.1, all + bin.2))
+    };
+    let thresholds: Vec<u64> = bins.iter().map(|(bin, ..)| *bin).filter(|bin| from(*bin).1 > 0).collect();
+    for (n, higher) in thresholds.iter().enumerate() {
+        let (right, all) = from(*higher);
+        let most = interval(right, all).1;
+        for lower in &thresholds[..n] {
+            let (right, all) = from(*lower);
+            let precision = right as f64 / all as f64;
+            // Of a hundred in a hundred the interval ends at 1, but for rounding.
+            if precision > most + 1e-9 {
+                return Some(format!("precision from {lower} on is {precision:.3}, from {higher} on at most {most:.3}"));
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn d9_confidence_ranks_in_the_quality_report() {
+    let text = fs::read_to_string(root().join("bench/reports/quality.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for detector in detectors::ALL {
+        let bins = report["calibration"][detector.kind].as_array().unwrap_or_else(|| panic!("{}: not measured", detector.kind));
+        let number = |bin: &serde_json::Value, name: &str| bin[name].as_u64().unwrap();
+        let bins: Vec<Bin> = bins.iter().map(|b| (number(b, "from"), number(b, "right"), number(b, "all"))).collect();
+        assert_eq!(misranked(&bins), None, "{}: {bins:?}", detector.kind);
+    }
+    // And the test can fail.
+    assert!(misranked(&[(0, 0, 0), (50, 40, 50), (80, 0, 0)]).is_some_and(|what| what.contains("constant")));
+    assert!(misranked(&[(50, 400, 400), (80, 50, 100)]).is_some_and(|what| what.contains("from 50 on is 0.900")));
+    assert!(misranked(&[(50, 9, 29), (60, 30, 34), (70, 17, 17), (80, 28, 32)]).is_none());
 }
 
 /// The defaults with an overlay that replaces one and adds one; five bad files and a directory that is not there.

@@ -118,6 +118,7 @@ pub struct Watched {
     pub(super) name_information: f64,
     pub(super) answer_information: f64,
     pub(super) wide: u32,
+    /// New names that are digests or addresses, with little else.
     digests: u32,
     pub(super) examples: Vec<String>,
     pub(super) types: Vec<u16>,
@@ -311,7 +312,8 @@ impl Watched {
             self.names = self.names.saturating_add(1);
             self.lately += 1.0;
             self.wide = self.wide.saturating_add(u32::from(asked.of.wide));
-            self.digests = self.digests.saturating_add(u32::from(asked.of.digest && whole < LONG_BYTES));
+            let by_design = (asked.of.digest || asked.of.addressed) && whole < LONG_BYTES;
+            self.digests = self.digests.saturating_add(u32::from(by_design));
             if self.examples.len() < EXAMPLES_MAX {
                 self.examples.push(start(asked.name).to_owned());
             }
@@ -399,7 +401,7 @@ impl Watched {
         window
     }
 
-    /// Most of the names are digests that a service is asked about.
+    /// Most of the names are digests or addresses that a service is asked about.
     pub(super) fn asks_for_digests(&self) -> bool {
         self.digests * 2 > self.names
     }

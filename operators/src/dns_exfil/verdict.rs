@@ -83,7 +83,7 @@ pub(super) fn cases(of: &DnsExfil, state: &HostState, about: &About<'_>) -> Vec<
                 Condition::at_least("queries (min_queries)", f64::from(window.queries), f64::from(of.min_queries)),
                 Condition::at_least("octets of names (qname_bytes)", f64::from(window.bytes), of.qname_bytes),
                 Condition::at_least("share of new names (unique_ratio)", unique, of.unique_ratio),
-                Condition::is("mostly digests", watched.asks_for_digests(), false),
+                Condition::is("mostly digests or addresses", watched.asks_for_digests(), false),
             ],
         ));
     }

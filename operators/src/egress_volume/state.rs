@@ -10,7 +10,7 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use super::Limits;
 use super::habit::Habits;
 use super::known::Known;
-use super::window::{Bucket, CONVERSATION, History, Place};
+use super::window::{Bucket, CONVERSATION, History, Place, Share};
 use crate::operator::{Footprint, Position, RawRows};
 use crate::why::{Case, Condition};
 
@@ -76,6 +76,23 @@ pub(super) struct Sent<'a> {
     pub position: Position,
 }
 
+impl Sent<'_> {
+    /// Its first packet.
+    pub fn start(&self) -> EventTime {
+        self.at.minus((self.lasting_s * 1e9) as i64)
+    }
+}
+
+/// The destination of a spike that is named.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub place: Place,
+    pub port: Option<u16>,
+    /// Octets that it certainly got, and at most so many more.
+    pub bytes: f64,
+    pub more: f64,
+}
+
 /// Something over the bar.
 #[derive(Clone, Debug)]
 pub(super) struct Spike {
@@ -85,9 +102,8 @@ pub(super) struct Spike {
     pub ratio: f64,
     /// Ratio over what the scale asks for: compares scales.
     excess: f64,
-    pub top: Place,
-    pub top_port: Option<u16>,
-    pub top_bytes: f64,
+    /// `None` where every destination that is kept is a conversation: the octets went to others.
+    pub top: Option<Named>,
     pub destinations: u64,
     pub new_share: f64,
     /// Days of history.
@@ -303,20 +319,20 @@ impl Volumes {
             }
             shorter = true;
             let bucket = if scale == Scale::Minute { &self.minute } else { &self.hour };
-            let Some((top, top_bytes)) = bucket.top() else { continue };
-            let at = bucket.last;
-            if self.habits.is_usual(top, scale as usize, bytes, at) || self.is_told(scale, bytes, at) {
+            let (top, at) = (bucket.top(), bucket.last);
+            // What goes to nobody in particular is no habit.
+            let usual = top.is_some_and(|(top, ..)| self.habits.is_usual(top, scale as usize, bytes, at));
+            if usual || self.is_told(scale, bytes, at) {
                 continue;
             }
+            let named = |(top, bytes, more): Share<'_>| Named { place: top.place.clone(), port: top.port, bytes, more };
             let spike = Spike {
                 scale,
                 bytes,
                 baseline,
                 ratio,
                 excess: ratio / scale.factor(limits),
-                top: top.place.clone(),
-                top_port: top.port,
-                top_bytes,
+                top: top.map(named),
                 destinations: bucket.destinations(),
                 new_share: if bucket.out > 0.0 { (bucket.new_out / bucket.out).min(1.0) } else { 0.0 },
                 days: self.history[0].days(),

@@ -165,25 +165,133 @@ fn a_call_is_a_conversation() {
 }
 
 #[test]
-fn a_nightly_backup_falls_silent_at_its_third_night() {
-    let night = |day: i64, off_s: i64| {
-        let from_s = MIDNIGHT_S + day * DAY_S + 22 * 3600 + off_s;
-        (0..30).map(move |m| flow((from_s + m * 60) as f64, host(0, 8), peer(7), 443, 200 * MIB, MIB))
+fn thousands_of_small_flows_to_a_ninth_destination_name_it() {
+    let mut rows = usual(NOON_S);
+    // Eight that each get more than any flow of the ninth, and go on getting a little.
+    let at_s = |n: u64| (NOON_S + 1200) as f64 + n as f64 * 0.008;
+    let eight = |n: u64| if n < 8 { 3 * MIB / 2 } else { 2_000 };
+    rows.extend((0..40).map(|n| flow(at_s(n), host(0, 8), peer(20 + (n % 8) as u8), 443, eight(n), 100)));
+    rows.extend((0..1000).map(|n| flow(at_s(40 + n), host(0, 8), peer(99), 443, 64 * 1024, 1000)));
+    let found = findings(&[rule()], &rows);
+    let [f] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(f.evidence["top_destination"], Value::Text("198.51.100.99".into()), "{}", f.why);
+    let sum = 1000.0 * 65_536.0;
+    // It took the place of one that had got little more than a MiB and a half, and says so.
+    assert_eq!((of(&found, "top_destination_bytes"), f.why.contains("at least 62.5 MiB to 198.51.100.99")), (sum, true));
+    let more = of(&found, "top_destination_bytes_max") - sum;
+    assert!((1.5 * MIB as f64..1.6 * MIB as f64).contains(&more), "{more}");
+    assert_eq!(
+        (f.destination.as_ref().unwrap().ip.as_deref(), f.contact.as_deref()),
+        (Some("198.51.100.99"), Some("198.51.100.99"))
+    );
+}
+
+#[test]
+fn a_call_in_small_parts_beside_eight_others_is_a_conversation() {
+    let of_call = |back: u64| {
+        let mut rows: Vec<FlowRow<'_>> = (0..3).flat_map(working_day).collect();
+        let call_s = MIDNIGHT_S + 2 * DAY_S + 15 * 3600;
+        rows.extend((0..8).map(|n| flow((call_s + n) as f64, host(0, 8), peer(200 + n as u8), 443, MIB / 2, 900)));
+        rows.extend((0..600).map(|n| flow((call_s + 10 + n * 5) as f64, host(0, 8), peer(210), 3478, 100_000, back)));
+        rows.sort_by_key(|r| r.event_time);
+        findings(&[rule()], &rows)
     };
-    let mut rows: Vec<FlowRow<'_>> = (0..8).flat_map(working_day).collect();
-    for day in 1..8 {
-        rows.extend(night(day, (day * 977) % 1500));
+    assert!(of_call(120_000).is_empty());
+    assert!(!of_call(100).is_empty());
+}
+
+#[test]
+fn a_sum_beside_eight_conversations_is_told_without_a_destination() {
+    let mut rows = usual(NOON_S);
+    let at_s = |n: u64| (NOON_S + 1200) as f64 + n as f64 * 0.02;
+    let other = |n: u64| Address::v4([198, 51, (n >> 8) as u8 + 1, n as u8]);
+    rows.extend((0..256).map(|n| flow(at_s(n), host(0, 8), other(n), 443, MIB / 8, 1000)));
+    rows.extend((0..8).map(|n| flow(at_s(260 + n), host(0, 8), peer(100 + n as u8), 3478, 8 * MIB, 8 * MIB)));
+    let found = findings(&[rule()], &rows);
+    let [f] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(of(&found, "bytes"), 32.0 * MIB as f64);
+    assert!(f.destination.is_none() && f.contact.is_none() && !f.evidence.contains_key("top_destination"), "{f:?}");
+    assert!(f.why.ends_with("to many destinations"), "{}", f.why);
+}
+
+/// What a backup of 20:00 is told of by night, with working days around it: `night` gives the rows of a night from when on
+/// it runs, seconds after 20:00 of its day.
+fn nights_told(nights: i64, night: impl Fn(i64) -> Vec<FlowRow<'static>>) -> Vec<i64> {
+    let mut rows: Vec<FlowRow<'_>> = (0..nights + 1).flat_map(working_day).collect();
+    for day in 1..=nights {
+        rows.extend(night(day));
     }
     rows.sort_by_key(|r| r.event_time);
     let found = findings(&[rule()], &rows);
-    let nights: std::collections::BTreeSet<i64> =
-        found.iter().map(|f| (f.decided_at.0 / 1_000_000_000 - MIDNIGHT_S).div_euclid(DAY_S)).collect();
-    assert_eq!(nights.into_iter().collect::<Vec<_>>(), [1, 2]);
+    let mut told: Vec<i64> = found.iter().map(|f| (f.decided_at.0 / 1_000_000_000 - MIDNIGHT_S).div_euclid(DAY_S)).collect();
+    told.dedup();
+    told
+}
+
+/// So many minutes of upload to one place from so many seconds after 20:00 of a day on.
+fn upload(day: i64, off_s: i64, minutes: i64, mib: u64) -> Vec<FlowRow<'static>> {
+    let from_s = MIDNIGHT_S + day * DAY_S + 20 * 3600 + off_s;
+    (0..minutes).map(|m| flow((from_s + m * 60) as f64, host(0, 8), peer(7), 443, mib * MIB, MIB)).collect()
+}
+
+/// The same as one connection of which is told at its end.
+fn whole_upload(day: i64, off_s: i64, minutes: i64, mib: u64) -> Vec<FlowRow<'static>> {
+    let end_s = MIDNIGHT_S + day * DAY_S + 20 * 3600 + off_s + minutes * 60;
+    let row = flow(end_s as f64, host(0, 8), peer(7), 443, mib * MIB * minutes as u64, MIB);
+    vec![FlowRow { start_time: Some(row.event_time.minus(minutes * 60 * 1_000_000_000)), ..row }]
+}
+
+#[test]
+fn a_nightly_backup_falls_silent_at_its_third_night() {
+    let off_s = |day: i64| (day * 977) % 1500;
+    assert_eq!(nights_told(7, |day| upload(day, off_s(day), 30, 200)), [1, 2]);
+    assert_eq!(nights_told(7, |day| whole_upload(day, off_s(day), 30, 200)), [1, 2]);
     // Ten times as much on the last night is no habit.
-    for r in rows.iter_mut().filter(|r| r.event_time.0 / 1_000_000_000 > MIDNIGHT_S + 7 * DAY_S + 22 * 3600) {
-        r.bytes_forward = r.bytes_forward.map(|b| b * 10);
+    assert_eq!(nights_told(7, |day| upload(day, off_s(day), 30, if day == 7 { 2000 } else { 200 })), [1, 2, 7]);
+}
+
+#[test]
+fn a_backup_that_is_late_or_takes_long_stays_silent() {
+    let late = |day: i64| if day % 3 == 0 { 3600 } else { 0 };
+    // Every third night an hour late; three hours every night; once the same octets over three hours, and an hour late.
+    assert_eq!(nights_told(7, |day| upload(day, late(day), 30, 200)), [1, 2]);
+    assert_eq!(nights_told(6, |day| upload(day, 0, 180, 200)), [1, 2]);
+    for make in [upload, whole_upload] {
+        let slow = |day: i64| if day == 5 { make(day, 3600, 180, 34) } else { make(day, 0, 30, 200) };
+        assert_eq!(nights_told(7, slow), [1, 2]);
     }
-    assert!(findings(&[rule()], &rows).len() > found.len());
+    // With a pause of an hour and a half in it.
+    let paused = |day: i64| [upload(day, 0, 10, 200), upload(day, 6000, 10, 200)].concat();
+    assert_eq!(nights_told(6, paused), [1, 2]);
+    // A week apart.
+    assert_eq!(nights_told(29, |day| if day % 7 == 1 { upload(day, 0, 30, 200) } else { Vec::new() }), [1, 8]);
+}
+
+#[test]
+fn a_habits_network_at_another_hour_is_told_and_the_habit_stays() {
+    // On the fifth day the same amount three hours before, eight hours after, and at noon: each is told.
+    for off_h in [-3, 8, 16] {
+        let with = |day: i64| {
+            let other = if day == 5 { upload(day, off_h * 3600, 30, 200) } else { Vec::new() };
+            [upload(day, 0, 30, 200), other].concat()
+        };
+        assert_eq!(nights_told(8, with), [1, 2, 5 + (20 + off_h) / 24], "{off_h} h off");
+    }
+    // What goes on for ever is no backup of half an hour.
+    let endless = |day: i64| upload(day, 0, if day == 5 { 600 } else { 30 }, 100);
+    assert_eq!(nights_told(5, endless), [1, 2, 6]);
+    // A connection that was opened at the habit's hour carries nothing past it.
+    let held = |day: i64| if day == 5 { whole_upload(day, 0, 900, 40) } else { whole_upload(day, 0, 30, 200) };
+    assert_eq!(nights_told(6, held), [1, 2, 6]);
+}
+
+#[test]
+fn two_backups_a_day_to_one_network_are_two_habits() {
+    let twice = |day: i64| [upload(day, -12 * 3600, 20, 200), upload(day, 0, 20, 200)].concat();
+    assert_eq!(nights_told(7, twice), [1, 2]);
+    // And every other hour.
+    let often = |day: i64| (0..12).flat_map(|n| upload(day, n * 7200 - 20 * 3600, 5, 200)).collect();
+    assert_eq!(nights_told(6, often), [1, 2]);
 }
 
 #[test]

@@ -1,4 +1,9 @@
 //! One window of octets and the history of such windows, in fixed space. Knows no rule.
+//!
+//! The destinations of a window are kept by Space-Saving (Metwally, Agrawal, El Abbadi 2005): a destination that has no
+//! place takes that of the least one, together with what was counted there, which from then on bounds how much more than
+//! what was seen it may have got. Who got more than an eighth of a window's octets always has a place, in whatever pieces
+//! they came, and what is shown of a destination is what it certainly got.
 
 use serde::{Deserialize, Serialize};
 use tidewatch_schemas::address::Address;
@@ -7,7 +12,8 @@ use tidewatch_schemas::time::{EventTime, SECOND_NS};
 use super::state::Sent;
 use crate::operator::RawRows;
 
-/// Busiest destinations kept per window; at the limit the least busy one makes room, its octets stay in the sum.
+/// Busiest destinations kept per window; at the limit the least one makes room for any other, its octets stay in the sum.
+/// Counted by nobody: a window with more destinations than that is the rule, and what is not certain is told.
 pub(super) const TOPS_MAX: usize = 8;
 
 const _: () = assert!(TOPS_MAX <= u8::BITS as usize);
@@ -65,7 +71,12 @@ pub(super) struct Top {
     pub place: Place,
     pub port: Option<u16>,
     pub asn: Option<u32>,
+    /// First packet of the flows that came while it was kept, the earliest.
+    pub start: EventTime,
 }
+
+/// A destination with what it got, octets: for certain, and at most so much more before it had a place.
+pub(super) type Share<'a> = (&'a Top, f64, f64);
 
 /// A running window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -75,11 +86,14 @@ pub(super) struct Bucket {
     pub out: f64,
     pub new_out: f64,
     pub tops: Vec<Top>,
-    /// Of each of `tops`, and 0 beyond: hash of the destination, octets to it and back. Apart from the rest, because every
-    /// flow looks at all of them.
+    /// Of each of `tops`, and 0 beyond: hash of the destination, octets to it and back since it has its place, and what was
+    /// counted there before. Apart from the rest, because every flow looks at all of them.
     peers: [u64; TOPS_MAX],
     outs: [f64; TOPS_MAX],
     backs: [f64; TOPS_MAX],
+    more: [f64; TOPS_MAX],
+    /// Octets to conversations that have no place any more.
+    talked: f64,
     /// One bit for each of them: not seen before this window.
     fresh: u8,
     /// Bytes of their names, so that counting bytes does not look at each.
@@ -118,11 +132,13 @@ impl Bucket {
         let kept = self.kept();
         let at = match self.peers[..kept].iter().position(|peer| *peer == sent.peer) {
             Some(at) => Some(at),
-            None => self.room(out).then(|| self.enter(sent, new)),
+            // An answer alone takes nobody's place.
+            None => (kept < TOPS_MAX || out > 0.0).then(|| self.enter(sent, new)),
         };
         let mut new = new;
         if let Some(at) = at {
             (self.outs[at], self.backs[at]) = (self.outs[at] + out, self.backs[at] + back);
+            self.tops[at].start = self.tops[at].start.min(sent.start());
             new = self.fresh >> at & 1 == 1;
         }
         self.out += out;
@@ -133,42 +149,45 @@ impl Bucket {
         }
     }
 
-    /// A destination that has room; its place.
+    /// A destination that had no place; the place that it gets.
     fn enter(&mut self, sent: &Sent<'_>, new: bool) -> usize {
         let place = match (sent.address, sent.name) {
             (Some(address), _) => Place::Address(address),
             (None, name) => Place::Name(name.unwrap_or("").into()),
         };
-        let at = self.kept();
-        self.tops.reserve_exact(usize::from(at == self.tops.capacity()));
         self.names_bytes = self.names_bytes.saturating_add(place.name_bytes());
-        self.fresh |= u8::from(new) << at;
-        self.tops.push(Top { place, port: sent.port, asn: sent.asn });
+        let top = Top { place, port: sent.port, asn: sent.asn, start: sent.at };
+        let kept = self.kept();
+        let at = if kept < TOPS_MAX {
+            self.tops.reserve_exact(usize::from(kept == self.tops.capacity()));
+            self.tops.push(top);
+            self.more[kept] = 0.0;
+            kept
+        } else {
+            let least = self.least();
+            self.names_bytes = self.names_bytes.saturating_sub(self.tops[least].place.name_bytes());
+            if self.is_conversation(least) {
+                self.talked += self.outs[least];
+            }
+            self.tops[least] = top;
+            self.more[least] += self.outs[least];
+            least
+        };
+        self.fresh = self.fresh & !(1 << at) | u8::from(new) << at;
         (self.peers[at], self.outs[at], self.backs[at]) = (sent.peer, 0.0, 0.0);
         at
     }
 
-    /// Makes room for a destination that got `out`; false when it is the least busy of all.
-    fn room(&mut self, out: f64) -> bool {
-        let kept = self.kept();
-        if kept < TOPS_MAX {
-            return true;
-        }
-        let least = (0..kept).min_by(|&a, &b| self.outs[a].total_cmp(&self.outs[b]).then(self.peers[a].cmp(&self.peers[b])));
-        match least {
-            Some(at) if self.outs[at] < out => {
-                let gone = self.tops.swap_remove(at);
-                self.names_bytes = self.names_bytes.saturating_sub(gone.place.name_bytes());
-                let last = kept - 1;
-                let moved = self.fresh >> last & 1;
-                self.fresh = self.fresh & !(1 << at) | moved << at;
-                self.fresh &= !(1 << last);
-                (self.peers[at], self.outs[at], self.backs[at]) = (self.peers[last], self.outs[last], self.backs[last]);
-                (self.peers[last], self.outs[last], self.backs[last]) = (0, 0.0, 0.0);
-                true
+    /// Place of the destination that got least, what was counted there before it included.
+    fn least(&self) -> usize {
+        let (mut least, mut count) = (0, f64::INFINITY);
+        for at in 0..self.kept() {
+            let of = self.outs[at] + self.more[at];
+            if of < count || of == count && self.peers[at] < self.peers[least] {
+                (least, count) = (at, of);
             }
-            _ => false,
         }
+        least
     }
 
     fn is_conversation(&self, at: usize) -> bool {
@@ -178,15 +197,15 @@ impl Bucket {
     /// Octets sent, conversations left out.
     pub fn counted(&self) -> f64 {
         let talked: f64 = (0..self.kept()).filter(|at| self.is_conversation(*at)).map(|at| self.outs[at]).sum();
-        (self.out - talked).max(0.0)
+        (self.out - self.talked - talked).max(0.0)
     }
 
-    /// The busiest destination that is no conversation, with the octets sent to it.
-    pub fn top(&self) -> Option<(&Top, f64)> {
+    /// The destination that is no conversation and got most for certain. `None`: those that are kept are all conversations.
+    pub fn top(&self) -> Option<Share<'_>> {
         (0..self.kept())
             .filter(|at| !self.is_conversation(*at) && self.outs[*at] > 0.0)
             .max_by(|&a, &b| self.outs[a].total_cmp(&self.outs[b]).then(self.peers[b].cmp(&self.peers[a])))
-            .map(|at| (&self.tops[at], self.outs[at]))
+            .map(|at| (&self.tops[at], self.outs[at], self.more[at]))
     }
 
     /// Destinations kept; a snapshot may say any number.
@@ -269,5 +288,80 @@ impl History {
     fn todays(&self, floor: f64) -> f64 {
         let high = self.today[(self.today_samples.min(3) as usize).saturating_sub(1)];
         if self.days() > 0 { high.min(RAISE_MAX * self.earlier().max(floor)) } else { high }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::operator::Position;
+
+    /// What one of many destinations gets; none of them answers.
+    fn sent(peer: u64, out: f64) -> Sent<'static> {
+        Sent {
+            // As good as a hash, and never equal.
+            peer: crate::table::mixed(peer, 7),
+            address: Some(Address::v4([198, 51, (peer >> 8) as u8, peer as u8])),
+            name: None,
+            port: Some(443),
+            asn: None,
+            out,
+            back: 0.0,
+            lasting_s: 0.0,
+            at: EventTime::from_secs(1_000),
+            position: Position { input: 0, offset: 0, row: 0 },
+        }
+    }
+
+    #[test]
+    fn who_got_more_than_an_eighth_has_a_place_and_what_is_shown_is_certain() {
+        let mut bucket = Bucket::default();
+        let mut sums = std::collections::BTreeMap::new();
+        // One in three goes to one of two, the rest to any of 300, none of which is small beside a single flow to the two.
+        for n in 0..6_000_u64 {
+            let peer = match n % 6 {
+                0 => 1,
+                3 => 2,
+                _ => 10 + crate::table::mixed(n, 3) % 300,
+            };
+            let out = if peer < 10 { 700.0 } else { 400.0 + (n % 7) as f64 * 50.0 };
+            *sums.entry(crate::table::mixed(peer, 7)).or_insert(0.0) += out;
+            bucket.add(&sent(peer, out), 1.0, false);
+            for at in 0..bucket.kept() {
+                let (sum, certain) = (sums[&bucket.peers[at]], bucket.outs[at]);
+                assert!(certain <= sum && sum <= certain + bucket.more[at], "{n}: {certain} {sum} {}", bucket.more[at]);
+            }
+        }
+        let total: f64 = sums.values().sum();
+        assert_eq!((bucket.kept(), bucket.out, bucket.counted()), (TOPS_MAX, total, total));
+        let counts: f64 = (0..TOPS_MAX).map(|at| bucket.outs[at] + bucket.more[at]).sum();
+        assert_eq!(counts, total, "what is counted adds up");
+        for (peer, sum) in sums.iter().filter(|(_, sum)| **sum > total / 8.0) {
+            assert!(bucket.peers.contains(peer), "{sum} of {total}");
+        }
+        let (top, certain, more) = bucket.top().unwrap();
+        assert!([1, 2].map(|n| Some(Address::v4([198, 51, 0, n]))).contains(&top.place.address()), "{top:?}");
+        assert!(certain >= 600_000.0 && certain + more >= 700_000.0, "{certain} {more}");
+    }
+
+    #[test]
+    fn a_conversation_stays_left_out_when_it_loses_its_place() {
+        let mut bucket = Bucket::default();
+        bucket.add(&Sent { back: 900.0, ..sent(1, 1000.0) }, 1.0, false);
+        for n in 10..30 {
+            bucket.add(&sent(n, 2000.0), 1.0, false);
+        }
+        assert!(!bucket.peers.contains(&crate::table::mixed(1, 7)));
+        assert_eq!(bucket.counted(), 40_000.0);
+    }
+
+    #[test]
+    fn an_answer_takes_nobodys_place() {
+        let mut bucket = Bucket::default();
+        (0..8).for_each(|n| bucket.add(&sent(n, 1.0), 1.0, false));
+        let before = bucket.peers;
+        bucket.add(&Sent { back: 1e9, ..sent(99, 0.0) }, 1.0, false);
+        assert_eq!(bucket.peers, before);
     }
 }

@@ -7,7 +7,7 @@ use tidewatch_schemas::observation::FlowRow;
 use tidewatch_schemas::signal::{Severity, Value};
 use tidewatch_schemas::time::EventTime;
 
-use super::state::Part;
+use super::state::{OPEN, OPEN_MAX, Part};
 use super::{HostState, LongConnection};
 use crate::conformance::{MIDNIGHT_S, default_rule, findings, flow, host};
 use crate::operator::{Operator, Position, TenantFacts};
@@ -30,25 +30,23 @@ fn whole(age_s: f64, out: u64, back: u64) -> FlowRow<'static> {
     FlowRow { start_time: Some(row.event_time.minus((age_s * 1e9) as i64)), source_port: Some(40_000), ..row }
 }
 
-/// Three days of one connection as a router exports it: a part a minute in each direction while somebody types, silence at
-/// night.
+/// A minute of a connection as a router exports it, a record each way.
+fn part(end_s: f64, first: bool) -> [FlowRow<'static>; 2] {
+    let mut row = flow(START_S + end_s, host(0, 5), outside(), 8022, 400, 0);
+    row.start_time = Some(row.event_time.minus(60_000_000_000));
+    (row.direction_known, row.connection_state, row.bytes_reverse) = (false, None, None);
+    (row.source_port, row.tcp_flags) = (Some(40_000), Some(if first { 0x1a } else { 0x18 }));
+    let mut answer = FlowRow { bytes_forward: Some(900), ..row };
+    std::mem::swap(&mut answer.source_address, &mut answer.destination_address);
+    std::mem::swap(&mut answer.source_port, &mut answer.destination_port);
+    std::mem::swap(&mut answer.source_class, &mut answer.destination_class);
+    [row, answer]
+}
+
+/// Days of one connection: a part a minute in each direction while somebody types, silence at night.
 fn parts(days: i64) -> Vec<FlowRow<'static>> {
-    let mut rows = Vec::new();
-    for minute in 0..days * 1440 {
-        if (minute / 60) % 24 >= 20 {
-            continue;
-        }
-        let mut row = flow(START_S + (minute * 60 + 60) as f64, host(0, 5), outside(), 8022, 400, 0);
-        row.start_time = Some(row.event_time.minus(60_000_000_000));
-        (row.direction_known, row.connection_state, row.bytes_reverse) = (false, None, None);
-        (row.source_port, row.tcp_flags) = (Some(40_000), Some(if minute == 0 { 0x1a } else { 0x18 }));
-        let mut answer = FlowRow { bytes_forward: Some(900), ..row };
-        std::mem::swap(&mut answer.source_address, &mut answer.destination_address);
-        std::mem::swap(&mut answer.source_port, &mut answer.destination_port);
-        std::mem::swap(&mut answer.source_class, &mut answer.destination_class);
-        rows.extend([row, answer]);
-    }
-    rows
+    let typing = (0..days * 1440).filter(|minute| (minute / 60) % 24 < 20);
+    typing.flat_map(|minute| part((minute * 60 + 60) as f64, minute == 0)).collect()
 }
 
 #[test]
@@ -98,6 +96,63 @@ fn from_outside_only_a_shell_or_desktop_counts() {
         told(&[row]).len()
     };
     assert_eq!((inward(3389), inward(443)), (1, 0));
+}
+
+/// Connections of three quarters of an hour, each to another place, within some minutes of the second day.
+fn flood(connections: u32) -> impl Iterator<Item = FlowRow<'static>> {
+    (0..connections).map(|n| {
+        let [_, a, b, c] = n.to_be_bytes();
+        let row = flow(START_S + DAY_S + f64::from(n) * 0.05, host(0, 5), Address::v4([45, a, b, c]), 443, 2000, 2000);
+        FlowRow { start_time: Some(row.event_time.minus(2_700_000_000_000)), ..row }
+    })
+}
+
+#[test]
+fn at_the_limit_half_goes_and_what_is_open_longest_stays() {
+    let mut state = HostState::default();
+    let bitten = OPEN.reached();
+    let file = |state: &mut HostState, key: u64, start_s: i64, end_s: i64| {
+        let (start, end) = (EventTime::from_secs(start_s), EventTime::from_secs(end_s));
+        let part = Part {
+            key,
+            peer: Some(outside()),
+            port: 8022,
+            start,
+            end,
+            out: 10,
+            back: 10,
+            whole: true,
+            syn: true,
+            gap_ns: 0,
+            at: end,
+            position: Position { input: 0, offset: 0, row: 0 },
+        };
+        state.file(&part, true);
+    };
+    for key in 0..OPEN_MAX as u64 / 4 {
+        file(&mut state, key, key as i64, 86_400 + key as i64);
+    }
+    let mut most = 0;
+    for key in 1000..9000 {
+        file(&mut state, key, 87_000, 87_000 + 600 + (key / 100) as i64);
+        most = most.max(state.connections().len());
+        assert!(state.connections().iter().any(|o| o.age_ns() < 3_600_000_000_000), "the newest has a place");
+    }
+    assert_eq!(most, OPEN_MAX);
+    let days = state.connections().iter().filter(|o| o.age_ns() >= 86_000_000_000_000).count();
+    assert_eq!((days, OPEN.reached() > bitten), (OPEN_MAX / 4, true));
+}
+
+#[test]
+fn a_connection_of_days_outlasts_a_flood_of_young_ones() {
+    // Each minute for an hour and more, then every five hours.
+    let minutes = (1..=70).map(|minute| f64::from(minute) * 60.0).chain((1..=10).map(|n| f64::from(n) * 18_000.0 + 60.0));
+    let mut rows: Vec<FlowRow<'_>> = minutes.flat_map(|end_s| part(end_s, end_s == 60.0)).collect();
+    rows.extend(flood(5_000));
+    rows.sort_by_key(|r| r.event_time);
+    let found = told(&rows);
+    let [f] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(f.evidence["open_s"], Value::Long(50 * 3600 + 60));
 }
 
 #[test]
