@@ -391,7 +391,7 @@ impl Worker {
                 self.config.known.note(self.config.stage, at, slot.position());
                 slot.trace(&self.config, moments, None);
                 ledger.add(&slot.out.committed());
-                slot.committed(&self.config, now)?;
+                slot.committed(&self.config);
             }
         }
         self.tell_epoch(moments, &appends, &offsets, &ledger);

@@ -468,7 +468,7 @@ impl Slot {
     }
 
     /// The epoch has committed.
-    pub(super) fn committed(&mut self, config: &WorkerConfig, _now: EventTime) -> Result<(), WorkerError> {
+    pub(super) fn committed(&mut self, config: &WorkerConfig) {
         self.committed = Some(self.position());
         if let Some(keep) = &mut self.keep {
             keep.committed(config);
@@ -487,18 +487,12 @@ impl Slot {
             }
             self.restored = Some(t);
         }
-        Ok(())
-    }
-
-    /// Whether a snapshot is being written.
-    pub(super) fn is_writing(&self) -> bool {
-        self.keep.as_ref().is_some_and(Keep::is_writing)
     }
 
     /// Waits for a snapshot that is being written.
     pub(super) fn settle(&mut self, config: &WorkerConfig) {
         // Not in a tight loop: what writes may need this core, and the system's own threads behind a slow disk do.
-        while self.is_writing() {
+        while self.keep.as_ref().is_some_and(Keep::is_writing) {
             std::thread::sleep(SETTLE_PAUSE);
         }
         self.snapshot_ready(config);
