@@ -68,11 +68,7 @@ const NAMED: &[(&str, &str, &str)] = &[
     ),
     ("D15", "operators/src/beaconing/tests/tenant.rs", "our_own_probes_are_context"),
     ("D15", "operators/src/beaconing/tests/tenant.rs", "only_results_of_our_agents_make_a_target_ours"),
-    (
-        "D15",
-        "operators/src/beaconing/tests/resolved.rs",
-        "a_name_that_only_look_ups_tell_is_one_peer_whatever_its_addresses",
-    ),
+    ("D15", "operators/src/beaconing/tests/resolved.rs", "a_name_that_only_look_ups_tell_is_one_peer_whatever_its_addresses"),
     ("D16", "tests/tests/vectors.rs", "d16_one_flow_or_a_thousand_give_the_same_verdict"),
     ("D16", "operators/src/egress_volume/tests.rs", "a_spike_does_not_raise_its_own_bar"),
     ("D16", "operators/src/egress_volume/tests.rs", "internal_peers_external_hosts_and_answers_do_not_count"),

@@ -67,7 +67,7 @@ const LISTS: &[&str] = &[
 
 #[test]
 fn an_address_or_a_service_in_front_hides_no_generated_name() {
-    let nibbles = vec!["a"; 32].join(".");
+    let nibbles = ["a"; 32].join(".");
     for front in ["1.2.3.4", "4.3.2.1.www", nibbles.as_str(), "_x", "_tcp.a", "a._b.c"] {
         let names: Vec<String> = generated(40).iter().map(|n| format!("{front}.{n}")).collect();
         let told = failing(&names, 5.0);

@@ -114,7 +114,7 @@ fn services_names_and_digests_within_a_domain_are_silent() {
         format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", x as u32, x >> 32 & 0xffff, x >> 48 & 0xffff, x >> 64 & 0xffff, x >> 80)
     };
     const AGENTS: [&str; 4] = ["cdn", "ads", "img", "www"];
-    let cases = vec![
+    let cases = [
         (
             "selectors of keys",
             16,

@@ -194,10 +194,10 @@ mod tests {
 
     #[test]
     fn many_light_pieces_are_not_light() {
-        let many = vec!["payload0payload1.partner.example"; 6].join("._x.");
+        let many = ["payload0payload1.partner.example"; 6].join("._x.");
         let light = eighths(&many, false, 0).iter().filter(|w| **w < 8).count();
         assert!(light <= 3, "{light}");
-        let selectors = vec!["payload0payload1payload2"; 6].join("._tcp.");
+        let selectors = ["payload0payload1payload2"; 6].join("._tcp.");
         let light = eighths(&selectors, false, 0).iter().filter(|w| **w < 8).count();
         assert!(light <= 2, "{light}");
         assert_eq!(eighths("", false, 0), [8]);

@@ -57,6 +57,6 @@ mod tests {
         assert_eq!(behind_an_address(&nibbles(33)), None);
         assert_eq!(behind_an_address(&nibbles(31)), None);
         // All of whose nibbles are digits.
-        assert_eq!(behind_an_address(&format!("{}.zen", vec!["1"; 32].join("."))), Some("zen"));
+        assert_eq!(behind_an_address(&format!("{}.zen", ["1"; 32].join("."))), Some("zen"));
     }
 }

@@ -119,7 +119,8 @@ fn tell(args: &Args, report: &Report) -> anyhow::Result<()> {
             "cargo run --release -p tidewatch-tests --bin chaos -- --rotations {} --seed {}{}{} --json {}",
             report.rotations,
             report.seed,
-            match report.only.iter().filter_map(|kind| Some(kind.to_possible_value()?.get_name().to_owned())).collect::<Vec<_>>() {
+            match report.only.iter().filter_map(|kind| Some(kind.to_possible_value()?.get_name().to_owned())).collect::<Vec<_>>()
+            {
                 kinds if kinds.is_empty() => String::new(),
                 kinds => format!(" --only {}", kinds.join(",")),
             },
