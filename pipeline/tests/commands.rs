@@ -394,7 +394,7 @@ fn what_is_wrong_is_said_once_and_nothing_is_done() {
     place.records("f.records", &[&hex::decode(GOLDEN[0].2).unwrap()]);
     place.good(&["produce", "t.yaml", "--input", "probectl-flow:f.records"]);
     place.wrong(&["tap", "t.yaml", "sgnals"], expect![[r#"
-        error: unknown topic "sgnals"; did you mean signals? known are obs, findings, signals, rejected, late, replayed, control, probectl.flow.events
+        error: unknown topic "sgnals"; did you mean signals? known are obs, findings, signals, shadow, rejected, late, replayed, control, probectl.flow.events
     "#]]);
     place.wrong(
         &["tap", "t.yaml", "signals"],

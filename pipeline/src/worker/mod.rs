@@ -270,7 +270,7 @@ impl Worker {
         // In lock step nobody waits for more: what is there is handed on.
         let eager = self.config.eager && !busy;
         if urgent || due || all_quiet || eager {
-            busy |= self.commit(now)?;
+            busy |= self.commit()?;
             self.epoch_began = now;
         }
         if all_quiet && !busy && self.assigned.is_some() {
@@ -342,7 +342,7 @@ impl Worker {
     }
 
     /// Ends the epoch. True when something was committed.
-    fn commit(&mut self, now: EventTime) -> Result<bool, WorkerError> {
+    fn commit(&mut self) -> Result<bool, WorkerError> {
         let mut appends: Vec<Append> = Vec::new();
         let mut offsets: Vec<(TopicPartition, Committed)> = Vec::new();
         for (at, slot) in self.slots.iter_mut().filter(|(_, s)| s.is_live()) {
@@ -470,19 +470,19 @@ impl Worker {
     /// Commits what is there, takes a last snapshot at what is committed, and leaves the group.
     pub fn stop(mut self, for_good: bool) -> Result<(), WorkerError> {
         let now = (self.config.clock)();
-        self.commit(now)?;
+        self.commit()?;
         // One that is being written lies behind; the next one lies where nothing has to be done again.
         for slot in self.slots.values_mut() {
             slot.settle(&self.config);
         }
-        self.commit(now)?;
+        self.commit()?;
         for slot in self.slots.values_mut() {
             slot.snapshot_now(&self.config, now);
         }
         for slot in self.slots.values_mut() {
             slot.settle(&self.config);
         }
-        self.commit(now)?;
+        self.commit()?;
         self.tell_gone();
         self.config.membership.leave(for_good)?;
         Ok(())
