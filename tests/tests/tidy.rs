@@ -27,6 +27,7 @@ const SLEEPS_ALLOWED: &[(&str, &str)] = &[
     ("tests/tests/kafka_pipeline.rs", "asks a running pipeline again, within a limit"),
     ("tests/tests/deliver.rs", "asks a condition again, within a limit"),
     ("pipeline/src/log/kafka/client.rs", "asks a client again whether it has said much, within a limit"),
+    ("tests/tests/kafka_log.rs", "transactions come apart, so that the client sees an end behind each"),
     ("tests/tests/log_conformance.rs", "kills a writer at a random moment"),
     ("tests/src/gate.rs", "holds a store's answers back for as long as a test says"),
     ("tests/src/s3.rs", "asks a starting server again, within a limit"),
