@@ -113,6 +113,8 @@ enum Measure {
     Inputs,
     /// Over 1e5, 1e6 and so on up to --live pairs: memory, and the cost of the last rows.
     Scaling,
+    /// The last of these alone: --live pairs.
+    Live,
     /// One worker and two.
     Workers,
     /// How quickly a job that was stopped catches up.
@@ -197,6 +199,10 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
         save(args, report)?;
         Ok(paired)
     };
+    if args.measure == Measure::Live {
+        let shape = Shape { allocations: false, ..scaled(&base, args.live) };
+        return run(place, report, &format!("live-{}", args.live), shape).map(drop);
+    }
     let main = run(place, report, "main", base.clone())?;
     if args.skew > 0.0 {
         run(place, report, "even", Shape { skew: 0.0, ..base.clone() })?;

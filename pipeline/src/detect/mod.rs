@@ -393,7 +393,7 @@ impl Task for DetectTask {
             waiting_rows: self.open.rows() as u64,
             spilled_rows: self.open.spilled_rows,
             keys: rules.iter().map(|r| r.states.keys).sum(),
-            state_bytes: rules.iter().map(|r| r.states.bytes).sum(),
+            state_bytes: rules.iter().map(|r| r.states.bytes).sum::<u64>() + self.detection.door_states().bytes,
             evicted: rules.iter().map(|r| r.states.evicted).sum(),
             state_bytes_max: self.config.state_bytes_max as u64,
             open_slices: self.open.slices() as u64,

@@ -27,6 +27,7 @@ const COUNTED_ELSEWHERE: &[&Metric] = &[
     &CONTACTS_WITHHELD,
     &CONNECTIONS_EVICTED,
     &SNAPSHOT_FAILURES,
+    &SNAPSHOT_WAITS,
     &DELIVERED,
     &DELIVERY_RETRIES,
     &UNDELIVERED,
@@ -173,6 +174,7 @@ impl Metrics {
             level(&SNAPSHOT_BYTES, snapshot.bytes as f64);
             level(&SNAPSHOT_DURATION, snapshot.took_s);
             self.counted(&SNAPSHOT_FAILURES, &at, snapshot.failures);
+            self.counted(&SNAPSHOT_WAITS, &at, snapshot.waited);
         }
     }
 }

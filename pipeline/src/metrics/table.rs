@@ -117,6 +117,7 @@ metrics! {
     SNAPSHOT_BYTES: Gauge "tidewatch_snapshot_bytes" ["stage", "topic", "partition"] "bytes" "Bytes written for the newest snapshot";
     SNAPSHOT_DURATION: Gauge "tidewatch_snapshot_duration_seconds" ["stage", "topic", "partition"] "seconds" "From taking the newest snapshot to its last byte";
     SNAPSHOT_FAILURES: Counter "tidewatch_snapshot_failures_total" ["stage", "topic", "partition"] "snapshots" "Snapshots that could not be written";
+    SNAPSHOT_WAITS: Counter "tidewatch_snapshot_waits_total" ["stage", "topic", "partition"] "snapshots" "Snapshots that waited for memory that others of the process took";
 
     DELIVERED: Counter "tidewatch_delivered_signals_total" ["destination"] "signals" "Signals that the destination has taken";
     DELIVERY_RETRIES: Counter "tidewatch_delivery_retries_total" ["destination"] "signals" "Attempts that have to be repeated, per signal";

@@ -175,6 +175,9 @@ pub struct SnapshotStatus {
     pub took_s: f64,
     /// Attempts that failed since the process started.
     pub failures: u64,
+    /// Snapshots that waited for memory that others of the process took, since it started.
+    #[serde(default)]
+    pub waited: u64,
     /// What failed last; `None` once one was written again.
     pub failed: Option<String>,
 }

@@ -11,7 +11,7 @@ use super::section::Section;
 use super::{LogChoice, Stage, Topology};
 use crate::log::PollLimit;
 use crate::log::kafka::config::{FETCH_BYTES_MAX, READER_QUEUE_KIB_MAX};
-use crate::worker::EPOCH_BYTES_MAX;
+use crate::worker::{EPOCH_BYTES_MAX, SNAPSHOTS_BYTES_MAX};
 
 /// Processes that share the partitions, at most.
 const PROCESSES_MAX: u32 = 1024;
@@ -29,9 +29,12 @@ const NORMALIZE_BYTES: u64 = 24 << 20;
 /// A destination, bytes: its reader, one batch, one request.
 const DESTINATION_BYTES: u64 = 16 << 20;
 
-/// The terms that `limits.state_bytes` makes.
+/// The terms that `limits.state_bytes` and `limits.correlate_bytes` make.
 const STATE: &str = "state of a detect task (limits.state_bytes)";
-const SNAPSHOT: &str = "a snapshot of a detect task's state on its way";
+const CORRELATE_STATE: &str = "state of a correlate task (limits.correlate_bytes)";
+
+/// The term of all snapshots: several small ones, or one of a whole task's state.
+const SNAPSHOT: &str = "snapshots of state on their way, one task's or several small ones";
 
 /// What one process may take (`memory`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,16 +103,18 @@ impl Need {
             ("queues of a detect task", reader),
             ("open slices of a detect task (limits.slice_bytes)", limits.slice_bytes),
             (STATE, limits.state_bytes),
-            (SNAPSHOT, limits.state_bytes),
         ];
         stage(Stage::Detect, workers.detect, share(u64::from(topology.obs.partitions)), &detect);
         let correlate = [
             ("queues of a correlate task", reader),
             ("open slices of a correlate task (limits.correlate_slice_bytes)", limits.correlate_slice_bytes),
-            ("state of a correlate task (limits.correlate_bytes)", limits.correlate_bytes),
-            ("a snapshot of that state on its way", limits.correlate_bytes),
+            (CORRELATE_STATE, limits.correlate_bytes),
         ];
         stage(Stage::Correlate, workers.correlate, share(u64::from(topology.findings.partitions)), &correlate);
+        let held = |what| terms.iter().find(|t| t.what == what).map(|t| t.bytes);
+        if let Some(largest) = held(STATE).max(held(CORRELATE_STATE)) {
+            terms.push(Term { what: SNAPSHOT, count: 1, bytes: largest.max(SNAPSHOTS_BYTES_MAX) });
+        }
         if stages.contains(&Stage::Deliver) && !topology.destinations.is_empty() {
             terms.push(Term { what: "a destination", count: topology.destinations.len() as u64, bytes: DESTINATION_BYTES });
         }
@@ -124,10 +129,23 @@ impl Need {
     /// An error when it is more than the topology's budget.
     pub fn within(&self, topology: &Topology) -> Result<(), Exceeded> {
         let Some(budget) = topology.memory.budget.filter(|budget| self.bytes() > *budget) else { return Ok(()) };
-        let state = topology.limits.state_bytes;
-        let of_state = self.terms.iter().filter(|t| t.what == STATE || t.what == SNAPSHOT).map(|t| t.count).sum::<u64>();
-        let rest = self.bytes() - of_state.saturating_mul(state).min(self.bytes());
-        let fits = budget.checked_sub(rest).and_then(|left| left.checked_div(of_state)).map(|bytes| bytes >> 20 << 20);
+        let (mut tasks, mut rest, mut others) = (0, 0_u64, SNAPSHOTS_BYTES_MAX);
+        for term in &self.terms {
+            match term.what {
+                STATE => tasks = term.count,
+                SNAPSHOT => {}
+                what => {
+                    rest = rest.saturating_add(term.count.saturating_mul(term.bytes));
+                    others = others.max(if what == CORRELATE_STATE { term.bytes } else { 0 });
+                }
+            }
+        }
+        // A snapshot is as large as a task's state, unless something else needs more room for its own.
+        let fits = budget.checked_sub(rest).and_then(|left| match left / (tasks + 1) {
+            share if share >= others => Some(share),
+            _ => left.checked_sub(others)?.checked_div(tasks),
+        });
+        let fits = fits.filter(|_| tasks > 0).map(|bytes| bytes >> 20 << 20);
         Err(Exceeded { budget, need: self.clone(), state_fits: fits.filter(|bytes| *bytes >= 1 << 20) })
     }
 }

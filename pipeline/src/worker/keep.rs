@@ -2,12 +2,14 @@
 //! being removed, and what is to be said of all that.
 //!
 //! What always holds: the hot path only packs; writing and removing go on beside it. A store that is away costs nothing but
-//! longer restarts: it is tried again, with growing pauses, for as long as it takes.
+//! longer restarts: it is tried again, with growing pauses, for as long as it takes. All snapshots of a process together take
+//! no more memory than `room.rs` gives.
 
 use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
 
-use super::side::Job;
+use super::room::Room;
+use super::side::{Job, Side};
 use super::{Recovery, WorkerConfig};
 use crate::epoch::OutputHash;
 use crate::log::TopicPartition;
@@ -22,6 +24,17 @@ struct Writing {
     id: String,
     at: EventTime,
     job: Job<Result<(Index, u64), SnapshotError>>,
+}
+
+/// What came of a wish to take a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// It is on its way.
+    Yes,
+    /// None is to be taken.
+    No,
+    /// Others take all the memory that there is for snapshots.
+    NoRoom,
 }
 
 struct Ready {
@@ -40,6 +53,8 @@ pub(super) struct Keep {
     /// The next one is written whole.
     whole: bool,
     last: EventTime,
+    /// The next one is due and waits for room.
+    waits: bool,
     /// Position of the newest one taken.
     taken_at: Option<i64>,
     writing: Option<Writing>,
@@ -62,6 +77,7 @@ impl Keep {
             index: Index::new(),
             whole: true,
             last: (config.clock)(),
+            waits: false,
             taken_at: None,
             writing: None,
             ready: None,
@@ -96,20 +112,31 @@ impl Keep {
         position: i64,
         hash: OutputHash,
         now: EventTime,
-    ) -> bool {
+    ) -> Begun {
         if self.writing.is_some() || self.ready.is_some() || self.taken_at == Some(position) {
-            return false;
+            return Begun::No;
         }
+        // Written at once, it waits for nobody; and simulated processes know nothing of each other.
+        let room = if config.side == Side::InPlace { None } else { Room::take(task.progress().state_bytes) };
+        if room.is_none() && config.side != Side::InPlace {
+            self.status.waited += u64::from(!std::mem::replace(&mut self.waits, true));
+            return Begun::NoRoom;
+        }
+        self.waits = false;
         self.last = now;
         let whole = self.whole || snapshot::objects(&self.index).len() >= CHAIN_MAX;
-        let Some(state) = task.state(whole) else { return false };
+        let Some(state) = task.state(whole) else { return Begun::No };
         self.taken_at = Some(position);
         let taken = Taken { position, replay_offset: state.replay_offset.unwrap_or(position), hash: hash.0 };
         let id = id::next(self.current.as_deref(), position, &self.writer, now.0);
         let (store, stamp, before, name) = (self.store.clone(), self.stamp.clone(), self.index.clone(), id.clone());
-        let job = config.side.start("snapshot", move || store.write(&name, &stamp, &taken, state, &before));
+        let job = config.side.start("snapshot", move || {
+            let written = store.write(&name, &stamp, &taken, state, &before);
+            drop(room);
+            written
+        });
         self.writing = Some(Writing { id, at: now, job });
-        true
+        Begun::Yes
     }
 
     /// Looks whether the one being written is done; if so it waits for the next epoch.

@@ -12,6 +12,7 @@ mod known;
 pub(crate) mod meta;
 mod pace;
 mod restore;
+mod room;
 mod side;
 mod slot;
 mod tell;
@@ -34,11 +35,13 @@ use crate::telemetry::Telemetry;
 
 pub use absent::Absent;
 pub use error::WorkerError;
+use keep::Begun;
 pub use known::Known;
 pub use pace::Pace;
+pub(crate) use room::SNAPSHOTS_BYTES_MAX;
 pub use side::Side;
 pub use slot::Phase;
-use slot::Slot;
+use slot::{SETTLE_PAUSE, Slot};
 use tell::Moments;
 
 /// Wall clock, for silence and for the length of epochs; simulated in tests.
@@ -477,7 +480,10 @@ impl Worker {
         }
         self.commit()?;
         for slot in self.slots.values_mut() {
-            slot.snapshot_now(&self.config, now);
+            // One after the other where there is not room for all.
+            while slot.snapshot_now(&self.config, now) == Begun::NoRoom {
+                std::thread::sleep(SETTLE_PAUSE);
+            }
         }
         for slot in self.slots.values_mut() {
             slot.settle(&self.config);

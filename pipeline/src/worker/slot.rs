@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidewatch_operators::planted::{self, Bug};
 use tidewatch_schemas::time::EventTime;
 
-use super::keep::Keep;
+use super::keep::{Begun, Keep};
 use super::known;
 use super::meta::Meta;
 use super::restore::{self, Loading, Watch, Way};
@@ -60,7 +60,7 @@ struct Goal {
 const STOOD_STILL_NS: i64 = 5_000_000_000;
 
 /// A snapshot that is being written is looked at again after so long.
-const SETTLE_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct Slot {
     at: TopicPartition,
@@ -435,13 +435,13 @@ impl Slot {
 
     /// Begins a snapshot at the position reached, whether a slice boundary was just passed or not: rows of open slices are
     /// read again from the log. Called right after a commit it lies at the committed offset, so that a restart has nothing
-    /// to do again. False when there is nothing to begin: the task is not live, keeps no state, has one on the way (see
+    /// to do again. Nothing is to begin when the task is not live, keeps no state, has one on the way (see
     /// [`Slot::settle`]), or its newest one lies here already.
-    pub(super) fn snapshot_now(&mut self, config: &WorkerConfig, now: EventTime) -> bool {
+    pub(super) fn snapshot_now(&mut self, config: &WorkerConfig, now: EventTime) -> Begun {
         let live = self.is_live();
         match (&mut self.keep, &mut self.work) {
             (Some(keep), Some(work)) if live => keep.begin(config, &mut *work.task, work.reader.position(), self.out.hash(), now),
-            _ => false,
+            _ => Begun::No,
         }
     }
 

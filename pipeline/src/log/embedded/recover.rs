@@ -23,6 +23,9 @@ use super::{Durability, JOURNAL_BYTES_MIN, Options};
 /// The database's own folder inside the directory.
 const STORE_DIR: &str = "store";
 
+/// Records in memory until they go into a table, bytes; as many again while they do.
+const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+
 /// Values from this many bytes on lie beside the table, so that compaction does not move them again and again.
 const BESIDE_BYTES_MIN: u32 = 1024;
 
@@ -44,6 +47,7 @@ impl FjallStore {
         let records = db
             .keyspace("records", || {
                 KeyspaceCreateOptions::default()
+                    .max_memtable_size(MEMTABLE_BYTES_MAX)
                     // Hardly ever looked up by exact key.
                     .filter_policy(FilterPolicy::disabled())
                     .with_kv_separation(Some(
