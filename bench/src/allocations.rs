@@ -1,11 +1,13 @@
-//! Counts allocations, when somebody asks: the system's allocator behind a switch that is off. One relaxed load per
+//! Counts allocations, when somebody asks: the product's allocator behind a switch that is off. One relaxed load per
 //! allocation is what it costs everybody else.
 //!
-//! What always holds: memory comes from the system's allocator alone; nothing is counted before [`start`].
+//! What always holds: memory comes from the product's allocator alone; nothing is counted before [`start`].
 #![allow(unsafe_code)] // An allocator is unsafe by its trait; every call is handed on as it came.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tikv_jemallocator::Jemalloc;
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -33,30 +35,30 @@ fn count(bytes: usize) {
     }
 }
 
-// SAFETY: every method passes its arguments to the system's allocator unchanged and returns what that returns, so its
+// SAFETY: every method passes its arguments to the product's allocator unchanged and returns what that returns, so its
 // contract is this one's; counting touches two integers and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         // SAFETY: the caller's promise about `layout`, handed on.
-        unsafe { System.alloc(layout) }
+        unsafe { Jemalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         // SAFETY: the caller's promise about `layout`, handed on.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { Jemalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from this allocator, hence from the system's, with this layout: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
+        // SAFETY: `pointer` came from this allocator, hence from the product's, with this layout: the caller's promise.
+        unsafe { Jemalloc.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
         // SAFETY: as for `dealloc`, and `size` is what the caller promises it to be.
-        unsafe { System.realloc(pointer, layout, size) }
+        unsafe { Jemalloc.realloc(pointer, layout, size) }
     }
 }
 

@@ -75,11 +75,23 @@ pub(crate) fn table_bytes<R>(records: usize) -> usize {
     records * size_of::<R>() * 9 / 8 + entries(records) * size_of::<u32>()
 }
 
-/// Room for one more element, growing by a quarter: doubling would leave a third of all state empty.
+/// Room for some more elements, growing by an eighth or more: doubling would leave a third of all state empty.
 pub(crate) fn grow<T>(vec: &mut Vec<T>, more: usize) {
     if vec.capacity() - vec.len() < more {
-        vec.reserve_exact(more.max(vec.len() / 4).max(4));
+        let wanted = vec.len() + more.max(vec.len() / 8).max(4);
+        vec.reserve_exact(served::<T>(wanted) - vec.len());
     }
+}
+
+/// Elements that take what so many take of the allocator, which serves sizes in steps, four to each doubling, as most do: what lies
+/// between would be nobody's.
+pub(crate) fn served<T>(elements: usize) -> usize {
+    let bytes = elements.saturating_mul(size_of::<T>());
+    if bytes == 0 {
+        return elements;
+    }
+    let step = (1 << (bytes - 1).max(1).ilog2()) / 4;
+    bytes.next_multiple_of(step.max(16)) / size_of::<T>()
 }
 
 impl<R: Record> Table<R> {
@@ -233,6 +245,20 @@ mod tests {
         }
         assert!(table.retain(|r| r.0 < 20) && table.index.is_empty());
         assert_eq!((table.len(), find(&table, 18), find(&table, 21)), (7, Some(6), None));
+    }
+
+    #[test]
+    fn growth_fills_what_the_allocator_gives_and_takes_no_more_than_a_third_beyond_it() {
+        // In octets: 16 to 128 by sixteens, then four steps to each doubling.
+        let sizes = [(1, 16), (17, 32), (128, 128), (129, 160), (161, 192), (256, 256), (257, 320), (2240, 2560), (4097, 5120)];
+        assert!(sizes.iter().all(|(asked, given)| served::<u8>(*asked) == *given));
+        assert_eq!((served::<[u8; 56]>(38), served::<[u8; 56]>(0), served::<()>(7)), (45, 0, 7));
+        let mut grown: Vec<[u8; 56]> = Vec::new();
+        for n in 1..5000 {
+            grow(&mut grown, 1);
+            grown.push([0; 56]);
+            assert!(grown.capacity() <= n + 4 + n / 3, "{} for {n}", grown.capacity());
+        }
     }
 
     #[test]

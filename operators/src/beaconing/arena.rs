@@ -111,7 +111,7 @@ impl Arena {
     /// Closes the holes; these are all the pairs that have blocks.
     pub fn compact(&mut self, pairs: &mut [Pair]) {
         let old = std::mem::take(self);
-        self.slots.reserve_exact(old.taken as usize + old.taken as usize / 8 + 1);
+        self.slots.reserve_exact(crate::table::served::<Contact>(old.taken as usize + old.taken as usize / 8 + 1));
         for pair in pairs {
             pair.set_contacts(self.push(old.of(pair.contacts()).iter().copied()));
         }

@@ -4,7 +4,8 @@
 //! Not a judgement: how many hosts are many is a detector's to say. Always holds: no host is named twice, and what is kept
 //! of a destination depends on its contacts alone, in their order.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::ENTRY_EXTRA_BYTES;
@@ -30,20 +31,63 @@ fn week(at: EventTime) -> i64 {
 }
 
 /// See the file's header.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
+#[serde(from = "Written")]
 pub(super) struct Destination {
     pub(super) name: Box<str>,
-    /// The first host that knew it; most have no other.
+    /// The first host that knew it; most have no other, and are held by the hundred thousand.
     host: u64,
+    crowd: Option<Box<Crowd>>,
+    pub(super) first: EventTime,
+    pub(super) last: EventTime,
+    /// When the latest of its hosts came.
+    pub(super) joined: EventTime,
+}
+
+/// Who else knows a destination.
+#[derive(Debug, Default)]
+struct Crowd {
     /// Further hosts, in the order in which they came.
     others: Vec<u64>,
     /// Hosts beyond [`HOSTS_PER_DESTINATION_MAX`], this week and last week.
     more: u32,
     more_before: u32,
-    pub(super) first: EventTime,
-    pub(super) last: EventTime,
-    /// When the latest of its hosts came.
-    pub(super) joined: EventTime,
+}
+
+/// One as it lies in a snapshot.
+#[derive(Deserialize)]
+struct Written {
+    name: Box<str>,
+    host: u64,
+    others: Vec<u64>,
+    more: u32,
+    more_before: u32,
+    first: EventTime,
+    last: EventTime,
+    joined: EventTime,
+}
+
+impl From<Written> for Destination {
+    fn from(written: Written) -> Self {
+        let Written { name, host, others, more, more_before, first, last, joined } = written;
+        let crowd = (!others.is_empty() || more | more_before != 0).then(|| Box::new(Crowd { others, more, more_before }));
+        Self { name, host, crowd, first, last, joined }
+    }
+}
+
+impl Serialize for Destination {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Destination", 8)?;
+        out.serialize_field("name", &self.name)?;
+        out.serialize_field("host", &self.host)?;
+        out.serialize_field("others", self.others())?;
+        out.serialize_field("more", &self.more())?;
+        out.serialize_field("more_before", &self.more_before())?;
+        out.serialize_field("first", &self.first)?;
+        out.serialize_field("last", &self.last)?;
+        out.serialize_field("joined", &self.joined)?;
+        out.end()
+    }
 }
 
 impl Record for Destination {
@@ -60,13 +104,31 @@ impl Destination {
     /// One that a host meets.
     pub(super) fn new(name: Box<str>, host: u64, at: EventTime) -> Self {
         let host = host | THIS_WEEK;
-        Self { name, host, others: Vec::new(), more: 0, more_before: 0, first: at, last: at, joined: at }
+        Self { name, host, crowd: None, first: at, last: at, joined: at }
+    }
+
+    fn others(&self) -> &[u64] {
+        self.crowd.as_ref().map_or(&[], |crowd| &crowd.others)
+    }
+
+    fn more(&self) -> u32 {
+        self.crowd.as_ref().map_or(0, |crowd| crowd.more)
+    }
+
+    fn more_before(&self) -> u32 {
+        self.crowd.as_ref().map_or(0, |crowd| crowd.more_before)
+    }
+
+    /// All hosts that are named, the first one first.
+    fn named(&mut self) -> impl Iterator<Item = &mut u64> {
+        std::iter::once(&mut self.host).chain(self.crowd.iter_mut().flat_map(|crowd| &mut crowd.others))
     }
 
     /// What lies beside the record.
     pub(super) fn heap_bytes(&self) -> usize {
         let heap = |bytes: usize| if bytes == 0 { 0 } else { bytes + ENTRY_EXTRA_BYTES };
-        heap(self.name.len()) + heap(self.others.len() * size_of::<u64>())
+        let crowd = self.crowd.as_ref().map_or(0, |crowd| heap(size_of::<Crowd>()) + heap(crowd.others.len() * size_of::<u64>()));
+        heap(self.name.len()) + crowd
     }
 
     /// A host meets it, for the first time or again.
@@ -81,33 +143,40 @@ impl Destination {
         }
         self.first = self.first.min(at);
         self.last = self.last.max(at);
-        let mut named = std::iter::once(&mut self.host).chain(&mut self.others);
-        if let Some(known) = named.find(|known| **known | THIS_WEEK == host) {
+        if let Some(known) = self.named().find(|known| **known | THIS_WEEK == host) {
             *known = host;
             return;
         }
         self.joined = self.joined.max(at);
-        if 1 + self.others.len() < HOSTS_PER_DESTINATION_MAX {
-            self.others.push(host);
+        let crowd = self.crowd.get_or_insert_default();
+        if 1 + crowd.others.len() < HOSTS_PER_DESTINATION_MAX {
+            crowd.others.push(host);
         } else {
-            self.more = self.more.saturating_add(1);
+            crowd.more = crowd.more.saturating_add(1);
         }
     }
 
     /// A week ends: who did not come in it goes. Somebody comes now, should nobody named be left.
     fn turn(&mut self, comes: u64, at: EventTime) {
-        self.others.retain(|known| known & THIS_WEEK != 0);
-        self.others.shrink_to_fit();
+        let mut next = None;
+        if let Some(crowd) = &mut self.crowd {
+            crowd.others.retain(|known| known & THIS_WEEK != 0);
+            if self.host & THIS_WEEK == 0 && !crowd.others.is_empty() {
+                next = Some(crowd.others.remove(0));
+            }
+            crowd.others.shrink_to_fit();
+            crowd.more_before = std::mem::take(&mut crowd.more);
+            if crowd.others.is_empty() && crowd.more_before == 0 {
+                self.crowd = None;
+            }
+        }
         if self.host & THIS_WEEK == 0 {
-            self.host = if self.others.is_empty() {
+            self.host = next.unwrap_or_else(|| {
                 self.joined = self.joined.max(at);
                 comes
-            } else {
-                self.others.remove(0)
-            };
+            });
         }
-        std::iter::once(&mut self.host).chain(&mut self.others).for_each(|known| *known &= !THIS_WEEK);
-        self.more_before = std::mem::take(&mut self.more);
+        self.named().for_each(|known| *known &= !THIS_WEEK);
     }
 
     /// Hosts that know it; 0 when it has been silent for too long. Past the exact limit a host counts once for every day it
@@ -117,16 +186,17 @@ impl Destination {
             return 0;
         }
         if week(now) <= week(self.last) {
-            return 1 + self.others.len() as u64 + u64::from(self.more) + u64::from(self.more_before);
+            return 1 + self.others().len() as u64 + u64::from(self.more()) + u64::from(self.more_before());
         }
         // Its week has ended since.
-        let named = std::iter::once(&self.host).chain(&self.others).filter(|known| *known & THIS_WEEK != 0).count();
-        (named as u64 + u64::from(self.more)).max(1)
+        let named = std::iter::once(&self.host).chain(self.others()).filter(|known| *known & THIS_WEEK != 0).count();
+        (named as u64 + u64::from(self.more())).max(1)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// Noon of a day, counted from the begin of a week.
@@ -176,6 +246,25 @@ mod tests {
             destination.met_by(host(n), day(n as i64 / 100 + 198));
             assert!(destination.knowing(day(n as i64 / 100 + 198)) <= 1_400);
         }
-        assert!(destination.others.len() < HOSTS_PER_DESTINATION_MAX);
+        assert!(destination.others().len() < HOSTS_PER_DESTINATION_MAX);
+    }
+
+    #[test]
+    fn a_snapshot_holds_its_fields_one_after_the_other_and_gives_them_back() {
+        let alone = Destination::new("x".into(), host(0), day(0));
+        let mut common = Destination::new("y".into(), host(0), day(0));
+        (1..100).for_each(|n| common.met_by(host(n), day(1)));
+        common.met_by(host(3), day(7));
+        (200..300).for_each(|n| common.met_by(host(n), day(8)));
+        for d in [alone, common] {
+            let bytes = postcard::to_stdvec(&d).unwrap();
+            let fields = (&d.name, d.host, d.others(), d.more(), d.more_before(), d.first, d.last, d.joined);
+            assert_eq!(bytes, postcard::to_stdvec(&fields).unwrap());
+            let read: Destination = postcard::from_bytes(&bytes).unwrap();
+            assert_eq!(postcard::to_stdvec(&read).unwrap(), bytes);
+            assert_eq!((read.crowd.is_some(), read.heap_bytes()), (d.crowd.is_some(), d.heap_bytes()));
+        }
+        // Millions of them are held.
+        assert_eq!(size_of::<Destination>(), 56);
     }
 }

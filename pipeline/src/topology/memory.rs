@@ -237,6 +237,25 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_needs_room_for_one_tasks_state_or_what_small_ones_share() {
+        for budget in ["2GiB", "3GiB", "4GiB", "9GiB"] {
+            let mut of = topology(&format!("memory: {{budget: {budget}}}\n"));
+            of.limits.state_bytes = 4 << 30;
+            let fits = Need::of(&of, Stage::ALL, 16).within(&of).unwrap_err().state_fits.unwrap();
+            of.limits.state_bytes = fits;
+            let need = Need::of(&of, Stage::ALL, 16);
+            assert_eq!(need.terms.last().unwrap().bytes, fits.max(SNAPSHOTS_BYTES_MAX), "{budget}");
+            need.within(&of).unwrap();
+            of.limits.state_bytes += 1 << 20;
+            Need::of(&of, Stage::ALL, 16).within(&of).unwrap_err();
+        }
+        let of = topology("");
+        assert!(Need::of(&of, &[Stage::Normalize], 16).terms.iter().all(|t| t.what != SNAPSHOT));
+        let correlate = Need::of(&of, &[Stage::Correlate], 16);
+        assert_eq!(correlate.terms.iter().find(|t| t.what == SNAPSHOT).unwrap().bytes, SNAPSHOTS_BYTES_MAX);
+    }
+
+    #[test]
     fn more_processes_and_single_stages_need_less_and_without_a_budget_all_is_well() {
         let (one, four) = (topology("memory: {budget: 2GiB}\n"), topology("memory: {budget: 2GiB, processes: 4}\n"));
         let bytes = |topology: &Topology, stages: &[Stage]| Need::of(topology, stages, 16).bytes();

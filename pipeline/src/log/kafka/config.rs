@@ -15,9 +15,10 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use crate::log::LogError;
 
-/// Records waiting in one reader's client queue, KiB: one fetch ahead while a batch is decoded. At the limit the client
+/// Records waiting in one reader's client queue, KiB: two fetches ahead while a batch is decoded; a job that
+/// catches up fills it for every partition that it reads. At the limit the client
 /// stops fetching for [`FETCH_BACKOFF_MS`].
-pub const READER_QUEUE_KIB_MAX: u32 = 8 * 1024;
+pub const READER_QUEUE_KIB_MAX: u32 = 4 * 1024;
 /// Bytes of one partition in one fetch answer.
 pub const FETCH_PARTITION_BYTES: u32 = 2 << 20;
 /// Bytes of one fetch answer; a single larger record still comes through.
