@@ -213,22 +213,21 @@ mod tests {
         let of = topology("memory: {budget: 2176MiB}\n");
         let refused = Need::of(&of, Stage::ALL, 16).within(&of).unwrap_err();
         expect![[r#"
-            memory.budget is 2176MiB, but the limits allow this process 3676MiB: 1500MiB too much
+            memory.budget is 2176MiB, but the limits allow this process 2632MiB: 456MiB too much
                    96MiB  1 x 96MiB the process itself
                    32MiB  1 x 32MiB epochs of a thread
-                  340MiB  17 x 20MiB queues of a normalize task
+                  272MiB  17 x 16MiB queues of a normalize task
                   408MiB  17 x 24MiB rows and names of a normalize task
                    32MiB  1 x 32MiB epochs of a thread
-                  160MiB  8 x 20MiB queues of a detect task
+                  128MiB  8 x 16MiB queues of a detect task
                   256MiB  8 x 32MiB open slices of a detect task (limits.slice_bytes)
                   800MiB  8 x 100MiB state of a detect task (limits.state_bytes)
-                  800MiB  8 x 100MiB a snapshot of a detect task's state on its way
                    32MiB  1 x 32MiB epochs of a thread
-                   80MiB  4 x 20MiB queues of a correlate task
+                   64MiB  4 x 16MiB queues of a correlate task
                   128MiB  4 x 32MiB open slices of a correlate task (limits.correlate_slice_bytes)
                   256MiB  4 x 64MiB state of a correlate task (limits.correlate_bytes)
-                  256MiB  4 x 64MiB a snapshot of that state on its way
-            limits.state_bytes of 6MiB would fit; so would fewer partitions of obs, more processes (memory.processes), or a larger budget"#]].assert_eq(&refused.to_string());
+                  128MiB  1 x 128MiB snapshots of state on their way, one task's or several small ones
+            limits.state_bytes of 43MiB would fit; so would fewer partitions of obs, more processes (memory.processes), or a larger budget"#]].assert_eq(&refused.to_string());
         let mut fits = of.clone();
         fits.limits.state_bytes = refused.state_fits.unwrap();
         Need::of(&fits, Stage::ALL, 16).within(&fits).unwrap();
