@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use tidewatch_schemas::finding::{Contacts, Finding};
 use tidewatch_schemas::observation::{Kind, Row};
 use tidewatch_schemas::time::EventTime;
@@ -71,6 +72,9 @@ pub struct SliceOutput {
     /// Primary rows recognised as duplicates.
     pub duplicates: u64,
 }
+
+/// Hosts that are looked ahead for at a time: as many as their states' ways through memory can overlap.
+pub const HOSTS_AHEAD: usize = 16;
 
 /// Rows of a host for which is looked ahead: most hosts have no more in a slice, and those of one that does come soon.
 pub(crate) const ROWS_AHEAD: usize = 4;
@@ -228,16 +232,19 @@ impl Detection {
     pub fn ahead(&mut self, hosts: &[HostRows<'_>]) {
         let Self { places, door, instances, .. } = self;
         // First the look-ups and the states, then what they lead to: in each round no look waits for another.
-        for host in hosts {
-            let [at_door, places @ ..] = places.of(&host.key, host.route) else { continue };
-            door.ask(*at_door);
-            instances.iter().zip(places).for_each(|(instance, place)| instance.ask(*place));
-        }
-        for round in Round::ALL {
-            for host in hosts {
-                let [at_door, places @ ..] = places.of(&host.key, host.route) else { continue };
-                door.ahead(*at_door, host, round);
-                instances.iter().zip(places).for_each(|(instance, place)| instance.ahead(*place, host, round));
+        for hosts in hosts.chunks(HOSTS_AHEAD) {
+            let found: ArrayVec<usize, HOSTS_AHEAD> = hosts.iter().map(|host| places.find(&host.key, host.route)).collect();
+            for at in &found {
+                let [at_door, places @ ..] = places.at(*at) else { continue };
+                door.ask(*at_door);
+                instances.iter().zip(places).for_each(|(instance, place)| instance.ask(*place));
+            }
+            for round in Round::ALL {
+                for (host, at) in hosts.iter().zip(&found) {
+                    let [at_door, places @ ..] = places.at(*at) else { continue };
+                    door.ahead(*at_door, host, round);
+                    instances.iter().zip(places).for_each(|(instance, place)| instance.ahead(*place, host, round));
+                }
             }
         }
     }

@@ -288,6 +288,16 @@ impl RawRows {
         }
     }
 
+    /// Asks for its memory, see [`crate::ahead`].
+    pub(crate) fn ahead(&self) {
+        crate::ahead::ask_all(&self.0);
+    }
+
+    /// Forgets all rows; the room stays.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// As published, sorted.
     pub fn ranges(&self, inputs: &[(String, u32)]) -> Vec<RawRange> {
         let mut out: Vec<RawRange> = self

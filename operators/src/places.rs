@@ -49,12 +49,22 @@ impl Places {
 
     /// What is known of the states of a host, to be kept up to date.
     pub fn of(&mut self, key: &HostKey, route: u64) -> &mut [Place] {
+        let at = self.find(key, route);
+        &mut self.places[at * self.states..][..self.states]
+    }
+
+    /// The same of a host that was just found.
+    pub fn at(&self, at: usize) -> &[Place] {
+        self.places.get(at * self.states..).and_then(|rest| rest.get(..self.states)).unwrap_or(&[])
+    }
+
+    /// Where that is, until the next time all is forgotten.
+    pub fn find(&mut self, key: &HostKey, route: u64) -> usize {
         let same = |at: &u32| self.hosts.get(*at as usize).is_some_and(|(r, k)| *r == route && k == key);
-        let at = match self.index.find(route, same) {
+        match self.index.find(route, same) {
             Some(at) => *at as usize,
             None => self.add(key, route),
-        };
-        &mut self.places[at * self.states..][..self.states]
+        }
     }
 
     fn add(&mut self, key: &HostKey, route: u64) -> usize {

@@ -113,13 +113,16 @@ impl Bucket {
     /// Asks for what it points at and every flow changes.
     pub fn ahead(&self) {
         crate::ahead::ask_all(&self.tops);
+        self.raw.ahead();
     }
 
     /// Empties it for another time.
     pub fn start(&mut self, index: i64) {
-        let mut tops = std::mem::take(&mut self.tops);
+        // What they took stays: a host that sends begins a window a minute.
+        let (mut tops, mut raw) = (std::mem::take(&mut self.tops), std::mem::take(&mut self.raw));
         tops.clear();
-        *self = Self { index, tops, ..Self::default() };
+        raw.clear();
+        *self = Self { index, tops, raw, ..Self::default() };
     }
 
     /// Adds a flow; `share` of it lies in this window.

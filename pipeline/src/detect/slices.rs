@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidewatch_operators::detection::{HostRows, SliceRow};
+use tidewatch_operators::detection::{HOSTS_AHEAD, HostRows, SliceRow};
 use tidewatch_operators::key::HostKey;
 use tidewatch_operators::operator::Position;
 use tidewatch_operators::rule::filter::Filters;
@@ -311,9 +311,6 @@ fn sorted(rows: Vec<Place>) -> Vec<Place> {
 /// Bits by which [`sorted`] parts rows, at most: what is counted stays in the cache.
 const SORT_BITS_MAX: u32 = 16;
 
-/// Hosts handed over at a time: as many as their states' ways through memory can overlap.
-const GROUP_HOSTS: usize = 16;
-
 /// Rows from which a group is handed over, however few hosts they are of.
 const GROUP_ROWS: usize = 256;
 
@@ -332,7 +329,7 @@ struct Group<'b, 't> {
 
 impl<'b> Group<'b, '_> {
     fn is_full(&self) -> bool {
-        self.hosts.len() >= GROUP_HOSTS || self.rows.len() >= GROUP_ROWS
+        self.hosts.len() >= HOSTS_AHEAD || self.rows.len() >= GROUP_ROWS
     }
 
     /// Adds the rows of one routing key: almost always one host; hosts whose hashes collide are told apart here.
