@@ -14,6 +14,7 @@ mod families;
 mod goals;
 mod halves;
 mod interval;
+mod left_out;
 mod logs;
 mod look_ups;
 mod made;
@@ -101,6 +102,7 @@ const JOBS: &[Job] = &[
     ("beacons, jitter both ways", false, beacons::symmetric),
     ("halves: beacons", false, halves::beacons),
     ("halves: scans and movement", false, halves::scans),
+    ("names of families left out", true, left_out::hosts),
     ("names across sources", true, families::across_sources),
     ("scans and held connections", false, scans::grid),
     ("halves: uploads", false, halves::uploads),

@@ -22,7 +22,8 @@ const HOSTS: usize = 4;
 const NAMES_MIN: usize = 20;
 /// Seconds between two names.
 const GAP_S: f64 = 4.0;
-const WORD_LISTS: [&str; 2] = ["matsnu", "rovnix"];
+/// Families that join words.
+pub const WORD_LISTS: [&str; 2] = ["matsnu", "rovnix"];
 /// Names under fixed parents: no names made up label by label.
 const NOT_BY_NAME: [&str; 2] = ["fosniw", "unnamed_downloader"];
 

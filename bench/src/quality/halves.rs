@@ -48,7 +48,7 @@ impl Half {
 
     /// Those of the things that are in this half: in the order of the hash of what each is called, every other one, so
     /// that the halves differ by one at most.
-    fn of<T>(self, things: Vec<T>, name: impl Fn(&T) -> String) -> Vec<T> {
+    pub fn of<T>(self, things: Vec<T>, name: impl Fn(&T) -> String) -> Vec<T> {
         let mut named: Vec<(u64, String, T)> = things
             .into_iter()
             .map(|thing| {
