@@ -180,6 +180,9 @@ pub static DETECTOR: Detector = Detector {
     judge: judge::judge,
 };
 
+/// Contacts between two looks, at most: at a pair that may become a beacon, and at a beacon.
+const STEPS_MAX: [u32; 2] = [12, 24];
+
 /// The operator of one rule.
 #[derive(Clone, Debug)]
 pub struct Beaconing {
@@ -294,15 +297,18 @@ impl Beaconing {
     fn look(&self, place: usize, at: EventTime, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let view = state.view(place);
         let (key, total) = (&view.pair.key, view.pair.total);
-        // Every contact at first, every twelfth later: what looking costs stays in proportion to the contacts. And not before
-        // it can have become a beacon: most pairs are far from one.
-        let mut step = (total / 16).clamp(1, 12);
-        match verdict(view, &self.limits, self.is_listed(key)) {
-            Ok(verdict) if !state.explained(key) => ctx.emit(draft(view, &verdict, at, rows, ctx)),
-            Ok(_) => {}
-            Err(more) => step = step.max(u32::try_from(more).unwrap_or(u32::MAX)),
-        }
-        state.pairs.records_mut()[place].next_look = total.saturating_add(step);
+        // Every contact at first, then seldom: what looking costs stays in proportion to the contacts. And not before it can
+        // have become a beacon. One that is known is looked at by what that adds: confidence grows with the contacts' root.
+        let more = match verdict(view, &self.limits, self.is_listed(key)) {
+            Ok(verdict) => {
+                if !state.explained(key) {
+                    ctx.emit(draft(view, &verdict, at, rows, ctx));
+                }
+                (total / 4).min(STEPS_MAX[1])
+            }
+            Err(more) => u32::try_from(more).unwrap_or(u32::MAX).max((total / 8).min(STEPS_MAX[0])),
+        };
+        state.pairs.records_mut()[place].next_look = total.saturating_add(more.max(1));
     }
 }
 

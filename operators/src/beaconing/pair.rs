@@ -3,6 +3,7 @@
 //!
 //! A pair is one fixed-size record; its contacts lie with those of the host's other pairs in one piece ([`Arena`]).
 
+use arrayvec::ArrayVec;
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
@@ -318,9 +319,9 @@ impl PairView<'_> {
     }
 
     /// Contacts with bursts made one: the first connection's time, the burst's octets and longest connection.
-    pub fn collapsed(&self) -> Vec<Contact> {
-        let mut out: Vec<Contact> = Vec::with_capacity(self.contacts.len());
-        for contact in self.contacts {
+    pub fn collapsed(&self) -> ArrayVec<Contact, CONTACTS_MAX> {
+        let mut out: ArrayVec<Contact, CONTACTS_MAX> = ArrayVec::new();
+        for contact in self.contacts.iter().take(CONTACTS_MAX) {
             match out.last_mut() {
                 Some(last) if (contact.start().since(last.start()) as f64) < BURST_S * 1e9 => last.merge(*contact),
                 _ => out.push(*contact),
@@ -359,7 +360,7 @@ mod tests {
         Pair::new(PeerKey::Address { address: Address::v4([9, 9, 9, 9]), port: 443, transport: 6 })
     }
 
-    fn collapsed(pair: &Pair, arena: &Arena) -> Vec<Contact> {
+    fn collapsed(pair: &Pair, arena: &Arena) -> ArrayVec<Contact, CONTACTS_MAX> {
         PairView { pair, contacts: arena.of(pair.contacts()), addresses: &[] }.collapsed()
     }
 

@@ -1,10 +1,11 @@
 //! From a pair's contacts to a verdict: is it a beacon by this rule's limits, how sure, and what else could it be. Pure;
 //! knows one host's view only.
 
+use arrayvec::ArrayVec;
 use libm::{exp, fabs, sqrt};
 
 use super::evidence::{self, Fit};
-use super::pair::{BURST_S, Contact, FARM, PairView};
+use super::pair::{BURST_S, CONTACTS_MAX, Contact, FARM, PairView};
 use crate::rule::Rule;
 use crate::why::Condition;
 
@@ -32,7 +33,8 @@ const SPAN_S_MIN: f64 = 180.0;
 const FITTING_SHARE_MIN: f64 = 0.6;
 const SINGLE_SHARE_MIN: f64 = 0.4;
 
-/// Newest gaps looked at besides all of them: a beacon that began in an old pair is found by its own length.
+/// Newest gaps looked at besides all of them, where they are half of them at most: a beacon that began in an old pair is found
+/// by its own length.
 const RECENT_GAPS: [usize; 2] = [32, 16];
 
 /// Octets sent per contact from which it is a transfer on a timer (backup, upload), which is for the egress detectors:
@@ -132,10 +134,10 @@ pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Resu
     if contacts.len() <= limits.samples_min {
         return Err(limits.samples_min + 1 - contacts.len());
     }
-    let gaps: Vec<f64> = contacts.windows(2).map(|w| w[1].start().since(w[0].start()) as f64 / 1e9).collect();
+    let gaps = gaps(&contacts);
     let mut best: Option<(f64, Fit, usize)> = None;
     let mut soonest = usize::MAX;
-    for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| *n < gaps.len())) {
+    for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| 2 * *n <= gaps.len())) {
         // A part chosen among many costs the number of parts that there were.
         let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(pair.total) / used as f64) };
         // Less a little, so that rounding decides nothing here.
@@ -188,14 +190,14 @@ pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Resu
 /// The same as conditions, over the part of the gaps that comes nearest; without enough gaps that alone.
 pub(super) fn conditions(view: PairView<'_>, limits: &Limits) -> Vec<Condition> {
     let contacts = view.collapsed();
-    let gaps: Vec<f64> = contacts.windows(2).map(|w| w[1].start().since(w[0].start()) as f64 / 1e9).collect();
+    let gaps = gaps(&contacts);
     let enough = Condition::at_least("gaps (min_samples)", gaps.len() as f64, limits.samples_min as f64);
     if !enough.met() {
         return vec![enough];
     }
     let mut nearest: Option<Vec<Condition>> = None;
     let lacks = |all: &[Condition]| all.iter().map(Condition::lacks).sum::<f64>();
-    for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| *n < gaps.len())) {
+    for used in std::iter::once(gaps.len()).chain(RECENT_GAPS.into_iter().filter(|n| 2 * *n <= gaps.len())) {
         let Ok(fit) = evidence::weigh(&gaps[gaps.len() - used..], BURST_S, f64::NEG_INFINITY) else { continue };
         let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(view.pair.total) / used as f64) };
         let part = &contacts[contacts.len() - used - 1..];
@@ -217,6 +219,11 @@ pub(super) fn conditions(view: PairView<'_>, limits: &Limits) -> Vec<Condition> 
         }
     }
     nearest.unwrap_or_else(|| vec![enough, Condition::is("some rhythm fits the gaps", false, true)])
+}
+
+/// Gaps between contacts, seconds.
+fn gaps(contacts: &[Contact]) -> ArrayVec<f64, CONTACTS_MAX> {
+    contacts.windows(2).map(|w| w[1].start().since(w[0].start()) as f64 / 1e9).collect()
 }
 
 /// What so many gaps have to weigh, sizes being as even as that.
@@ -264,7 +271,7 @@ fn confidence(verdict: &Verdict, total: u32, limits: &Limits) -> f64 {
 
 /// Median octets, and how even they are: 1 less twice the median deviation over the median; 0 where nothing is sent.
 fn sizes(contacts: &[Contact]) -> (Option<f64>, f64) {
-    let known: Vec<f64> = contacts.iter().filter_map(|c| c.bytes()).collect();
+    let known: ArrayVec<f64, CONTACTS_MAX> = contacts.iter().filter_map(|c| c.bytes()).collect();
     if known.len() * 2 < contacts.len() {
         return (None, 0.0);
     }
@@ -273,10 +280,10 @@ fn sizes(contacts: &[Contact]) -> (Option<f64>, f64) {
     (Some(middle), if middle > 0.0 { (1.0 - 2.0 * off / middle).max(0.0) } else { 0.0 })
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+fn median(mut values: ArrayVec<f64, CONTACTS_MAX>) -> Option<f64> {
     if values.is_empty() {
         return None;
     }
-    values.sort_by(f64::total_cmp);
+    values.sort_unstable_by(f64::total_cmp);
     Some(values[values.len() / 2])
 }

@@ -34,7 +34,7 @@ const RATES: [f64; 40] = {
 /// beacons).
 pub(super) struct Gaps {
     /// Beyond the floor.
-    past: Vec<f64>,
+    past: super::Gaps,
     mean: f64,
 }
 
@@ -44,7 +44,7 @@ static LN_GAMMAS: LazyLock<[f64; SHAPES.len()]> = LazyLock::new(|| SHAPES.map(lg
 impl Gaps {
     /// Of gaps in seconds, not none.
     pub fn new(gaps: &[f64], floor_s: f64) -> Self {
-        let past: Vec<f64> = gaps.iter().map(|g| (g - floor_s).max(LEAST_S)).collect();
+        let past: super::Gaps = gaps.iter().map(|g| (g - floor_s).max(LEAST_S)).collect();
         let mean = past.iter().sum::<f64>() / past.len() as f64;
         Self { past, mean }
     }
@@ -53,7 +53,7 @@ impl Gaps {
     pub fn simple(&self) -> f64 {
         let Self { past, mean } = self;
         let n = past.len() as f64;
-        let logs: Vec<f64> = past.iter().map(|x| log(*x)).collect();
+        let logs: super::Gaps = past.iter().map(|x| log(*x)).collect();
         let log_mean = logs.iter().sum::<f64>() / n;
 
         let gamma = SHAPES.iter().zip(&*LN_GAMMAS).map(|(&a, ln_gamma)| {
