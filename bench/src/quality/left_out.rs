@@ -2,9 +2,9 @@
 //! families, of all sources, judge the names of that half.
 //!
 //! The detector has its model built in, so whole hosts can only be bounded: from below by the shipped detector with its model
-//! switched off by the rule (score 0.999, evidence out of reach), which leaves the burst of failing domains; from above by
-//! what is needed beside: as many of the first ten names as the rule wants must look generated to a model that has not seen
-//! the family. What always holds: no name of a family that is judged, and no label of one, was trained on.
+//! switched off by the rule (score 0.999, evidence out of reach), which leaves the burst of failing domains, and only where
+//! labels are so long that no score counts there either; from above by what is needed beside: as many of the first ten names
+//! as the rule wants must look generated to a model that has not seen the family. What always holds: no name of a family that is judged, and no label of one, was trained on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,11 +63,14 @@ pub fn hosts(context: &Context) -> Result<Part> {
         for ((family, want), burst) in wanted.iter().zip(&burst).filter(|((family, _), _)| hidden.contains(&kin(family))) {
             let names = want.host.as_deref().and_then(|h| names_of.get(h)).map_or(&[][..], Vec::as_slice);
             let look = names.iter().filter(|l| f64::from(model.score(l.as_bytes())) >= rule.threshold("score")).count();
+            // Shorter ones are a burst only by their mean score, which is that of the shipped model.
+            let bytes = names.iter().map(String::len).sum::<usize>() as f64 / names.len().max(1) as f64;
+            let burst = burst.filter(|_| bytes >= rule.threshold("burst_label_bytes"));
             let of = out.entry(*family).or_default();
             of.hosts[0] += 1;
             of.hosts[1] += usize::from(burst.is_some());
             of.hosts[2] += usize::from(burst.is_some() || look as f64 >= rule.threshold("min_failed"));
-            of.burst.push(*burst);
+            of.burst.push(burst);
         }
     }
     tell(&out, &mut part);
@@ -138,7 +141,7 @@ fn tell(families: &BTreeMap<&str, Family>, part: &mut Part) {
     let count = families.len() - WORD_LISTS.iter().filter(|w| families.contains_key(*w)).count();
     part.goals.push(Goal::of(
         "3.4",
-        "families left out: macro recall of whole hosts within ten failing domains [dga-names, two halves of the families]",
+        "families left out: macro recall of whole hosts within ten failing domains [dga-names, two halves of the families, one name in 4 s]",
         None,
         format!("{count} families: {}; word lists {}", hosts(false), hosts(true)),
         "",
