@@ -84,7 +84,8 @@ use self::resolved::Resolved;
 pub use self::state::HostState;
 use self::state::{Asked, LIFETIME_NS, Noted, Role};
 use self::verdict::{Limits, Verdict, verdict};
-use crate::detection::{HostRows, ROWS_AHEAD, SliceRow};
+use crate::ahead::Round;
+use crate::detection::{HostRows, ROWS_AHEAD};
 use crate::ends::raw_ends;
 use crate::key::HostKey;
 use crate::operator::{
@@ -180,7 +181,7 @@ pub static DETECTOR: Detector = Detector {
     judge: judge::judge,
 };
 
-/// Contacts between two looks, at most: at a pair that may become a beacon, and at a beacon.
+/// Contacts between two looks at most: at a pair that may become a beacon, and at a beacon.
 const STEPS_MAX: [u32; 2] = [12, 24];
 
 /// The operator of one rule.
@@ -343,13 +344,12 @@ impl Beaconing {
 impl Operator for Beaconing {
     type State = HostState;
 
-    fn peek(state: &HostState, host: &HostRows<'_>) -> u64 {
-        let look = |row: &SliceRow<'_>| {
-            let Row::Flow(flow) = &row.row else { return 0 };
-            let Some((address, _, port)) = raw_ends(&host.key.host, flow) else { return 0 };
-            state.glance(&PeerKey::Address { address, port, transport: flow.transport })
-        };
-        host.rows.iter().take(ROWS_AHEAD).fold(0, |seen, row| seen ^ look(row))
+    fn ahead(state: &HostState, host: &HostRows<'_>, round: Round) {
+        for row in host.rows.iter().take(ROWS_AHEAD) {
+            let Row::Flow(flow) = &row.row else { continue };
+            let Some((address, _, port)) = raw_ends(&host.key.host, flow) else { continue };
+            state.ahead(&PeerKey::Address { address, port, transport: flow.transport }, round);
+        }
     }
 
     fn concerns(&self, _key: &HostKey, rows: &[Seen<'_>]) -> bool {

@@ -7,6 +7,7 @@ use tidewatch_schemas::finding::{Contacts, Finding};
 use tidewatch_schemas::observation::{Kind, Row};
 use tidewatch_schemas::time::EventTime;
 
+use crate::ahead::Round;
 use crate::detectors;
 use crate::door::{Door, DoorStats};
 use crate::key::HostKey;
@@ -223,27 +224,22 @@ impl Detection {
         self.inputs = inputs;
     }
 
-    /// Looks at the states of hosts whose rows come next. Their states are more than any cache holds, and each leads to the
-    /// next piece of memory; looked at one after the other, the waits of several hosts are one. Changes nothing.
+    /// Asks for the states of hosts whose rows come next, see [`crate::ahead`]. Changes nothing.
     pub fn ahead(&mut self, hosts: &[HostRows<'_>]) {
         let Self { places, door, instances, .. } = self;
-        let mut seen = 0;
-        // First the look-ups, then the states, then what they lead to: in each round no look waits for another.
-        for host in hosts {
-            seen ^= places.of(&host.key, host.route).len() as u64;
-        }
+        // First the look-ups and the states, then what they lead to: in each round no look waits for another.
         for host in hosts {
             let [at_door, places @ ..] = places.of(&host.key, host.route) else { continue };
-            seen ^= door.glance(*at_door);
-            seen = instances.iter().zip(places).fold(seen, |seen, (instance, place)| seen ^ instance.glance(*place));
+            door.ask(*at_door);
+            instances.iter().zip(places).for_each(|(instance, place)| instance.ask(*place));
         }
-        for host in hosts {
-            let [at_door, places @ ..] = places.of(&host.key, host.route) else { continue };
-            seen ^= door.peek(*at_door, host);
-            seen = instances.iter().zip(places).fold(seen, |seen, (instance, place)| seen ^ instance.peek(*place, host));
+        for round in Round::ALL {
+            for host in hosts {
+                let [at_door, places @ ..] = places.of(&host.key, host.route) else { continue };
+                door.ahead(*at_door, host, round);
+                instances.iter().zip(places).for_each(|(instance, place)| instance.ahead(*place, host, round));
+            }
         }
-        // What was seen is nothing, but must not be left out.
-        std::hint::black_box(seen);
     }
 
     /// One host's rows of a slice, sorted by [`SliceRow::order`].

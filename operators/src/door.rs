@@ -18,6 +18,7 @@ use tidewatch_schemas::finding::Contacts;
 use tidewatch_schemas::observation::{FlowRow, Row};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
+use crate::ahead::Round;
 use crate::detection::{HostRows, ROWS_AHEAD, SliceRow};
 use crate::ends::raw_ends;
 use crate::key::{Host, HostKey};
@@ -183,20 +184,26 @@ impl Door {
         told_again.unwrap_or(0)
     }
 
-    /// Looks at the state of a host whose rows come next; see [`crate::detection::Detection::ahead`].
-    pub fn glance(&self, place: Place) -> u64 {
-        self.states.glance(place)
+    /// Asks for the state of a host whose rows come next; see [`crate::ahead`].
+    pub fn ask(&self, place: Place) {
+        self.states.ask(place);
     }
 
-    /// Looks at what that state leads to.
-    pub fn peek(&self, place: Place, host: &HostRows<'_>) -> u64 {
-        let look = |state: &DoorState, row: &SliceRow<'_>| {
-            let Row::Flow(flow) = &row.row else { return 0 };
-            let Some((peer, host_port, peer_port)) = raw_ends(&host.key.host, flow) else { return 0 };
+    /// Asks for what that state leads to.
+    pub fn ahead(&self, place: Place, host: &HostRows<'_>, round: Round) {
+        if round == Round::Rest {
+            return;
+        }
+        let ask = |state: &DoorState, row: &SliceRow<'_>| {
+            let Row::Flow(flow) = &row.row else { return };
+            let Some((peer, host_port, peer_port)) = raw_ends(&host.key.host, flow) else { return };
             let peer = xxhash_rust::xxh3::xxh3_64(&peer.0);
-            state.connections.glance(peer, host_port, peer_port, flow.transport) ^ state.known.glance(peer)
+            state.connections.ahead(peer, host_port, peer_port, flow.transport, round);
+            if round == Round::Index {
+                state.known.ahead(peer);
+            }
         };
-        self.states.look(place, |state| host.rows.iter().take(ROWS_AHEAD).fold(0, |seen, row| seen ^ look(state, row)))
+        self.states.look(place, |state| host.rows.iter().take(ROWS_AHEAD).for_each(|row| ask(state, row)));
     }
 
     /// Another limit on its states, bytes.

@@ -70,6 +70,7 @@ use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
 
 pub use self::state::HostState;
 use self::state::{Sent, Spike};
+use crate::ahead::Round;
 use crate::detection::HostRows;
 use crate::ends::{host_class, peer_class, peer_hash};
 use crate::key::HostKey;
@@ -276,8 +277,8 @@ fn octets(bytes: f64) -> String {
 impl Operator for EgressVolume {
     type State = HostState;
 
-    fn peek(state: &HostState, _: &HostRows<'_>) -> u64 {
-        state.glance()
+    fn ahead(state: &HostState, _: &HostRows<'_>, round: Round) {
+        state.ahead(round);
     }
 
     fn concerns(&self, key: &HostKey, rows: &[Seen<'_>]) -> bool {

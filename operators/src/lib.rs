@@ -4,6 +4,7 @@
 //! duplicates, contacts), the detectors of [`detectors::ALL`] behind the contract [`operator`], kept by [`runtime`] and
 //! [`states`]; then, in the tenant's view, [`correlate`].
 
+pub mod ahead;
 pub mod attack;
 pub mod beaconing;
 #[cfg(test)]

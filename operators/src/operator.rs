@@ -15,6 +15,7 @@ use tidewatch_schemas::observation::{DnsRow, EdgeRow, FlowRow, HttpRow, Kind, Re
 use tidewatch_schemas::signal::{Endpoint, Entity, Evidence, RawRange, RuleRef, Severity};
 use tidewatch_schemas::time::EventTime;
 
+use crate::ahead::Round;
 use crate::detection::HostRows;
 use crate::key::{Host, HostKey};
 use crate::limit::Limit;
@@ -153,11 +154,9 @@ pub trait Operator: Send + 'static {
         true
     }
 
-    /// Looks at what these rows will need of a state, without using it, and gives anything: see
-    /// [`crate::detection::Detection::ahead`]. Worth it for states of which there are many.
-    fn peek(state: &Self::State, host: &HostRows<'_>) -> u64 {
-        let _ = (state, host);
-        0
+    /// Asks for what these rows will need of a state, see [`crate::ahead`]. Worth it for states of which there are many.
+    fn ahead(state: &Self::State, host: &HostRows<'_>, round: Round) {
+        let _ = (state, host, round);
     }
 
     /// One key's rows of one slice, ordered by (event time, kind, content).

@@ -8,6 +8,7 @@ use tidewatch_schemas::address::Address;
 use tidewatch_schemas::finding::Finding;
 use tidewatch_schemas::time::EventTime;
 
+use crate::ahead::Round;
 use crate::detection::HostRows;
 use crate::key::HostKey;
 use crate::operator::{Context, Detector, Initiator, Observation, Operator, Seen, Slice};
@@ -41,10 +42,10 @@ pub trait Instance: Send {
     /// One key's rows of a slice. Rows of kinds it does not read are skipped; without any, nothing happens. `place` is what
     /// is known of where its state lies.
     fn rows(&mut self, key: &HostKey, route: u64, place: &mut Place, rows: &[Seen<'_>], env: &mut Env<'_>);
-    /// Looks at the state of a host whose rows come next; see [`crate::detection::Detection::ahead`].
-    fn glance(&self, place: Place) -> u64;
-    /// Looks at what that state leads to.
-    fn peek(&self, place: Place, host: &HostRows<'_>) -> u64;
+    /// Asks for the state of a host whose rows come next; see [`crate::ahead`].
+    fn ask(&self, place: Place);
+    /// Asks for what that state leads to.
+    fn ahead(&self, place: Place, host: &HostRows<'_>, round: Round);
     /// Earliest wake-up of tenants in scope.
     fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime>;
     /// Serves the wake-ups that lie before the slice's end.
@@ -252,12 +253,12 @@ impl<O: Operator> Instance for Store<O> {
         work.sift(env.findings, first, rows, kept_back);
     }
 
-    fn glance(&self, place: Place) -> u64 {
-        self.states.glance(place)
+    fn ask(&self, place: Place) {
+        self.states.ask(place);
     }
 
-    fn peek(&self, place: Place, host: &HostRows<'_>) -> u64 {
-        self.states.look(place, |state| O::peek(state, host))
+    fn ahead(&self, place: Place, host: &HostRows<'_>, round: Round) {
+        self.states.look(place, |state| O::ahead(state, host, round));
     }
 
     fn next_wake(&self, in_scope: &dyn Fn(&str) -> bool) -> Option<EventTime> {

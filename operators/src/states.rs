@@ -159,18 +159,20 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         Some(self.touch_at(place, key, now, work))
     }
 
-    /// Looks at a state that is known to be there, without using it: see [`crate::detection::Detection::ahead`].
-    pub fn glance(&self, place: Place) -> u64 {
-        self.at(place).map_or(0, |slot| slot.touched.0 as u64 ^ u64::from(slot.group))
+    /// Asks for the memory of a state that is known to be there: see [`crate::ahead`].
+    pub fn ask(&self, place: Place) {
+        if let Place::At(place) = place {
+            self.pages.ask(place);
+        }
     }
 
-    /// Lets somebody look at what a state that is known to be there leads to.
-    pub fn look(&self, place: Place, look: impl FnOnce(&S) -> u64) -> u64 {
-        self.at(place).map_or(0, |slot| look(&slot.state))
-    }
-
-    fn at(&self, place: Place) -> Option<&Slot<S>> {
-        if let Place::At(place) = place { self.pages.get(place) } else { None }
+    /// Lets somebody look at a state that is known to be there, without using it.
+    pub fn look(&self, place: Place, look: impl FnOnce(&S)) {
+        if let Place::At(place) = place
+            && let Some(slot) = self.pages.get(place)
+        {
+            look(&slot.state);
+        }
     }
 
     fn touch_at<T>(

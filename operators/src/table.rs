@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::ahead::{Round, ask, ask_all};
+
 /// A record that can be found again.
 pub(crate) trait Record {
     /// Equal keys, equal hashes. Fixed within a process; never written.
@@ -131,12 +133,20 @@ impl<R: Record> Table<R> {
         }
     }
 
-    /// A record that may be the one with this hash, at the cost of one look: none is compared.
-    pub fn glance(&self, hash: u64) -> Option<&R> {
-        if self.index.is_empty() {
-            return self.records.first();
+    /// Asks for the memory in which the record with this hash is found. The records of a table without an index come with
+    /// the first round.
+    pub fn ahead(&self, hash: u64, round: Round) {
+        match round {
+            _ if self.index.is_empty() => ask_all(if round == Round::Index { &self.records } else { &[] }),
+            Round::Index => ask(&self.index[start(hash, self.index.len() - 1)]),
+            Round::Records => self.likely(hash).into_iter().for_each(ask),
+            Round::Rest => {}
         }
-        let entry = self.index[start(hash, self.index.len() - 1)];
+    }
+
+    /// A record that may be the one with this hash, at the cost of one look: none is compared. `None` without an index.
+    pub fn likely(&self, hash: u64) -> Option<&R> {
+        let entry = self.index.get(start(hash, self.index.len().wrapping_sub(1)))?;
         self.records.get((entry & PLACE_MASK) as usize)
     }
 

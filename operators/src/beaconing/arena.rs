@@ -46,9 +46,11 @@ impl Arena {
         &self.slots[at..at + block.len()]
     }
 
-    /// Looks at a block's newest contact.
-    pub fn glance(&self, block: Block) -> u64 {
-        self.slots.get((block.at as usize + block.len()).saturating_sub(1)).map_or(0, |contact| contact.start().0 as u64)
+    /// Asks for where a block's next contact goes.
+    pub fn ahead(&self, block: Block) {
+        if let Some(slot) = self.slots.get((block.at as usize + block.len()).saturating_sub(1)) {
+            crate::ahead::ask(slot);
+        }
     }
 
     /// The same, to be changed.

@@ -14,6 +14,7 @@ use super::arena::Arena;
 use super::key::{PeerKey, Place, TCP};
 use super::pair::{Contact, FARM, Pair, PairView};
 use super::resolved::Resolved;
+use crate::ahead::Round;
 use crate::limit::Limit;
 use crate::operator::Footprint;
 use crate::raw::serde_as_raw;
@@ -106,10 +107,15 @@ impl HostState {
         self.pairs.find(key.hash(), |pair| pair.key == *key)
     }
 
-    /// Looks at where a pair lies, and its contacts.
-    pub(super) fn glance(&self, key: &PeerKey) -> u64 {
-        let Some(pair) = self.pairs.glance(key.hash()) else { return 0 };
-        u64::from(pair.total) ^ self.arena.glance(pair.contacts())
+    /// Asks for where a pair lies, and its contacts.
+    pub(super) fn ahead(&self, key: &PeerKey, round: Round) {
+        let hash = key.hash();
+        self.pairs.ahead(hash, round);
+        if round == Round::Rest
+            && let Some(pair) = self.pairs.likely(hash)
+        {
+            self.arena.ahead(pair.contacts());
+        }
     }
 
     /// A pair with its contacts.

@@ -6,6 +6,7 @@
 use tidewatch_schemas::observation::FlowRow;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
+use crate::ahead::Round;
 use crate::operator::{Initiator, Peer};
 use crate::raw::{Input, part};
 use crate::table::{RECORDS_MAX, Record, Table, mixed, table_bytes};
@@ -137,10 +138,10 @@ impl Connections {
         Some(Self { open: Table::of(records), pruned_at })
     }
 
-    /// Looks at where a record of these ends would be filed.
-    pub(super) fn glance(&self, peer: u64, host_port: u16, peer_port: u16, transport: u8) -> u64 {
+    /// Asks for where a record of these ends would be filed.
+    pub(super) fn ahead(&self, peer: u64, host_port: u16, peer_port: u16, transport: u8, round: Round) {
         let tuple = Tuple { peer, host_port, peer_port, transport };
-        self.open.glance(tuple.hash()).map_or(0, |c| c.peer ^ c.last.0 as u64)
+        self.open.ahead(tuple.hash(), round);
     }
 
     /// Files one record. Records come in event-time order within a slice.

@@ -36,9 +36,11 @@ impl Known {
         !self.slots.is_empty() && self.slots[self.place(hash)] == hash
     }
 
-    /// Looks at where it would be.
-    pub fn glance(&self, hash: u64) -> u64 {
-        self.slots.get(hash as usize & self.slots.len().wrapping_sub(1)).copied().unwrap_or(0)
+    /// Asks for where it would be.
+    pub fn ahead(&self, hash: u64) {
+        if let Some(slot) = self.slots.get(hash as usize & self.slots.len().wrapping_sub(1)) {
+            crate::ahead::ask(slot);
+        }
     }
 
     /// Adds one that is not there.

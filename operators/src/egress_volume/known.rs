@@ -24,11 +24,6 @@ fn places(peer: u64) -> [(usize, u64); 2] {
 }
 
 impl Known {
-    /// Looks at each of its lines.
-    pub fn glance(&self) -> u64 {
-        [&self.now, &self.before, &self.fresh].into_iter().fold(0, |seen, bits| seen ^ bits[0] ^ bits[WORDS / 2])
-    }
-
     /// Whether it was sent to before this minute.
     pub fn holds(&self, peer: u64) -> bool {
         let at = places(peer);

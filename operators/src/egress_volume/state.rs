@@ -11,6 +11,7 @@ use super::Limits;
 use super::habit::Habits;
 use super::known::Known;
 use super::window::{Bucket, CONVERSATION, History, Place, Share};
+use crate::ahead::{Round, ask};
 use crate::operator::{Footprint, Position, RawRows};
 use crate::why::{Case, Condition};
 
@@ -148,9 +149,16 @@ impl HostState {
         self.0.is_none()
     }
 
-    /// Looks at what every flow changes.
-    pub(super) fn glance(&self) -> u64 {
-        self.0.as_ref().map_or(0, |v| v.minute.glance() ^ v.hour.glance() ^ v.hours[0].to_bits() ^ v.known.glance())
+    /// Asks for what every flow changes.
+    pub(super) fn ahead(&self, round: Round) {
+        match (&self.0, round) {
+            (Some(volumes), Round::Index) => ask(&**volumes),
+            (Some(volumes), Round::Records) => {
+                volumes.minute.ahead();
+                volumes.hour.ahead();
+            }
+            _ => {}
+        }
     }
 
     /// Whether a row of this time begins another minute.

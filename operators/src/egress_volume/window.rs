@@ -110,9 +110,9 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// Looks at each of its lines.
-    pub fn glance(&self) -> u64 {
-        self.index as u64 ^ self.peers[0] ^ self.outs[0].to_bits() ^ self.backs[0].to_bits() ^ self.bits[0]
+    /// Asks for what it points at and every flow changes.
+    pub fn ahead(&self) {
+        crate::ahead::ask_all(&self.tops);
     }
 
     /// Empties it for another time.

@@ -60,6 +60,14 @@ impl<S> Pages<S> {
         self.pages.get(page)?.get(at)?.as_ref()
     }
 
+    /// Asks for the memory of a place.
+    pub fn ask(&self, place: u32) {
+        let (page, at) = split(place);
+        if let Some(slot) = self.pages.get(page).and_then(|page| page.get(at)) {
+            crate::ahead::ask(slot);
+        }
+    }
+
     pub fn get_mut(&mut self, place: u32) -> Option<&mut Slot<S>> {
         let (page, at) = split(place);
         self.pages.get_mut(page)?.get_mut(at)?.as_mut()

@@ -312,7 +312,7 @@ fn sorted(rows: Vec<Place>) -> Vec<Place> {
 const SORT_BITS_MAX: u32 = 16;
 
 /// Hosts handed over at a time: as many as their states' ways through memory can overlap.
-const GROUP_HOSTS: usize = 8;
+const GROUP_HOSTS: usize = 16;
 
 /// Rows from which a group is handed over, however few hosts they are of.
 const GROUP_ROWS: usize = 256;
