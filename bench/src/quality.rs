@@ -7,17 +7,21 @@
 
 mod beacons;
 mod benign;
+mod captured;
 mod cost;
 mod egress;
 mod families;
 mod goals;
+mod halves;
 mod interval;
+mod left_out;
 mod logs;
 mod look_ups;
 mod made;
 mod measure;
 mod packets;
 mod real;
+mod replay;
 mod report;
 mod scans;
 mod way;
@@ -76,6 +80,11 @@ impl Context {
         self.data.join(name)
     }
 
+    /// The development sets are there.
+    pub fn has_sets(&self) -> bool {
+        self.data.join("flows-ctu").is_dir()
+    }
+
     /// A new folder for logs.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.room.path().join(name);
@@ -88,11 +97,18 @@ impl Context {
 type Job = (&'static str, bool, fn(&Context) -> Result<Part>);
 
 const JOBS: &[Job] = &[
+    ("ordinary look-ups", false, benign::millions),
     ("beacons, jitter one-sided", false, beacons::one_sided),
     ("beacons, jitter both ways", false, beacons::symmetric),
+    ("halves: beacons", false, halves::beacons),
+    ("halves: scans and movement", false, halves::scans),
+    ("names of families left out", true, left_out::hosts),
     ("names across sources", true, families::across_sources),
     ("scans and held connections", false, scans::grid),
+    ("halves: uploads", false, halves::uploads),
     ("egress", false, egress::grid),
+    ("halves: names and tunnels", false, halves::look_ups),
+    ("halves: held connections", false, halves::held),
     ("offices without attacks", false, benign::office),
     ("generated names and tunnels in an office", false, look_ups::office),
     ("memoryless controls", false, beacons::controls),

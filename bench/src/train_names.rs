@@ -28,7 +28,7 @@ use self::learned::Learned;
 use self::measure::share;
 use self::sources::{Generated, Sources, WORD_LISTS};
 use self::splits::Split;
-pub use self::splits::across;
+pub use self::splits::{across, without};
 use self::synthetic::{Chains, WAYS, joins_words};
 
 /// Train the name model and measure it on sources and families that it did not see.

@@ -298,17 +298,16 @@ impl Beaconing {
     fn look(&self, place: usize, at: EventTime, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
         let view = state.view(place);
         let (key, total) = (&view.pair.key, view.pair.total);
+        let verdict = verdict(view, &self.limits, self.is_listed(key));
         // Every contact at first, then seldom: what looking costs stays in proportion to the contacts. And not before it can
         // have become a beacon. One that is known is looked at by what that adds: confidence grows with the contacts' root.
-        let more = match verdict(view, &self.limits, self.is_listed(key)) {
-            Ok(verdict) => {
-                if !state.explained(key) {
-                    ctx.emit(draft(view, &verdict, at, rows, ctx));
-                }
-                (total / 4).min(STEPS_MAX[1])
-            }
-            Err(more) => u32::try_from(more).unwrap_or(u32::MAX).max((total / 8).min(STEPS_MAX[0])),
+        let more = match &verdict {
+            Ok(_) => (total / 4).min(STEPS_MAX[1]),
+            Err(more) => u32::try_from(*more).unwrap_or(u32::MAX).max((total / 8).min(STEPS_MAX[0])),
         };
+        if let Some(verdict) = verdict.ok().filter(|_| !state.explained(key)) {
+            ctx.emit(draft(view, &verdict, at, rows, ctx));
+        }
         state.pairs.records_mut()[place].next_look = total.saturating_add(more.max(1));
     }
 }

@@ -38,4 +38,4 @@ pub use probectl::{Record, probectl_records};
 pub use synthetic::Synthetic;
 pub use traffic::Traffic;
 pub use truth::{Truth, truths, truths_until};
-pub use zeek::{Style, zeek_lines};
+pub use zeek::{Style, zeek_lines, zeek_lines_of};

@@ -92,7 +92,20 @@ pub struct ZeekLine {
 
 /// The lines of a plan, by time of writing.
 pub fn zeek_lines(plan: &Plan, style: Style) -> impl Iterator<Item = ZeekLine> + '_ {
-    Traffic::new(plan, 0).map(move |event| {
+    zeek_lines_of(plan, style, &Log::ALL)
+}
+
+/// The lines of some logs of a plan: the same as among all others.
+pub fn zeek_lines_of<'p>(plan: &'p Plan, style: Style, logs: &'p [Log]) -> impl Iterator<Item = ZeekLine> + 'p {
+    let wanted = |event: &Event| {
+        logs.contains(&match event {
+            Event::Flow(_) => Log::Conn,
+            Event::Dns(_) => Log::Dns,
+            Event::Tls(_) => Log::Ssl,
+            Event::Http(_) => Log::Http,
+        })
+    };
+    Traffic::new(plan, 0).filter(wanted).map(move |event| {
         let (log, row) = match &event {
             Event::Flow(flow) => (Log::Conn, rows::conn(plan.seed, flow)),
             Event::Dns(dns) => (Log::Dns, rows::query(plan.seed, dns)),

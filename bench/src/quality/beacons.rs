@@ -32,24 +32,95 @@ const SHARED: &str = "shared CDN name";
 /// Contacts of one cell, at most.
 const CONTACTS_MAX: f64 = 300.0;
 /// Cells with fewer contacts are not counted.
-const CONTACTS_MIN: usize = 5;
+pub const CONTACTS_MIN: usize = 5;
 /// Contacts within which the goal wants a beacon found.
-const GOAL_CONTACTS: u64 = 30;
+pub const GOAL_CONTACTS: u64 = 30;
 /// Hosts of the office; each carries many cells, spread over the days.
-const HOSTS: u32 = 24;
-const DAYS: u32 = 8;
+pub const HOSTS: u32 = 24;
+/// Days of it.
+pub const DAYS: u32 = 8;
 /// Memoryless pairs: how many of each mean.
 const CONTROLS: u32 = 100;
 const MEANS_S: [f64; 4] = [30.0, 60.0, 300.0, 3_600.0];
 
+/// One form of a beacon.
 #[derive(Clone, Copy)]
-struct Cell {
+pub struct Form {
     period_s: f64,
     jitter: f64,
+    symmetric: bool,
     noise: f64,
     life_s: u32,
     dropout: f64,
     churn: &'static str,
+    peer: Peer,
+}
+
+impl Form {
+    /// Contacts that its life has room for.
+    pub fn contacts(&self) -> f64 {
+        f64::from(self.life_s) / self.period_s
+    }
+
+    /// The goal is about its jitter.
+    pub fn is_asked(&self) -> bool {
+        self.jitter <= 0.5
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> String {
+        let shape = if self.symmetric { "both ways" } else { "one-sided" };
+        format!(
+            "every {} s, jitter {} {shape}, size noise {}, for {} s, {} lost, {}",
+            self.period_s, self.jitter, self.noise, self.life_s, self.dropout, self.churn
+        )
+    }
+
+    /// The `n`-th of an office.
+    pub fn attack(&self, seed: u64, n: u64) -> Attack {
+        let duration_s = f64::from(self.life_s).min(CONTACTS_MAX * self.period_s) as u32;
+        let room_s = u64::from(DAYS * 86_400 - duration_s).max(1);
+        let beacon = Beacon {
+            host: n as u32 % HOSTS,
+            start_s: (mix(&[seed, 201, n]) % room_s) as u32,
+            duration_s,
+            period_s: self.period_s,
+            jitter: match (self.jitter == 0.0, self.symmetric) {
+                (true, _) => Jitter::None,
+                (_, true) => Jitter::Symmetric(self.jitter),
+                (_, false) => Jitter::OneSided(self.jitter),
+            },
+            size_noise: self.noise,
+            dropout: self.dropout,
+            peer: self.peer,
+            ..Beacon::default()
+        };
+        beacon.into()
+    }
+}
+
+/// The grid with jitter one-sided or both ways; without jitter both are one, and among the one-sided.
+pub fn forms(symmetric: bool) -> Vec<Form> {
+    let mut out = Vec::new();
+    for period_s in PERIODS_S {
+        for jitter in JITTERS.into_iter().filter(|j| !symmetric || *j > 0.0) {
+            for noise in NOISES {
+                for life_s in LIVES_S {
+                    for dropout in DROPOUTS {
+                        for (churn, peer) in CHURNS {
+                            out.push(Form { period_s, jitter, symmetric, noise, life_s, dropout, churn, peer });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+#[derive(Clone, Copy)]
+struct Cell {
+    form: Form,
     contacts: usize,
     alert: Option<Found>,
     low: Option<Found>,
@@ -70,59 +141,13 @@ pub fn symmetric(context: &Context) -> Result<Part> {
 const KIND: &str = "ndr.beaconing";
 
 fn run(context: &Context, shape: &str, symmetric: bool) -> Result<Part> {
-    let mut cells = Vec::new();
-    let mut attacks: Vec<Attack> = Vec::new();
     let seed = context.seed + u64::from(symmetric);
-    for period_s in PERIODS_S {
-        for jitter in JITTERS {
-            // Without jitter both shapes are one.
-            if symmetric && jitter == 0.0 {
-                continue;
-            }
-            let how = match (jitter == 0.0, symmetric) {
-                (true, _) => Jitter::None,
-                (_, true) => Jitter::Symmetric(jitter),
-                (_, false) => Jitter::OneSided(jitter),
-            };
-            for noise in NOISES {
-                for life_s in LIVES_S {
-                    for dropout in DROPOUTS {
-                        for (churn, peer) in CHURNS {
-                            let duration_s = f64::from(life_s).min(CONTACTS_MAX * period_s) as u32;
-                            let n = attacks.len() as u64;
-                            let room_s = u64::from(DAYS * 86_400 - duration_s).max(1);
-                            let beacon = Beacon {
-                                host: n as u32 % HOSTS,
-                                start_s: (mix(&[seed, 201, n]) % room_s) as u32,
-                                duration_s,
-                                period_s,
-                                jitter: how,
-                                size_noise: noise,
-                                dropout,
-                                peer,
-                                ..Beacon::default()
-                            };
-                            attacks.push(beacon.into());
-                            cells.push(Cell {
-                                period_s,
-                                jitter,
-                                noise,
-                                life_s,
-                                dropout,
-                                churn,
-                                contacts: 0,
-                                alert: None,
-                                low: None,
-                            });
-                        }
-                    }
-                }
-            }
-        }
-    }
-    let plan = Plan { attacks, ..Plan::office(seed, 0, HOSTS, PRESET_START, DAYS * 86_400) };
-    let plan = Plan { tenants: vec!["quality".into()], ..plan };
-    let renames = shared(&plan, &cells);
+    let forms = forms(symmetric);
+    let mut cells: Vec<Cell> = forms.iter().map(|form| Cell { form: *form, contacts: 0, alert: None, low: None }).collect();
+    let attacks = forms.iter().zip(0..).map(|(form, n)| form.attack(seed, n)).collect();
+    let office = Plan::office(seed, 0, HOSTS, PRESET_START, DAYS * 86_400);
+    let plan = Plan { tenants: vec!["quality".into()], attacks, ..office };
+    let renames = shared(&plan, &forms);
     let dir = context.folder(if symmetric { "beacons-symmetric" } else { "beacons" })?;
     made::write(&plan, &renames, &dir)?;
     let ran = way::run(&dir, &[], &context.rules)?;
@@ -168,12 +193,12 @@ fn run(context: &Context, shape: &str, symmetric: bool) -> Result<Part> {
     Ok(part)
 }
 
-/// Names and addresses of a content network for the cells that hide behind one.
-fn shared(plan: &Plan, cells: &[Cell]) -> made::Renames {
+/// Names and addresses of a content network for the forms that hide behind one.
+pub fn shared(plan: &Plan, forms: &[Form]) -> made::Renames {
     let mut renames = made::Renames::new();
     let mut random = Random::of([plan.seed, 204, 0, 0]);
-    for (n, (addresses, cell)) in made::called(plan).into_iter().zip(cells).enumerate() {
-        if cell.churn != SHARED {
+    for (n, (addresses, form)) in made::called(plan).into_iter().zip(forms).enumerate() {
+        if form.churn != SHARED {
             continue;
         }
         let (name, _) = plan.attacks[n].destination(plan.seed, n as u16);
@@ -188,14 +213,14 @@ fn shared(plan: &Plan, cells: &[Cell]) -> made::Renames {
     renames
 }
 
-/// Pairs without memory: nothing about them is a beacon.
-pub fn controls(context: &Context) -> Result<Part> {
-    let mut random = Random::of([context.seed, 206, 0, 0]);
+/// Pairs without memory, so many of each mean, and what nobody ought to say of them, each with the place of its mean.
+pub fn memoryless(seed: u64, of_each: u32) -> (Vec<Conn>, Vec<(usize, Wanted)>) {
+    let mut random = Random::of([seed, 206, 0, 0]);
     let (mut conns, mut wanted) = (Vec::new(), Vec::new());
     for (m, mean_s) in MEANS_S.into_iter().enumerate() {
-        for n in 0..CONTROLS {
+        for n in 0..of_each {
             let (from, to) =
-                (world::host(n % HOSTS).to_string(), world::hosting(context.seed, u64::from(n) + 1_000 * m as u64).to_string());
+                (world::host(n % HOSTS).to_string(), world::hosting(seed, u64::from(n) + 1_000 * m as u64).to_string());
             let mut at_s = random.unit() * mean_s;
             let mut contacts = Vec::new();
             while contacts.len() < CONTACTS_MAX as usize && at_s < f64::from(DAYS) * 86_400.0 {
@@ -222,6 +247,12 @@ pub fn controls(context: &Context) -> Result<Part> {
             wanted.push((m, Wanted { kinds: vec![KIND], host: Some(from), destinations: vec![to], contacts, last }));
         }
     }
+    (conns, wanted)
+}
+
+/// Pairs without memory: nothing about them is a beacon.
+pub fn controls(context: &Context) -> Result<Part> {
+    let (conns, wanted) = memoryless(context.seed, CONTROLS);
     let dir = context.folder("memoryless")?;
     write_conns(&dir, conns)?;
     let ran = way::run(&dir, &[], &context.rules)?;
@@ -271,28 +302,31 @@ fn judge(cells: &[Cell], shape: &str, part: &mut Part) {
     let mut groups: Vec<Group> = Vec::new();
     groups.push(("all cells".to_owned(), Box::new(|_| true)));
     for p in PERIODS_S {
-        groups.push((format!("period {p} s"), Box::new(move |c| c.period_s == p)));
+        groups.push((format!("period {p} s"), Box::new(move |c| c.form.period_s == p)));
     }
     for j in JITTERS {
-        groups.push((format!("jitter {:.0} %", j * 100.0), Box::new(move |c| c.jitter == j)));
+        groups.push((format!("jitter {:.0} %", j * 100.0), Box::new(move |c| c.form.jitter == j)));
     }
     for n in NOISES {
-        groups.push((format!("size noise {:.0} %", n * 100.0), Box::new(move |c| c.noise == n)));
+        groups.push((format!("size noise {:.0} %", n * 100.0), Box::new(move |c| c.form.noise == n)));
     }
     for l in LIVES_S {
-        groups.push((format!("life {:.1} h", f64::from(l) / 3_600.0), Box::new(move |c| c.life_s == l)));
+        groups.push((format!("life {:.1} h", f64::from(l) / 3_600.0), Box::new(move |c| c.form.life_s == l)));
     }
     for d in DROPOUTS {
-        groups.push((format!("{:.0} % lost", d * 100.0), Box::new(move |c| c.dropout == d)));
+        groups.push((format!("{:.0} % lost", d * 100.0), Box::new(move |c| c.form.dropout == d)));
     }
     for (churn, _) in CHURNS {
-        groups.push((churn.to_owned(), Box::new(move |c| c.churn == churn)));
+        groups.push((churn.to_owned(), Box::new(move |c| c.form.churn == churn)));
     }
     groups.push((
         "30 contacts or more, jitter to 50 %".into(),
-        Box::new(|c| c.contacts as u64 >= GOAL_CONTACTS && c.jitter <= 0.5),
+        Box::new(|c| c.contacts as u64 >= GOAL_CONTACTS && c.form.jitter <= 0.5),
     ));
-    groups.push(("30 contacts or more, jitter 90 %".into(), Box::new(|c| c.contacts as u64 >= GOAL_CONTACTS && c.jitter > 0.5)));
+    groups.push((
+        "30 contacts or more, jitter 90 %".into(),
+        Box::new(|c| c.contacts as u64 >= GOAL_CONTACTS && c.form.jitter > 0.5),
+    ));
     for (name, takes) in &groups {
         let case = case(cells, &set, name, takes.as_ref());
         if case.positives + case.too_few > 0 {
@@ -309,7 +343,7 @@ fn judge(cells: &[Cell], shape: &str, part: &mut Part) {
         let ours = format!("{found} of {} ({share:.3}; 95 % {from:.3} to {to:.3}){low}", of.len());
         part.goals.push(Goal::of("2.4", &format!("{goal} [{shape}]"), share >= at_least, ours, peers));
     };
-    let jittered = |c: &Cell| c.jitter <= 0.5 && (60.0..=3_600.0).contains(&c.period_s);
+    let jittered = |c: &Cell| c.form.jitter <= 0.5 && (60.0..=3_600.0).contains(&c.form.period_s);
     goal(
         "jitter to 50 %, 60 s to 1 h: recall 0.95 within 30 contacts, of cells that have 30",
         0.95,
@@ -319,11 +353,11 @@ fn judge(cells: &[Cell], shape: &str, part: &mut Part) {
     );
     goal("the same, of all cells with five contacts or more", 0.95, GOAL_CONTACTS, "", &jittered);
     goal("4 h period over 7 days: recall 0.9, jitter to 50 %", 0.9, u64::MAX, "RITA below 0.7", &|c| {
-        c.period_s == 14_400.0 && c.life_s == 604_800 && c.jitter <= 0.5
+        c.form.period_s == 14_400.0 && c.form.life_s == 604_800 && c.form.jitter <= 0.5
     });
     goal("4 h period over 7 days: recall 0.9, every jitter", 0.9, u64::MAX, "RITA below 0.7", &|c| {
-        c.period_s == 14_400.0 && c.life_s == 604_800
+        c.form.period_s == 14_400.0 && c.form.life_s == 604_800
     });
-    goal("2 h life: recall 0.9, jitter to 50 %", 0.9, u64::MAX, "RITA 0", &|c| c.life_s == 7_200 && c.jitter <= 0.5);
-    goal("2 h life: recall 0.9, every jitter", 0.9, u64::MAX, "RITA 0", &|c| c.life_s == 7_200);
+    goal("2 h life: recall 0.9, jitter to 50 %", 0.9, u64::MAX, "RITA 0", &|c| c.form.life_s == 7_200 && c.form.jitter <= 0.5);
+    goal("2 h life: recall 0.9, every jitter", 0.9, u64::MAX, "RITA 0", &|c| c.form.life_s == 7_200);
 }

@@ -9,7 +9,7 @@ use tidewatch_generator::event::Event;
 use tidewatch_generator::random::mix;
 use tidewatch_generator::{PRESET_START, Plan, Traffic, world};
 use tidewatch_schemas::signal::Signal;
-use tidewatch_schemas::time::SECOND_NS;
+use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::interval::wilson;
 use super::measure::{ALERT, Benign, Case, Goal, Origin, Part, by_host};
@@ -18,39 +18,56 @@ use super::{Context, made, way};
 const KIND: &str = "ndr.egress_volume";
 /// Days of history before the transfers.
 const HISTORY_DAYS: u32 = 5;
-const DAYS: u32 = 7;
+pub const DAYS: u32 = 7;
 /// Hosts of a cell: of five times the daily p99, which the goal is about, and of the others.
 const HOSTS_GOAL: u32 = 4;
 const HOSTS_OTHER: u32 = 1;
 /// Hosts with a nightly backup, at two in the morning.
-const BACKUPS: u32 = 4;
+pub const BACKUPS: u32 = 4;
 const BACKUP_START_S: u32 = 18 * 3_600;
 /// Upload of a video call, kbit/s: little, so that a busy day is no excuse.
 const CALL_KBIT_S: u32 = 96;
 
-struct Cell {
+/// One form of an upload.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell {
     factor: u32,
     slow: bool,
     flows: u32,
     destinations: u32,
 }
 
-/// Runs it.
-pub fn grid(context: &Context) -> Result<Part> {
+/// An office with uploads, one on each of the first hosts, and nightly backups on the last ones.
+pub struct Made {
+    /// Uploads are the first attacks, in the order of their forms.
+    pub plan: Plan,
+    /// Puts all nights of a backup at one place.
+    pub renames: made::Renames,
+    /// Octets that each host sends outside on its busiest day of history.
+    busiest: BTreeMap<u32, u64>,
+}
+
+/// All forms; of five times the daily p99 so many hosts each, of the others so many.
+pub fn cells(hosts_goal: u32, hosts_other: u32) -> Vec<Cell> {
     let mut cells = Vec::new();
     for factor in [2, 5, 20] {
         for slow in [false, true] {
             for flows in [1, 20, 200] {
                 for destinations in [1, 5] {
-                    for _ in 0..if factor == 5 { HOSTS_GOAL } else { HOSTS_OTHER } {
+                    for _ in 0..if factor == 5 { hosts_goal } else { hosts_other } {
                         cells.push(Cell { factor, slow, flows, destinations });
                     }
                 }
             }
         }
     }
+    cells
+}
+
+/// An office in which these are uploaded.
+pub fn uploads(seed: u64, cells: &[Cell]) -> Made {
     let hosts = cells.len() as u32 + BACKUPS;
-    let office = Plan::office(context.seed + 200, 0, hosts, PRESET_START, DAYS * 86_400);
+    let office = Plan::office(seed + 200, 0, hosts, PRESET_START, DAYS * 86_400);
     let mut plan = Plan { tenants: vec!["quality".into()], call_kbit_s: CALL_KBIT_S, ..office };
     let busiest = busiest_days(&plan);
     plan.attacks = cells
@@ -58,16 +75,15 @@ pub fn grid(context: &Context) -> Result<Part> {
         .enumerate()
         .map(|(n, cell)| {
             let host = n as u32;
-            let start_s = HISTORY_DAYS * 86_400 + (mix(&[context.seed, 202, n as u64]) % 28_800) as u32;
+            let start_s = HISTORY_DAYS * 86_400 + (mix(&[seed, 202, n as u64]) % 28_800) as u32;
             let bytes = busiest.get(&host).copied().unwrap_or(0).max(1 << 20) * u64::from(cell.factor);
             let duration_s = if cell.slow { 28_800 } else { 600 };
             Egress { tenant: 0, host, start_s, duration_s, bytes, flows: cell.flows, destinations: cell.destinations }.into()
         })
         .collect();
-    let backups = cells.len() as u32..hosts;
-    for host in backups.clone() {
+    for host in cells.len() as u32..hosts {
         for night in 0..DAYS - 1 {
-            let word = mix(&[context.seed, 207, u64::from(host), u64::from(night)]);
+            let word = mix(&[seed, 207, u64::from(host), u64::from(night)]);
             let start_s = BACKUP_START_S + night * 86_400 + (word % 600) as u32;
             let bytes = (2 << 30) + (word >> 32) % (64 << 20);
             plan.attacks.push(Egress { tenant: 0, host, start_s, duration_s: 1_200, bytes, flows: 1, destinations: 1 }.into());
@@ -80,6 +96,21 @@ pub fn grid(context: &Context) -> Result<Part> {
         let Some(place) = nights[0].first() else { continue };
         renames.extend(nights.iter().flatten().map(|address| (address.clone(), place.clone())));
     }
+    Made { plan, renames, busiest }
+}
+
+/// Which night of the backups a moment belongs to, from two hours before they begin.
+pub fn night(at: EventTime) -> usize {
+    let after_s = at.since(PRESET_START) / SECOND_NS - i64::from(BACKUP_START_S) + 7_200;
+    (after_s.max(0) / 86_400) as usize
+}
+
+/// Runs it.
+pub fn grid(context: &Context) -> Result<Part> {
+    let cells = cells(HOSTS_GOAL, HOSTS_OTHER);
+    let Made { plan, renames, busiest } = uploads(context.seed, &cells);
+    let hosts = plan.hosts_per_tenant;
+    let backups = cells.len() as u32..hosts;
     let dir = context.folder("egress")?;
     made::write(&plan, &renames, &dir)?;
     let ran = way::run(&dir, &[], &context.rules)?;
@@ -144,8 +175,7 @@ fn backups_told(signals: &[Signal], hosts: &[String], places: &made::Renames) ->
         };
         let ours = |s: &&Signal| s.kind == KIND && s.entity.id == *host && s.severity >= ALERT;
         for s in signals.iter().filter(ours).filter(to_place) {
-            let after_s = s.decided_at.since(PRESET_START) / SECOND_NS - i64::from(BACKUP_START_S) + 7_200;
-            if let Some(night) = of_host.get_mut((after_s.max(0) / 86_400) as usize) {
+            if let Some(night) = of_host.get_mut(night(s.decided_at)) {
                 *night = true;
             }
         }

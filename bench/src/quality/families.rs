@@ -22,7 +22,8 @@ const HOSTS: usize = 4;
 const NAMES_MIN: usize = 20;
 /// Seconds between two names.
 const GAP_S: f64 = 4.0;
-const WORD_LISTS: [&str; 2] = ["matsnu", "rovnix"];
+/// Families that join words.
+pub const WORD_LISTS: [&str; 2] = ["matsnu", "rovnix"];
 /// Names under fixed parents: no names made up label by label.
 const NOT_BY_NAME: [&str; 2] = ["fosniw", "unnamed_downloader"];
 
@@ -87,8 +88,8 @@ pub fn across_sources(context: &Context) -> Result<Part> {
     Ok(part)
 }
 
-/// Hosts that ask for names of a listed family, none of which exists.
-pub fn hosts(context: &Context) -> Result<Part> {
+/// Names of the listed families, by family.
+pub fn listed(context: &Context) -> Result<BTreeMap<String, Vec<String>>> {
     let mut families: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in text(&context.set("dga-names/dga.csv.gz"))?.lines().skip(1) {
         let mut fields = line.split(',');
@@ -97,8 +98,13 @@ pub fn hosts(context: &Context) -> Result<Part> {
         }
     }
     families.retain(|family, names| names.len() >= NAMES_MIN && !NOT_BY_NAME.contains(&family.as_str()));
+    Ok(families)
+}
+
+/// Hosts that ask for names of these families, none of which exists: their look-ups, and what ought to be found, by family.
+pub fn infected<'f>(families: impl IntoIterator<Item = &'f (String, Vec<String>)>) -> (Vec<Look>, Vec<(&'f str, Wanted)>) {
     let (mut looks, mut wanted) = (Vec::new(), Vec::new());
-    for (family, names) in &families {
+    for (family, names) in families {
         for n in 0..HOSTS.min(names.len() / NAMES_MIN) {
             let host = format!("10.60.{}.{}", wanted.len() / 250, 2 + wanted.len() % 250);
             // Spread over the list, as a host sees a day's names and not the alphabet's first.
@@ -120,6 +126,13 @@ pub fn hosts(context: &Context) -> Result<Part> {
             wanted.push((family.as_str(), want));
         }
     }
+    (looks, wanted)
+}
+
+/// Hosts that ask for names of a listed family, none of which exists.
+pub fn hosts(context: &Context) -> Result<Part> {
+    let families: Vec<(String, Vec<String>)> = listed(context)?.into_iter().collect();
+    let (looks, wanted) = infected(&families);
     let dir = context.folder("families")?;
     write_looks(&dir, looks)?;
     let ran = way::run(&dir, &[], &context.rules)?;

@@ -12,6 +12,15 @@ const BUDGETS: [(&str, &[&str], f64); 5] = [
     ("fan-out and scans", &["ndr.scan", "ndr.lateral"], 0.2),
 ];
 const ALL: f64 = 0.5;
+/// Of a kind that detection.md gives no budget: the least of the others'.
+const LEAST: f64 = 0.05;
+
+/// Alerts per benign host-day that one rule kind may have; kinds that share a budget have equal parts of it.
+pub fn budget_of(rule_kind: &str) -> f64 {
+    let kind = format!("ndr.{rule_kind}");
+    let budget = BUDGETS.iter().find(|(_, kinds, _)| kinds.contains(&kind.as_str()));
+    budget.map_or(LEAST, |(_, kinds, most)| most / kinds.len() as f64)
+}
 
 /// Origins with their names.
 pub const ORIGINS: [(Origin, &str); 3] =
@@ -80,5 +89,6 @@ mod tests {
         assert_eq!(part.goals.last().map(|g| g.goal.as_str()), Some("last"));
         assert!(part.goals.iter().all(|g| g.met == Some(true)), "{:?}", part.goals);
         assert!(budget("x", "y", 3, 4.0, 0.5).met == Some(false));
+        assert_eq!([budget_of("beaconing"), budget_of("scan"), budget_of("long_connection")], [0.2, 0.1, 0.05]);
     }
 }

@@ -26,11 +26,26 @@ const NATIVE_QUERIES_S: f64 = 10.0;
 const GOALS: [f64; 3] = [0.95, 0.9, 0.5];
 
 /// One tunnel to run: whose case it is, its look-ups, and the domain under which they are.
-struct Run {
+pub struct Run {
+    /// Its case.
+    pub case: usize,
+    /// Its look-ups.
+    pub looks: Vec<Look>,
+    /// The domain under which they are.
+    pub domain: String,
+    /// Found later than this it is not found, seconds.
+    pub within_s: f64,
+}
+
+/// A tunnel on a host of its own and under a domain of its own.
+pub struct Placed {
     case: usize,
-    looks: Vec<Look>,
-    domain: String,
-    within_s: f64,
+    /// As of [`Run`].
+    pub within_s: f64,
+    /// What ought to be found.
+    pub wanted: Wanted,
+    /// Its names, and the octets of each in front of the domain.
+    sizes: Vec<(String, usize)>,
 }
 
 /// What came of it: its case, how it was found, octets of names until then.
@@ -40,11 +55,9 @@ struct Came {
     leaked: usize,
 }
 
-/// Puts each tunnel on a host of its own and under a domain of its own, and runs them all at once.
-fn run(context: &Context, name: &str, runs: Vec<Run>, part: &mut Part) -> Result<Vec<Came>> {
-    let dir = context.folder(name)?;
-    let mut all = Vec::new();
-    let mut wanted = Vec::new();
+/// Puts each tunnel on a host of its own and under a domain of its own: all their look-ups, and each tunnel.
+pub fn placed(runs: Vec<Run>) -> (Vec<Look>, Vec<Placed>) {
+    let (mut all, mut placed) = (Vec::new(), Vec::new());
     for (n, run) in runs.into_iter().enumerate() {
         let host = format!("10.{}.{}.{}", 30 + n / 62_500, n / 250 % 250, 2 + n % 250);
         let own = format!("{}{n}.{}", &run.domain[..3], run.domain.rsplit('.').next().unwrap_or("example"));
@@ -56,23 +69,30 @@ fn run(context: &Context, name: &str, runs: Vec<Run>, part: &mut Part) -> Result
         }
         let contacts: Vec<EventTime> = looks.iter().map(|l| EventTime(l.at_ns)).collect();
         let last = contacts.last().copied().unwrap_or(EventTime::from_secs(START_S));
-        let want = Wanted { kinds: vec![KIND], host: Some(host), destinations: vec![own.clone()], contacts, last };
+        let wanted = Wanted { kinds: vec![KIND], host: Some(host), destinations: vec![own.clone()], contacts, last };
         let sizes: Vec<(String, usize)> =
             looks.iter().map(|l| (l.name.clone(), l.name.len().saturating_sub(own.len() + 1))).collect();
-        wanted.push((run.case, run.within_s, want, sizes));
+        placed.push(Placed { case: run.case, within_s: run.within_s, wanted, sizes });
         all.extend(looks);
     }
+    (all, placed)
+}
+
+/// Runs tunnels all at once.
+fn run(context: &Context, name: &str, runs: Vec<Run>, part: &mut Part) -> Result<Vec<Came>> {
+    let dir = context.folder(name)?;
+    let (all, placed) = placed(runs);
     write_looks(&dir, all)?;
     let ran = way::run(&dir, &[], &context.rules)?;
     std::fs::remove_dir_all(&dir)?;
     ran.note(name, part);
     part.calibrate(&ran.signals, |s| s.kind == KIND);
     let (hosts, none) = (by_host(&ran.signals), Vec::new());
-    let came = wanted.into_iter().map(|(case, within_s, want, sizes)| {
-        let signals = want.host.as_deref().and_then(|h| hosts.get(h)).unwrap_or(&none);
-        let found = want.found(signals, false).filter(|f| f.seconds <= within_s);
-        let names: BTreeSet<&(String, usize)> = sizes.iter().take(found.map_or(0, |f| f.contacts as usize)).collect();
-        Came { case, found, leaked: names.iter().map(|(_, bytes)| bytes).sum() }
+    let came = placed.into_iter().map(|it| {
+        let signals = it.wanted.host.as_deref().and_then(|h| hosts.get(h)).unwrap_or(&none);
+        let found = it.wanted.found(signals, false).filter(|f| f.seconds <= it.within_s);
+        let names: BTreeSet<&(String, usize)> = it.sizes.iter().take(found.map_or(0, |f| f.contacts as usize)).collect();
+        Came { case: it.case, found, leaked: names.iter().map(|(_, bytes)| bytes).sum() }
     });
     Ok(came.collect())
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use tidewatch_generator::attack::Attack;
 use tidewatch_generator::event::{Event, FlowEvent, Outcome};
-use tidewatch_generator::zeek::ZeekLine;
-use tidewatch_generator::{Plan, Style, Traffic, world, zeek_lines};
+use tidewatch_generator::zeek::{Log, ZeekLine};
+use tidewatch_generator::{Plan, Style, Traffic, world, zeek_lines_of};
 use tidewatch_schemas::time::EventTime;
 
 use super::measure::Wanted;
@@ -21,10 +21,18 @@ pub type Renames = HashMap<String, String>;
 /// # Errors
 /// Says what cannot be written.
 pub fn write(plan: &Plan, renames: &Renames, dir: &Path) -> Result<u64> {
+    write_logs(plan, renames, dir, &Log::ALL)
+}
+
+/// The same of some logs alone, where nothing reads the others.
+///
+/// # Errors
+/// Says what cannot be written.
+pub fn write_logs(plan: &Plan, renames: &Renames, dir: &Path, logs: &[Log]) -> Result<u64> {
     let mut files = ZeekFiles::new(plan, dir, Style::Tsv, Rotate::Never);
     let mut looks = 0;
-    for ZeekLine { log, tenant, at, line } in zeek_lines(plan, Style::Tsv) {
-        looks += u64::from(log == tidewatch_generator::zeek::Log::Dns);
+    for ZeekLine { log, tenant, at, line } in zeek_lines_of(plan, Style::Tsv, logs) {
+        looks += u64::from(log == Log::Dns);
         if renames.is_empty() {
             files.write(tenant, log, at, &line)?;
             continue;

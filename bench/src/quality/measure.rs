@@ -10,6 +10,8 @@ use serde::Serialize;
 use tidewatch_schemas::signal::{Severity, Signal};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
+use super::halves::Sweep;
+
 /// Severity from which a signal is an alert.
 pub const ALERT: Severity = Severity::Medium;
 
@@ -303,6 +305,8 @@ pub struct Part {
     pub notes: Vec<String>,
     /// Other figures, each a name and a value in words.
     pub figures: Vec<(String, String)>,
+    /// Thresholds fixed on one half and judged on the other.
+    pub halves: Vec<Sweep>,
     /// Rows analysed.
     pub rows: u64,
 }
@@ -316,6 +320,7 @@ impl Part {
         self.goals.extend(other.goals);
         self.notes.extend(other.notes);
         self.figures.extend(other.figures);
+        self.halves.extend(other.halves);
         self.rows += other.rows;
         for (kind, state) in other.states {
             let most = self.states.entry(kind).or_default();

@@ -2,25 +2,17 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tidewatch_schemas::signal::Signal;
 use tidewatch_schemas::time::EventTime;
 
-use super::logs::{Conn, Table, argus, moment, text, write_conns};
+use super::captured::{PROXIED, SCANS, failures, wanted};
+use super::logs::{Conn, Table, text};
 use super::measure::{ALERT, Benign, Case, Goal, Origin, Part, Wanted, destination, rank};
-use super::{Context, packets, way};
+use super::{Context, captured, packets, way};
 use crate::merge;
 
 const BEACON: &str = "ndr.beaconing";
-const SCANS: [&str; 2] = ["ndr.scan", "ndr.lateral"];
-/// The host that asks through the proxy, and the name that it calls (flows-rita-scenarios/labels.csv).
-const PROXIED: (&str, &str) = ("10.136.0.18", "www.honestimnotevil.com");
-
-fn wanted(kinds: &[&'static str], host: Option<&str>, to: &[&str], contacts: Vec<EventTime>) -> Wanted {
-    let last = contacts.last().copied().unwrap_or(EventTime::MAX);
-    let destinations = to.iter().map(|d| (*d).to_owned()).collect();
-    Wanted { kinds: kinds.to_vec(), host: host.map(str::to_owned), destinations, contacts, last }
-}
 
 /// Adds a positive to a case.
 fn judge(case: &mut Case, want: &Wanted, signals: &[Signal]) {
@@ -31,14 +23,11 @@ fn judge(case: &mut Case, want: &Wanted, signals: &[Signal]) {
 /// The remote-access tool of 001, the beacon through a proxy (alone and in the benign days), two made-up ones of slips.
 pub fn beacons(context: &Context) -> Result<Part> {
     let mut part = Part::default();
-    let folder = context.set("flows-ctu/001-rat-cc");
-    let ran = way::run(&folder, &[], &context.rules)?;
+    let rat = captured::rat(context)?;
+    let ran = way::run(&rat.dir, &[], &context.rules)?;
     ran.note("001", &mut part);
-    let table = Table::read(&folder.join("conn.labeled.log.gz"))?;
-    let home = "41.108.179.197";
-    let contacts = table.moments(|t, row| t.cell(row, "id.resp_h") == home && t.cell(row, "id.resp_p") == "1177");
-    let want = wanted(&[BEACON], Some("192.168.1.115"), &[home], contacts);
-    let mut case = Case::of(BEACON, "flows-ctu/001", "-", "RAT, refused SYNs, 45 min");
+    let want = rat.wanted;
+    let mut case = Case::of(BEACON, &rat.name, "-", rat.what);
     judge(&mut case, &want, &ran.signals);
     case.rank = rank(&ran.signals, BEACON, |s| s.severity >= ALERT, |s| want.explains(s));
     part.calibrate(&ran.signals, |s| want.explains(s));
@@ -61,7 +50,7 @@ pub fn beacons(context: &Context) -> Result<Part> {
         ("test-cc-capture-1.pcap", "141.193.213.21", "curl every 2 s"),
         ("test-cc-capture-2.pcap", "141.193.213.20", "curl every 2 to 3.6 s, 67 s"),
     ] {
-        let (ran, conns) = captured(context, &context.set("flows-slips/test-cc").join(file), &["147.32.0.0/16"], &mut part)?;
+        let (ran, conns) = run_capture(context, &context.set("flows-slips/test-cc").join(file), &["147.32.0.0/16"], &mut part)?;
         let contacts = conns.iter().filter(|c| c.to == home && c.proto == "tcp").map(|c| EventTime(c.start_ns)).collect();
         let mut case = Case::of(BEACON, "flows-slips/test-cc", "-", what);
         judge(&mut case, &wanted(&[BEACON], Some("147.32.80.37"), &[home], contacts), &ran);
@@ -122,104 +111,41 @@ fn proxied(context: &Context, part: &mut Part) -> Result<()> {
 }
 
 /// Runs a capture as a sensor would have logged it.
-fn captured(context: &Context, path: &Path, internal: &[&str], part: &mut Part) -> Result<(Vec<Signal>, Vec<Conn>)> {
+fn run_capture(context: &Context, path: &Path, internal: &[&str], part: &mut Part) -> Result<(Vec<Signal>, Vec<Conn>)> {
     let conns = packets::connections(path)?;
     Ok((logged(context, path, conns.clone(), internal, part)?, conns))
 }
 
 fn logged(context: &Context, path: &Path, conns: Vec<Conn>, internal: &[&str], part: &mut Part) -> Result<Vec<Signal>> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("capture").to_owned();
-    let dir = context.folder(&format!("log-{name}"))?;
-    write_conns(&dir, conns)?;
+    let dir = captured::logged(context, "real", &name, conns)?;
     let ran = way::run(&dir, internal, &context.rules)?;
     ran.note(&name, part);
     Ok(ran.signals)
-}
-
-fn failed(state: &str) -> bool {
-    matches!(state, "S0" | "REJ" | "RSTOS0" | "SH")
-}
-
-/// Attempts of a host that failed.
-fn failures(conns: &[Conn], host: &str) -> Vec<EventTime> {
-    let mut at: Vec<EventTime> =
-        conns.iter().filter(|c| (host.is_empty() || c.from == host) && failed(&c.state)).map(|c| EventTime(c.start_ns)).collect();
-    at.sort_unstable();
-    at
 }
 
 /// nmap of 002, the scans of slips and scan-simple; backscatter must stay silent.
 pub fn scans(context: &Context) -> Result<Part> {
     let mut part = Part::default();
     nmap(context, &mut part)?;
-    for (folder, host, what) in [
-        ("horizontal", "10.0.2.112", "31 web servers outside, 10 of them silent"),
-        ("vertical", "192.168.1.9", "vertical, outbound"),
-    ] {
-        let path = context.set("flows-slips/port-scans").join(folder);
-        let ran = way::run(&path, &[], &context.rules)?;
-        ran.note(folder, &mut part);
-        let table = text(&path.join("conn.log"))?;
-        let contacts = if table.starts_with('#') {
-            Table::read(&path.join("conn.log"))?
-                .moments(|t, row| t.cell(row, "id.orig_h") == host && failed(t.cell(row, "conn_state")))
-        } else {
-            table.lines().filter(|l| l.contains(host)).filter_map(json_moment).collect()
-        };
-        let mut want = wanted(&SCANS, Some(host), &[], contacts);
-        want.last = EventTime::MAX;
-        let mut case = Case::of("ndr.scan", &format!("flows-slips/port-scans/{folder}"), "-", what);
-        judge(&mut case, &want, &ran.signals);
+    for it in captured::scans(context, "real")? {
+        let ran = way::run(&it.dir, &it.internal, &context.rules)?;
+        ran.note(&it.name, &mut part);
+        let mut case = Case::of("ndr.scan", &it.name, "-", it.what);
+        judge(&mut case, &it.wanted, &ran.signals);
         part.cases.push(case);
     }
-    for (file, host, internal, what) in [
-        ("test11-portscan.binetflow", "10.8.0.69", "10.0.0.0/8", "vertical, outbound, one port a second (Argus)"),
-        ("test3-mixed.binetflow", "46.166.151.160", "147.32.0.0/16", "horizontal, from outside (Argus)"),
-        ("test4-malicious.binetflow", "192.168.2.12", "192.168.0.0/16", "horizontal, outbound, port 81 (Argus)"),
-    ] {
-        let path = context.set("flows-slips").join(file);
-        let conns = argus(&path)?;
-        let contacts = failures(&conns, host);
-        let signals = logged(context, &path, conns, &[internal], &mut part)?;
-        let mut case = Case::of("ndr.scan", &format!("flows-slips/{file}"), "-", what);
-        judge(&mut case, &wanted(&SCANS, Some(host), &[], contacts), &signals);
-        part.cases.push(case);
-    }
-    let path = context.set("flows-slips/test12-icmp-portscan.pcap");
-    let (signals, conns) = captured(context, &path, &[], &mut part)?;
-    let mut case = Case::of("ndr.scan", "flows-slips/test12-icmp-portscan.pcap", "-", "ICMP, 19 targets");
-    let contacts = conns.iter().filter(|c| c.proto == "icmp").map(|c| EventTime(c.start_ns)).collect();
-    judge(&mut case, &wanted(&SCANS, None, &[], contacts), &signals);
-    part.cases.push(case);
     simple(context, &mut part)?;
     Ok(part)
 }
 
-fn json_moment(line: &str) -> Option<EventTime> {
-    moment(&serde_json::from_str::<serde_json::Value>(line).ok()?.get("ts")?.to_string())
-}
-
 fn nmap(context: &Context, part: &mut Part) -> Result<()> {
-    let folder = context.set("flows-ctu/002-nmap-scans");
-    let ran = way::run(&folder, &[], &context.rules)?;
+    let it = captured::nmap(context)?;
+    let ran = way::run(&it.dir, &[], &context.rules)?;
     ran.note("002", part);
-    let host = "172.16.1.11";
-    let mut pairs = std::collections::BTreeSet::new();
-    let mut contacts = Vec::new();
-    for line in text(&folder.join("conn.json.log.gz"))?.lines() {
-        let row: serde_json::Value = serde_json::from_str(line).context("002: not JSON")?;
-        let of = |name: &str| row.get(name).map(|v| v.to_string().trim_matches('"').to_owned()).unwrap_or_default();
-        let counts = of("id.orig_h") == host && of("proto") != "icmp" && failed(&of("conn_state"));
-        if counts
-            && let Some(at) = moment(&of("ts"))
-            && pairs.insert((of("id.resp_h"), of("id.resp_p"), of("proto")))
-        {
-            contacts.push(at);
-        }
-    }
-    contacts.sort_unstable();
-    let want = wanted(&SCANS, Some(host), &[], contacts.clone());
-    let mut case = Case::of("ndr.scan", "flows-ctu/002", "-", "nmap against three networks: distinct failed TCP and UDP targets");
+    let want = it.wanted;
+    let (contacts, host) = (&want.contacts, want.host.clone().unwrap_or_default());
+    let mut case = Case::of("ndr.scan", &it.name, "-", it.what);
     judge(&mut case, &want, &ran.signals);
     // The burst that it is told of: the failed targets of the ten seconds before the decision.
     let first = ran.signals.iter().filter(|s| want.explains(s) && s.severity >= ALERT).map(|s| s.decided_at).min();
@@ -254,14 +180,14 @@ fn simple(context: &Context, part: &mut Part) -> Result<()> {
         ("scan_with_zero_windows.pcap", "10.0.0.1", "5 hosts at port 23"),
     ] {
         let path = context.set("scan-simple").join(file);
-        let (signals, conns) = captured(context, &path, &[], part)?;
+        let (signals, conns) = run_capture(context, &path, &[], part)?;
         let mut case = Case::of("ndr.scan", &format!("scan-simple/{file}"), "-", what);
         judge(&mut case, &wanted(&SCANS, Some(host), &[], failures(&conns, host)), &signals);
         case.note = "upstream lowers its thresholds for it, or counts dark addresses; missing it at ours is no defect".into();
         part.cases.push(case);
     }
     let path = context.set("scan-simple/backscatter.trace");
-    let (signals, conns) = captured(context, &path, &["192.150.0.0/16"], part)?;
+    let (signals, conns) = run_capture(context, &path, &["192.150.0.0/16"], part)?;
     let silent = Benign::of("scan-simple/backscatter.trace", Origin::Real, 0.0, 0, &signals);
     let ours = format!("{} alerts of {} connections", silent.count(None), conns.len());
     part.goals.push(Goal::of("7", "the backscatter capture: 0 alerts", silent.count(None) == 0, ours, "Zeek 0"));
@@ -290,7 +216,7 @@ pub fn others(context: &Context) -> Result<Part> {
         ("agenttesla/c2-smtp-2.pcap", "192.168.100.40", "43.255.154.57"),
     ] {
         let path = context.set("rat-pcap").join(file);
-        let (signals, conns) = captured(context, &path, &[], &mut part)?;
+        let (signals, conns) = run_capture(context, &path, &[], &mut part)?;
         let n = conns.iter().filter(|c| c.from == host && c.to == to).count();
         told(
             &format!("rat-pcap/{file} ({n} connections with its server; certificates and indicators have no detector yet)"),

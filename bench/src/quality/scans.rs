@@ -74,7 +74,8 @@ pub fn grid(context: &Context) -> Result<Part> {
     Ok(part)
 }
 
-fn named(attack: &Attack) -> (&'static str, String) {
+/// The kind of signal that is right, and what the attack is called.
+pub fn named(attack: &Attack) -> (&'static str, String) {
     match attack {
         Attack::Scan(Scan { targets, per_s, answering, .. }) => {
             let pace = if *per_s >= 1.0 { format!("{per_s:.0} a second") } else { format!("one in {:.0} s", 1.0 / per_s) };

@@ -3,7 +3,7 @@
 //!
 //! Always holds: the split across sources is never looked at by the other one; no label is on both sides of any split.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -228,6 +228,41 @@ impl fmt::Display for Across {
         )?;
         write!(f, "  service names: {:.4} at 0.5, {:.4} at {LOOKS_GENERATED}", self.services_false[0], self.services_false[1])
     }
+}
+
+/// A model that has not seen some families, of any source.
+pub struct Unseen {
+    /// The model.
+    pub model: Vec<u8>,
+    /// Logits at false rates 1e-3 and 1e-2 of benign names that it has not seen either.
+    pub at: [f32; 2],
+}
+
+/// Names of a family that are trained on, at most, so that training is quick.
+const QUICK_NAMES_MAX: usize = 2_000;
+
+/// Trains on the families that `out` does not name, says nothing on the standard output.
+///
+/// # Errors
+/// Says what cannot be read.
+pub fn without(data: &Path, seed: u64, out: &dyn Fn(&str) -> bool) -> Result<Unseen> {
+    let sources = Sources::read(data)?;
+    let side = Split::All.side(&sources);
+    let hidden: BTreeSet<&String> = side.generated.iter().filter(|g| out(&g.family)).map(|g| &g.label).collect();
+    let mut by: BTreeMap<&str, Vec<&Generated>> = BTreeMap::new();
+    for g in side.generated.iter().filter(|g| !hidden.contains(&g.label)) {
+        by.entry(&g.family).or_default().push(g);
+    }
+    let quick = by.into_values().flat_map(|of| {
+        let step = of.len().div_ceil(QUICK_NAMES_MAX).max(1);
+        of.into_iter().step_by(step)
+    });
+    let (with, apart) = Split::All.benign_apart(&sources);
+    let (nets, learned) = train(&Side { generated: quick.collect(), benign: with }, &sources, seed);
+    let model = learn::bytes(&nets, &learned, CALIBRATION_ALL);
+    let benign = logits(&Model::read(&model).expect("just written"), apart.into_iter());
+    let at = [1e-3, 1e-2].map(|f| threshold(&benign, f));
+    Ok(Unseen { model, at })
 }
 
 /// Trains on one source of generated and one of benign names, tests on another of each, as the shipped model's training does;

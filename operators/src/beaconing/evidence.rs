@@ -15,10 +15,10 @@ mod curve;
 mod null;
 
 /// Gaps that are looked at, the newest.
-pub(super) const GAPS_MAX: usize = super::pair::CONTACTS_MAX - 1;
+pub(super) const GAPS_KEPT: usize = super::pair::CONTACTS_MAX - 1;
 
 /// Gaps in a place of their own: a look is too frequent to ask for memory.
-type Gaps = ArrayVec<f64, GAPS_MAX>;
+type Gaps = ArrayVec<f64, GAPS_KEPT>;
 
 /// Shares of gaps that belong to something else (another program, a night off) that are tried, with the logarithm of
 /// their weight in the average: a pair has mostly one user.
@@ -67,7 +67,7 @@ const GAIN_NATS_MAX: f64 = 12.0;
 /// there are too few (< 3), they are scattered beyond any alternative, or they weigh less than `least`: most pairs do, and
 /// what they weigh then need not be known. The error is how many more gaps it takes at least before that can change.
 pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Result<Fit, usize> {
-    let gaps = &gaps[gaps.len().saturating_sub(GAPS_MAX)..];
+    let gaps = &gaps[gaps.len().saturating_sub(GAPS_KEPT)..];
     if gaps.len() < 3 || gaps.iter().any(|g| !g.is_finite() || *g <= 0.0) {
         return Err(1);
     }
