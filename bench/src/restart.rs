@@ -21,6 +21,7 @@ use tidewatch::log::kafka::{KafkaConfig, KafkaLog};
 use tidewatch::status::RestoreTimes;
 use tidewatch_broker::kafka::Broker;
 
+use self::feed::Feed;
 use crate::cost::machine::{Machine, load};
 
 /// The child says something at least this often, or hangs.
@@ -230,17 +231,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let figures = match &args.brokers {
         Some(brokers) => {
             // Rows keep coming while the job is down, as they do.
-            let feed = feed::Feed::new(args, Box::new(kafka(brokers)?) as Box<dyn Log>);
+            let feed = Feed::new(args, Box::new(kafka(brokers)?) as Box<dyn Log>);
             feed.make_topic()?;
             std::thread::scope(|scope| {
                 let feeding = scope.spawn(|| feed.run());
-                let figures = measure(args, &dir, &|| feed.caught_up());
+                let figures = measure(args, &dir, Some(&feed));
                 feed.stop();
                 feeding.join().map_err(|_| anyhow::anyhow!("the producer panicked"))??;
                 figures
             })?
         }
-        None => measure(args, &dir, &|| ())?,
+        None => measure(args, &dir, None)?,
     };
     if let Some(path) = &args.json {
         report::write(path, args.page.as_deref(), figures)?;
@@ -248,12 +249,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(args: &Args, dir: &Path, caught_up: &dyn Fn()) -> anyhow::Result<Figures> {
+fn measure(args: &Args, dir: &Path, feed: Option<&Feed<'_>>) -> anyhow::Result<Figures> {
     let began = Instant::now();
-    let mut job = Job::start(args, dir, false)?;
+    let mut job = Job::start(args, dir, false, feed)?;
     job.wait(|said| matches!(said, Said::CaughtUp))?;
     let loaded_s = began.elapsed().as_secs_f64();
-    caught_up();
+    feed.into_iter().for_each(Feed::caught_up);
     eprintln!("{} pairs are there after {loaded_s:.0} s", args.pairs);
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
@@ -279,12 +280,14 @@ fn measure(args: &Args, dir: &Path, caught_up: &dyn Fn()) -> anyhow::Result<Figu
 }
 
 /// The job as a process.
-struct Job {
+struct Job<'a> {
     process: Child,
     said: Receiver<Said>,
+    /// Where its rows come from, when it does not write them itself.
+    feed: Option<&'a Feed<'a>>,
 }
 
-impl Drop for Job {
+impl Drop for Job<'_> {
     fn drop(&mut self) {
         // One that has ended already is no concern.
         let _ = self.process.kill();
@@ -292,8 +295,8 @@ impl Drop for Job {
     }
 }
 
-impl Job {
-    fn start(args: &Args, dir: &Path, again: bool) -> anyhow::Result<Self> {
+impl<'a> Job<'a> {
+    fn start(args: &Args, dir: &Path, again: bool, feed: Option<&'a Feed<'a>>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
         command.arg("restart").arg("--child").arg("--dir").arg(dir);
@@ -322,13 +325,14 @@ impl Job {
                 }
             }
         });
-        Ok(Self { process, said })
+        Ok(Self { process, said, feed })
     }
 
     /// Waits for what is wanted.
     fn wait(&mut self, mut wanted: impl FnMut(&Said) -> bool) -> anyhow::Result<Said> {
         loop {
             match self.said.recv_timeout(SILENCE_MAX) {
+                Ok(_) if self.feed.is_some_and(Feed::has_failed) => bail!("no more rows come"),
                 Ok(said) if wanted(&said) => return Ok(said),
                 Ok(_) => {}
                 Err(_) => bail!("the job ended or hangs: {:?}", self.process.try_wait()),
@@ -347,7 +351,7 @@ impl Job {
         self.process.wait().context("cannot wait for the job")?;
         let gone_s = killed.elapsed().as_secs_f64();
         let mut round = Round { snapshot_age_s, rss_bytes, gone_s, load, ..Round::default() };
-        let mut next = Self::start(args, dir, true)?;
+        let mut next = Self::start(args, dir, true, self.feed)?;
         loop {
             let said = next.wait(|_| true)?;
             let since_s = killed.elapsed().as_secs_f64();

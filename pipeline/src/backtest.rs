@@ -186,6 +186,10 @@ impl Plan {
         topology.internal.extend(&config.internal);
         topology.workers = crate::topology::Workers { normalize: 1, detect: 1, correlate: 1 };
         let (obs, findings) = config.partitions.unwrap_or((PARTITIONS, PARTITIONS));
+        // A task of a backtest holds what several of a deployment hold together: limits act at the same amount of state.
+        let together = |bytes: u64, tasks: u32, here: u32| bytes.saturating_mul(tasks.into()) / u64::from(here.max(1));
+        topology.limits.state_bytes = together(topology.limits.state_bytes, topology.obs.partitions, obs);
+        topology.limits.correlate_bytes = together(topology.limits.correlate_bytes, topology.findings.partitions, findings);
         topology.obs.partitions = obs;
         topology.findings.partitions = findings;
         topology.signals.partitions = findings;

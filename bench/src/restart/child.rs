@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,8 @@ pub(super) fn run(args: &Args, dir: &Path) -> anyhow::Result<()> {
     let stop = AtomicBool::new(false);
     say(&Said::Begun { took_s: opened.elapsed().as_secs_f64() });
     std::thread::scope(|scope| -> anyhow::Result<()> {
-        let feeding = feed.as_ref().map(|feed| scope.spawn(|| feed.run()));
+        // Without rows nothing more will come of it.
+        let feeding = feed.as_ref().map(|feed| scope.spawn(|| feed.run().inspect_err(|_| stop.store(true, Ordering::Release))));
         scope.spawn(|| watch(args, &*log, &run, &shared, feed.as_ref()));
         run.threaded(Stage::ALL, &shared, &stop, false)?;
         match feeding {

@@ -30,6 +30,7 @@ pub(super) struct Feed<'a> {
     log: Box<dyn Log>,
     caught_up: AtomicBool,
     stop: AtomicBool,
+    failed: AtomicBool,
 }
 
 /// Name of the input.
@@ -39,7 +40,7 @@ pub(super) fn topic(args: &Args) -> String {
 
 impl<'a> Feed<'a> {
     pub(super) fn new(args: &'a Args, log: Box<dyn Log>) -> Self {
-        Self { args, log, caught_up: AtomicBool::new(false), stop: AtomicBool::new(false) }
+        Self { args, log, caught_up: AtomicBool::new(false), stop: AtomicBool::new(false), failed: AtomicBool::new(false) }
     }
 
     /// The first part has been worked off.
@@ -57,8 +58,17 @@ impl<'a> Feed<'a> {
         Ok(self.log.create_topic(&TopicSpec { append_time: true, ..TopicSpec::new(topic(self.args), INPUTS) })?)
     }
 
+    /// Rows could not be written: nobody needs to wait for what comes of them.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
     /// Writes until it is stopped.
     pub(super) fn run(&self) -> anyhow::Result<()> {
+        self.write().inspect_err(|_| self.failed.store(true, Ordering::Release))
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
         let (args, topic) = (self.args, topic(self.args));
         let first_part = args.first_part();
         let rows = first_part + args.rate * LASTS_S;
