@@ -43,6 +43,9 @@ impl Flavor for Packed {
     }
 }
 
+/// Room made beforehand, at most: a state that was read back counts itself by what its bytes say, and they may say anything.
+const ROOM_BYTES_MAX: usize = 1 << 20;
+
 /// Slots as bytes; equal slots give equal bytes, whatever their order.
 pub(super) fn pack<S: Serialize>(mut slots: Vec<&Slot<S>>) -> Vec<u8> {
     slots.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -57,7 +60,7 @@ pub(super) fn pack<S: Serialize>(mut slots: Vec<&Slot<S>>) -> Vec<u8> {
         entries.push(((tenants.len() - 1) as u32, &slot.key.host, slot.touched, slot.wake, &slot.state));
     }
     // Packed states take about two thirds of what they are counted as.
-    let room = Packed(Vec::with_capacity(counted / 4 * 3));
+    let room = Packed(Vec::with_capacity((counted / 4 * 3).min(ROOM_BYTES_MAX)));
     postcard::serialize_with_flavor(&(tenants, entries), room).expect("states are plain data and memory does not fail")
 }
 
