@@ -21,7 +21,7 @@
 //!
 //! # State
 //! Per host at most 1,024 registered domains at 24 bytes and 512 names of the window at 32 bytes, with the tree's slack
-//! 53 KB; 12 names of at most 253 bytes. A host with a hundred domains a day takes 5 KB. At the limit the domains asked
+//! 53 KB; 32 labels of the last ten seconds at 32 bytes, 12 names of at most 253 bytes. A host with a hundred domains a day takes 5 KB. At the limit the domains asked
 //! for longest ago go, and count as new when they come again. A domain not asked for eight days is forgotten.
 //!
 //! # Thresholds
@@ -34,7 +34,9 @@
 //! score of 0.25; and probectl's rule: of at least
 //! `min_names` names within `window_s` the share `ratio` looks generated. A first label looks generated when the model
 //! says so, its characters spread (`entropy`, for short labels 0.85 of what their length allows), it is no digest
-//! (hexadecimal) and such labels differ in length. Confidence is the base, 20 at the threshold, up to 45 at twice the
+//! (hexadecimal) and such labels differ in length. A browser's start does not count: labels of letters that do not exist
+//! and were asked for alone as well within ten seconds, by any name service, or that came as three within a second and no
+//! others within five (a search suffix was put behind the three names by which a browser tries the network). Confidence is the base, 20 at the threshold, up to 45 at twice the
 //! evidence; the share of generated names gives up to 40; a burst of ordinary-looking names 10.
 //!
 //! The name model has 1,858,984 bytes and takes 3.3 us of a core for a name, suffix list included. Its scores are
@@ -65,6 +67,7 @@
 //! answer to Slips' alerts; probectl's default rule for `min_names`, `entropy`, `ratio`, `window_s`.
 
 mod question;
+mod start;
 mod state;
 mod verdict;
 
@@ -169,7 +172,7 @@ pub static DETECTOR: Detector = Detector {
         ("weight", Field::Double),
         ("span_s", Field::Double),
     ],
-    limits: &[&state::DOMAINS, &state::WINDOW_NAMES],
+    limits: &[&state::DOMAINS, &state::WINDOW_NAMES, &start::RECENT_LABELS],
     build: |rule| Store::boxed(&DETECTOR, rule, DnsDga::new),
     judge: |finding, _| Some(finding),
 };
@@ -237,7 +240,7 @@ impl DnsDga {
         state: &mut HostState,
         ctx: &Context<'_>,
     ) -> Option<Draft> {
-        state.advance(at.minus(self.window_ns));
+        state.advance(at, at.minus(self.window_ns));
         // Before it is met: nobody makes a domain known by asking a block list about it.
         if asked.aside && !self.stands_out(asked) {
             return None;
@@ -257,6 +260,10 @@ impl DnsDga {
         let directness =
             if strange && asked.answer.fails() { asked.directness.max(STRANGE_DIRECTNESS) } else { asked.directness };
         let looks = strange && directness > 0.0;
+        let plain = !looks && asked.answer != Answer::Found && start::is_plain(asked.of.front);
+        if plain && state.front(xxh3_64(asked.of.front.as_bytes()), name, at) {
+            return None;
+        }
         let first = self.first_label(asked);
         if new {
             let goes_through_a_list = state.counts.found >= LIST_FOUND_MIN;
@@ -355,6 +362,10 @@ impl Operator for DnsDga {
                 Sort::Policy(of) if state.serves_mail() => {
                     state.meet(xxh3_64(of.domain.as_bytes()), true, seen.at);
                 }
+                Sort::Alone(label) => {
+                    state.advance(seen.at, seen.at.minus(self.window_ns));
+                    state.alone(xxh3_64(label.as_bytes()), seen.at);
+                }
                 Sort::Policy(_) | Sort::Nothing => {}
             }
         }
@@ -365,7 +376,7 @@ impl Operator for DnsDga {
     }
 
     fn wake(&self, at: EventTime, state: &mut HostState, ctx: &mut Context<'_>) {
-        state.advance(at.minus(self.window_ns));
+        state.advance(at, at.minus(self.window_ns));
         self.rest(state, ctx);
     }
 

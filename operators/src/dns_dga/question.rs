@@ -3,6 +3,7 @@
 
 use tidewatch_schemas::observation::DnsRow;
 
+use super::start::is_plain;
 use crate::names::address::behind_an_address;
 use crate::names::{self, Registered};
 
@@ -50,6 +51,8 @@ pub(super) enum Sort<'a> {
     Mail(Registered<'a>),
     /// What a mail server asks beside it, and hardly anybody else: only a host that serves mail has the domain from a letter.
     Policy(Registered<'a>),
+    /// One label alone, by whatever name service.
+    Alone(&'a str),
     /// Nothing.
     Nothing,
 }
@@ -71,6 +74,9 @@ const NIBBLES: usize = 16;
 
 /// Sorts a row. A service that is looked up without its type is what mail asks.
 pub(super) fn sort<'a>(row: &DnsRow<'a>) -> Sort<'a> {
+    if !row.query.contains('.') && !row.synthetic && is_plain(row.query) {
+        return Sort::Alone(row.query);
+    }
     if row.synthetic || row.server_port.is_some_and(|p| LOCAL_PORTS.contains(&p)) {
         return Sort::Nothing;
     }

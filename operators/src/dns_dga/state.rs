@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use libm::exp2;
 use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::start::Recent;
 use crate::limit::Limit;
 use crate::operator::{Footprint, Position, RawRows, vec_bytes};
 
@@ -128,6 +130,8 @@ pub struct HostState {
     evidence: f64,
     evidence_at: EventTime,
     pub(super) episode: Episode,
+    /// Labels in front of domains that may be nobody's choice.
+    recent: Recent,
     /// Names told last, when, and suspicious ones since.
     told: u32,
     told_at: EventTime,
@@ -137,7 +141,7 @@ pub struct HostState {
 impl HostState {
     /// Nothing kept.
     pub(super) fn is_empty(&self) -> bool {
-        self.domains.is_empty() && self.window.is_empty()
+        self.domains.is_empty() && self.window.is_empty() && self.recent.is_empty()
     }
 
     /// Notes a look-up of a registered domain; how the host knew it before.
@@ -178,8 +182,36 @@ impl HostState {
         }
     }
 
-    /// What was asked at or before `bound` leaves the window.
-    pub(super) fn advance(&mut self, bound: EventTime) {
+    /// Notes a first label in front of a domain, `name` the whole; whether nobody chose it.
+    pub(super) fn front(&mut self, label: u64, name: u64, at: EventTime) -> bool {
+        self.recent.behind(label, name, at)
+    }
+
+    /// Notes a label asked for alone: names that it stood in front of just before do not count.
+    pub(super) fn alone(&mut self, label: u64, at: EventTime) {
+        let mut recent = std::mem::take(&mut self.recent);
+        recent.alone(label, at, |name| self.withdraw(name));
+        self.recent = recent;
+    }
+
+    /// Takes a name out of the window, and from what would be told of it.
+    fn withdraw(&mut self, name: u64) {
+        let Some(i) = self.window.iter().rposition(|asked| asked.name == name) else { return };
+        let Some(asked) = self.window.remove(i) else { return };
+        self.count(&asked, false);
+        if asked.generated {
+            self.since_told = self.since_told.saturating_sub(1);
+            self.episode.examples.retain(|told| xxh3_64(told.as_bytes()) != name);
+        }
+    }
+
+    /// Time is `at`: what was asked at or before `bound` leaves the window.
+    pub(super) fn advance(&mut self, at: EventTime, bound: EventTime) {
+        if !self.recent.is_empty() {
+            let mut recent = std::mem::take(&mut self.recent);
+            recent.advance(at, |name| self.withdraw(name));
+            self.recent = recent;
+        }
         while self.window.front().is_some_and(|asked| asked.at <= bound) {
             self.leave();
         }
@@ -208,9 +240,9 @@ impl HostState {
         }
     }
 
-    /// Moment of the newest name in the window.
+    /// Moment of the newest name in the window, or label.
     pub(super) fn newest(&self) -> Option<EventTime> {
-        self.window.back().map(|asked| asked.at)
+        self.window.back().map(|asked| asked.at).max(self.recent.newest())
     }
 
     /// Names of the window whose first label alone looks generated, when all those labels are of one length: digests and
@@ -289,5 +321,6 @@ impl Footprint for HostState {
             + texts * (size_of::<String>() + crate::names::domain::NAME_BYTES_MAX)
             + self.episode.suffixes.len() * 64
             + self.episode.raw.heap_bytes()
+            + self.recent.heap_bytes()
     }
 }

@@ -273,6 +273,44 @@ fn filtered_advertisements_are_silent() {
     }
 }
 
+/// `n` times what a browser asks when it starts: three names of letters by chance, each with its search suffix and, where
+/// `alone`, by itself, `apart_s` after the former three.
+fn starts(n: u64, alone: bool, suffixes: &[&str], apart_s: f64) -> Vec<(f64, String)> {
+    let mut rows = Vec::new();
+    for i in 0..3 * n {
+        let at = NOON_S as f64 + (i / 3) as f64 * apart_s + (i % 3) as f64 * 0.004;
+        let letters = generated_name(i).bytes().filter(u8::is_ascii_lowercase).map(char::from).take(15).collect::<String>();
+        let label = &letters[..letters.len().min(10 + i as usize % 6)];
+        rows.extend(suffixes.iter().map(|suffix| (at, format!("{label}.{suffix}"))));
+        if alone {
+            rows.push((at + 0.002, label.to_owned()));
+        }
+    }
+    rows
+}
+
+#[test]
+fn a_browsers_starts_are_silent_with_and_without_a_search_suffix() {
+    let told = |rows: &[(f64, String)]| found(&rows.iter().map(|(at, n)| lookup(*at, host(0, 7), n, NO_NAME)).collect::<Vec<_>>());
+    for suffixes in [&["corp.example"][..], &["corp.example", "office.example"]] {
+        for alone in [true, false] {
+            assert_eq!(told(&starts(40, alone, suffixes, 11.0)), Vec::<Finding>::new(), "{suffixes:?} {alone}");
+        }
+    }
+    // The resolver tries the name by itself first, and slowly.
+    let mut slow = starts(40, true, &["corp.example"], 11.0);
+    slow.iter_mut().filter(|(_, name)| name.contains('.')).for_each(|(at, _)| *at += 5.0);
+    slow.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert_eq!(told(&slow), Vec::<Finding>::new());
+    // The same labels in front of somebody's domain without a pause are no browser's.
+    for apart_s in [0.9, 1.2, 4.0] {
+        assert!(!told(&starts(40, false, &["rendezvous.example"], apart_s)).is_empty(), "{apart_s}");
+    }
+    let one_by_one = starts(40, false, &["rendezvous.example"], 11.0);
+    let one_by_one: Vec<_> = one_by_one.into_iter().enumerate().map(|(i, (_, n))| (NOON_S as f64 + i as f64 * 8.0, n)).collect();
+    assert!(!told(&one_by_one).is_empty());
+}
+
 #[test]
 fn other_business_and_our_own_probes_do_not_count() {
     let names = generated(40);
