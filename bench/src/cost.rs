@@ -178,6 +178,7 @@ fn shape(args: &Args) -> Shape {
         skew: args.skew,
         detectors: args.detectors.clone(),
         workers: args.workers,
+        one_core: false,
         rounds: args.rounds,
         every_s: args.every,
         span_s: args.span,
@@ -227,9 +228,9 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
     }
     if wants(Measure::Workers) {
         // A broker on the same cores would be measured with it.
-        for workers in [1, 2] {
-            let shape = Shape { workers, log: LogKind::Embedded, rounds: base.rounds.min(3), ..base.clone() };
-            run(place, report, &format!("workers-{workers}"), others(shape))?;
+        for (name, workers, one_core) in [("workers-1-core-1", 1, true), ("workers-1", 1, false), ("workers-2", 2, false)] {
+            let shape = Shape { workers, one_core, log: LogKind::Embedded, rounds: base.rounds.min(3), ..base.clone() };
+            run(place, report, name, others(shape))?;
         }
     }
     if wants(Measure::CatchUp) {

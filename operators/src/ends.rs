@@ -29,10 +29,15 @@ pub(crate) fn peer_class(flow: &Flow<'_>) -> AddressClass {
 /// The other end as one number: equal ends are equal numbers. `None` without address and name.
 pub(crate) fn peer_hash(flow: &Flow<'_>) -> Option<u64> {
     match (flow.peer.address, flow.peer.name) {
-        (Some(address), _) => Some(xxhash_rust::xxh3::xxh3_64(&address.0)),
+        (Some(address), _) => Some(address_hash(address)),
         (None, Some(name)) => Some(xxhash_rust::xxh3::xxh3_64(name.as_bytes())),
         (None, None) => None,
     }
+}
+
+/// The number of an end that is known by its address.
+pub(crate) fn address_hash(address: Address) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(&address.0)
 }
 
 /// Ends of a flow before the door: the other one's address, the host's port, the other one's port.

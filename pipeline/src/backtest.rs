@@ -22,8 +22,9 @@ use crate::topology::{Input, LogChoice, Registry, Tenancy, Topology};
 use crate::versions::{self, VersionError};
 use crate::worker::{Bound, Clock};
 
-/// Partitions of a backtest's internal topics: signals do not depend on it, one thread gains nothing from more.
-const PARTITIONS: u32 = 1;
+/// Partitions of a backtest's findings and signals; obs has as many as the topology says. Signals depend on neither; but a
+/// slice of all hosts at once is more than the caches hold, and its parts are not, and findings are few.
+const FINDINGS_PARTITIONS: u32 = 1;
 
 /// A log that has to be asked over a network hands its records out within so long, or is asked again.
 const READ_WAIT: Duration = Duration::from_millis(200);
@@ -185,7 +186,7 @@ impl Plan {
         };
         topology.internal.extend(&config.internal);
         topology.workers = crate::topology::Workers { normalize: 1, detect: 1, correlate: 1 };
-        let (obs, findings) = config.partitions.unwrap_or((PARTITIONS, PARTITIONS));
+        let (obs, findings) = config.partitions.unwrap_or((topology.obs.partitions, FINDINGS_PARTITIONS));
         // A task of a backtest holds what several of a deployment hold together: limits act at the same amount of state.
         let together = |bytes: u64, tasks: u32, here: u32| bytes.saturating_mul(tasks.into()) / u64::from(here.max(1));
         topology.limits.state_bytes = together(topology.limits.state_bytes, topology.obs.partitions, obs);

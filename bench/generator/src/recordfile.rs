@@ -19,6 +19,8 @@ use tidewatch_schemas::time::EventTime;
 pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Longest value, octets: far above any broker's record limit.
 pub const VALUE_BYTES_MAX: u32 = 64 << 20;
+/// Room made for a part before it is read, at most: a usual batch fits in.
+const ROOM_BYTES_MAX: u32 = 256 << 10;
 /// Ending of such files' names.
 pub const EXTENSION: &str = "records";
 
@@ -143,8 +145,9 @@ impl<R: Read> RecordFile<R> {
         if length > limit {
             return Err(RecordFileError::TooLong { position, part, length, limit });
         }
-        // `read_to_end` grows with what really comes, so a lying length costs nothing.
+        // Beyond the room made here `read_to_end` grows with what really comes, so a lying length costs next to nothing.
         bytes.clear();
+        bytes.reserve_exact(length.min(ROOM_BYTES_MAX) as usize);
         self.from.by_ref().take(u64::from(length)).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 != u64::from(length) {
             return Err(RecordFileError::CutOff { position });

@@ -83,6 +83,8 @@ pub(super) struct Job {
     pub(super) detectors: String,
     /// Worker threads of normalize and of detect.
     pub(super) workers: u32,
+    /// The process may use the first of the machine's cores alone.
+    pub(super) one_core: bool,
     /// Names internal topics, groups and writers.
     pub(super) deployment: String,
     /// Seconds between snapshots.
@@ -141,9 +143,19 @@ impl Job {
     /// Starts a process that does it.
     pub(super) fn start(&self) -> anyhow::Result<std::process::Child> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        let mut command = Command::new(program);
+        let mut command = match self.one_core {
+            true => Command::new("taskset"),
+            false => Command::new(&program),
+        };
+        if self.one_core {
+            command.args(["--cpu-list", "0"]).arg(program);
+        }
         command.arg("cost").arg("--child").arg(serde_json::to_string(self)?);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start a process")
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))
     }
 
     /// Has it done by a process of its own, and waits for it.

@@ -33,6 +33,8 @@ pub(super) struct Shape {
     pub(super) skew: f64,
     pub(super) detectors: String,
     pub(super) workers: u32,
+    /// On one of the machine's cores.
+    pub(super) one_core: bool,
     pub(super) rounds: u32,
     pub(super) every_s: u64,
     pub(super) span_s: u32,
@@ -137,6 +139,7 @@ pub(super) fn job(shape: &Shape, what: What, source: Source, until: Until, place
         start: shape.synthetic().start,
         detectors: shape.detectors.clone(),
         workers: shape.workers,
+        one_core: shape.one_core,
         deployment: "cost".to_owned(),
         every_s: shape.every_s,
         dir: place.file("run"),

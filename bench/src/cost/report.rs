@@ -91,10 +91,14 @@ impl Report {
                 most("CPU per flow at 10 million live pairs above that at 100 thousand", GROWTH_NS_MAX, many - few, " ns");
             }
         }
-        if let Some((one, two)) = self.section("workers-1").zip(self.section("workers-2")) {
+        for (what, one) in [
+            ("two workers against one, both on two cores, embedded log", "workers-1"),
+            ("two workers on two cores against one on one core, embedded log", "workers-1-core-1"),
+        ] {
+            let Some((one, two)) = self.section(one).zip(self.section("workers-2")) else { continue };
             let times = two.flows_per_s / one.flows_per_s;
             out.push(Budget {
-                what: "two workers against one, embedded log",
+                what,
                 allowed: format!("at least {WORKERS_RATIO_MIN:.2}"),
                 found: format!("{times:.2}"),
                 met: times >= WORKERS_RATIO_MIN,

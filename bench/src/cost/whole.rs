@@ -180,6 +180,7 @@ mod tests {
             skew: 0.0,
             detectors: "all".to_owned(),
             workers: 2,
+            one_core: false,
             rounds: 1,
             every_s: 5,
             span_s: 600,

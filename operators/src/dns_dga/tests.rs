@@ -291,7 +291,8 @@ fn starts(n: u64, alone: bool, suffixes: &[&str], apart_s: f64) -> Vec<(f64, Str
 
 #[test]
 fn a_browsers_starts_are_silent_with_and_without_a_search_suffix() {
-    let told = |rows: &[(f64, String)]| found(&rows.iter().map(|(at, n)| lookup(*at, host(0, 7), n, NO_NAME)).collect::<Vec<_>>());
+    let told =
+        |rows: &[(f64, String)]| found(&rows.iter().map(|(at, n)| lookup(*at, host(0, 7), n, NO_NAME)).collect::<Vec<_>>());
     for suffixes in [&["corp.example"][..], &["corp.example", "office.example"]] {
         for alone in [true, false] {
             assert_eq!(told(&starts(40, alone, suffixes, 11.0)), Vec::<Finding>::new(), "{suffixes:?} {alone}");

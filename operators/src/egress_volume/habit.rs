@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::state::SCALES;
-use super::window::{Place, Top};
+use super::window::{Place, Share, Top};
 use crate::limit::Limit;
 
 /// Habits kept per host, enough for one network at every hour; at the limit the one that came least often goes, of equals
@@ -100,11 +100,11 @@ pub(super) struct Habits(Vec<Habit>);
 
 impl Habits {
     /// Files something over the bar; true when it is a habit.
-    pub fn is_usual(&mut self, top: &Top, scale: usize, bytes: f64, at: EventTime) -> bool {
+    pub fn is_usual(&mut self, share: &Share<'_>, scale: usize, bytes: f64, at: EventTime) -> bool {
         self.0.retain(|h| at.since(h.last) <= LIFETIME_NS);
         // A source that tells of a transfer at its end must not make a long night another time of day.
-        let from = if at.since(top.start) <= LASTS_NS { top.start.min(at) } else { at };
-        let network = network(top);
+        let from = if at.since(share.start) <= LASTS_NS { share.start.min(at) } else { at };
+        let network = network(share.top);
         let fits = |h: &&mut Habit| h.network == network && (h.recurs(from) || h.goes_on(from));
         let habit = match self.0.iter_mut().filter(fits).max_by_key(|h| (h.occurrences, h.began)) {
             Some(habit) => habit,

@@ -8,43 +8,91 @@ const WORDS: usize = 16;
 /// Bits set at which a generation is full and the older one goes: half, about 350 destinations.
 const FULL: u32 = 512;
 
+/// A word of the filter, all that is said of one destination: in one line of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Word {
+    now: u64,
+    before: u64,
+    /// Of the running minute, not yet known.
+    fresh: u64,
+}
+
 /// See the file's header.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Known {
-    now: [u64; WORDS],
-    before: [u64; WORDS],
-    /// Of the running minute, not yet known.
-    fresh: [u64; WORDS],
     /// Bits set in `now`.
     set: u32,
+    /// One bit for each word that has something fresh.
+    touched: u16,
+    words: [Word; WORDS],
 }
 
-fn places(peer: u64) -> [(usize, u64); 2] {
-    [peer >> 16, peer >> 40].map(|h| ((h as usize >> 6) % WORDS, 1 << (h & 63)))
+const _: () = assert!(WORDS <= u16::BITS as usize);
+
+/// Word and bits of a destination.
+fn place(peer: u64) -> (usize, u64) {
+    ((peer >> 52) as usize % WORDS, 1 << (peer >> 16 & 63) | 1 << (peer >> 40 & 63))
 }
 
 impl Known {
+    /// Asks for what tells of a destination.
+    pub fn ahead(&self, peer: u64) {
+        crate::ahead::ask(&self.words[place(peer).0]);
+    }
+
     /// Whether it was sent to before this minute.
     pub fn holds(&self, peer: u64) -> bool {
-        let at = places(peer);
-        [&self.now, &self.before].iter().any(|bits| at.iter().all(|(word, bit)| bits[*word] & bit != 0))
+        let (word, bits) = place(peer);
+        let Word { now, before, .. } = self.words[word];
+        now & bits == bits || before & bits == bits
     }
 
     /// Sent to in this minute.
     pub fn note(&mut self, peer: u64) {
-        for (word, bit) in places(peer) {
-            self.fresh[word] |= bit;
-        }
+        let (word, bits) = place(peer);
+        self.words[word].fresh |= bits;
+        self.touched |= 1 << word;
     }
 
     /// The minute is over.
     pub fn turn(&mut self) {
         if self.set >= FULL {
-            self.before = std::mem::take(&mut self.now);
+            for word in &mut self.words {
+                (word.before, word.now) = (word.now, 0);
+            }
+            self.set = 0;
         }
-        for (known, fresh) in self.now.iter_mut().zip(&mut self.fresh) {
-            *known |= std::mem::take(fresh);
+        let mut touched = std::mem::take(&mut self.touched);
+        while touched != 0 {
+            let word = &mut self.words[touched.trailing_zeros() as usize % WORDS];
+            let fresh = std::mem::take(&mut word.fresh);
+            self.set += (fresh & !word.now).count_ones();
+            word.now |= fresh;
+            touched &= touched - 1;
         }
-        self.set = self.now.iter().map(|w| w.count_ones()).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_to_lately_is_known_and_few_others_are_taken_for_it() {
+        let peer = |n: u64| xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes());
+        let mut known = Known::default();
+        for n in 0..2_000 {
+            known.note(peer(n));
+            assert!(n > 0 || !known.holds(peer(n)), "known in its own minute");
+            if n % 10 == 9 {
+                known.turn();
+                assert!((n.saturating_sub(250)..=n).all(|n| known.holds(peer(n))), "{n}");
+                assert_eq!(known.set, known.words.iter().map(|w| w.now.count_ones()).sum::<u32>());
+            }
+            if n == 99 {
+                let taken = (10_000..20_000).filter(|n| known.holds(peer(*n))).count();
+                assert!((200..500).contains(&taken), "{taken} of 10,000");
+            }
+        }
     }
 }

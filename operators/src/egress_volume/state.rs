@@ -130,17 +130,23 @@ pub struct HostState(Option<Box<Volumes>>);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Volumes {
+    running: Running,
+    history: [History; SCALES],
+    known: Known,
+    /// When each scale was last told, and what it came to.
+    told: [Option<(EventTime, f64)>; SCALES],
+    habits: Habits,
+}
+
+/// What every flow changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Running {
     minute: Bucket,
     hour: Bucket,
     /// Octets of the hours before, newest first.
     hours: [f64; SHIFT_HOURS - 1],
     /// One bit per hour of `hours`, newest lowest: holds something over the bar.
     tainted: u8,
-    history: [History; SCALES],
-    /// When each scale was last told, and what it came to.
-    told: [Option<(EventTime, f64)>; SCALES],
-    known: Known,
-    habits: Habits,
 }
 
 impl HostState {
@@ -149,13 +155,20 @@ impl HostState {
         self.0.is_none()
     }
 
-    /// Asks for what every flow changes.
-    pub(super) fn ahead(&self, round: Round) {
+    /// Asks for what every flow changes; `peer` is a destination of the flows that come, by its hash.
+    pub(super) fn ahead(&self, peer: Option<u64>, round: Round) {
         match (&self.0, round) {
-            (Some(volumes), Round::Index) => ask(&**volumes),
+            (Some(volumes), Round::Index) => {
+                ask(&volumes.running);
+                // Most flows are the first of their minute, and close the one before.
+                ask(&volumes.history[Scale::Minute as usize]);
+                if let Some(peer) = peer {
+                    volumes.known.ahead(peer);
+                }
+            }
             (Some(volumes), Round::Records) => {
-                volumes.minute.ahead();
-                volumes.hour.ahead();
+                volumes.running.minute.ahead();
+                volumes.running.hour.ahead();
             }
             _ => {}
         }
@@ -163,7 +176,7 @@ impl HostState {
 
     /// Whether a row of this time begins another minute.
     pub(super) fn turns(&self, at: EventTime) -> bool {
-        self.0.as_ref().is_some_and(|v| v.minute.used && at.0.div_euclid(MINUTE_NS) > v.minute.index)
+        self.0.as_ref().is_some_and(|v| v.running.minute.used && at.0.div_euclid(MINUTE_NS) > v.running.minute.index)
     }
 
     /// Adds a flow.
@@ -172,8 +185,8 @@ impl HostState {
         volumes.advance(sent.at, limits);
         let new = !volumes.known.holds(sent.peer);
         let share = |length_s: f64| if sent.lasting_s > length_s { length_s / sent.lasting_s } else { 1.0 };
-        volumes.minute.add(sent, share(60.0), new);
-        volumes.hour.add(sent, share(3600.0), new);
+        volumes.running.minute.add(sent, share(60.0), new);
+        volumes.running.hour.add(sent, share(3600.0), new);
         volumes.spread(sent);
         if sent.out > 0.0 {
             volumes.known.note(sent.peer);
@@ -195,7 +208,7 @@ impl HostState {
             if scale != Scale::Minute {
                 conditions.push(Condition::at_least("days known", f64::from(history.days()), 1.0));
             }
-            let bucket = if scale == Scale::Minute { &volumes.minute } else { &volumes.hour };
+            let bucket = if scale == Scale::Minute { &volumes.running.minute } else { &volumes.running.hour };
             let told = volumes.is_told(scale, bytes, bucket.last);
             conditions.push(Condition::is("told already", told, false));
             Case { subject: scale.words().to_owned(), way: "volume", conditions }
@@ -213,42 +226,42 @@ impl Volumes {
     /// Closes the windows that have ended at `at`.
     fn advance(&mut self, at: EventTime, limits: &Limits) {
         let minute = at.0.div_euclid(MINUTE_NS);
-        if minute > self.minute.index || !self.minute.used {
-            if self.minute.used {
+        if minute > self.running.minute.index || !self.running.minute.used {
+            if self.running.minute.used {
                 self.close_minute(limits);
             }
-            self.minute.start(minute);
+            self.running.minute.start(minute);
         }
         let hour = at.0.div_euclid(HOUR_NS);
-        if hour > self.hour.index || !self.hour.used {
-            let before = self.hour.index;
-            if self.hour.used {
+        if hour > self.running.hour.index || !self.running.hour.used {
+            let before = self.running.hour.index;
+            if self.running.hour.used {
                 self.close_hour(limits);
                 let empty = hour.saturating_sub(before).saturating_sub(1).clamp(0, SHIFT_HOURS as i64);
                 for _ in 0..empty {
                     self.shift(0.0, false);
                 }
             }
-            self.hour.start(hour);
+            self.running.hour.start(hour);
         }
     }
 
     fn close_minute(&mut self, limits: &Limits) {
-        let value = self.minute.counted();
+        let value = self.running.minute.counted();
         if self.over(Scale::Minute, value, limits).is_some() {
-            self.minute.tainted = true;
-            self.hour.tainted = true;
+            self.running.minute.tainted = true;
+            self.running.hour.tainted = true;
         } else {
-            self.history[0].learn(value, self.minute.last, floor(limits));
+            self.history[0].learn(value, self.running.minute.last, floor(limits));
         }
         self.known.turn();
     }
 
     fn close_hour(&mut self, limits: &Limits) {
-        let value = self.hour.counted();
-        let (last, shift) = (self.hour.last, self.sum(Scale::Shift));
+        let value = self.running.hour.counted();
+        let (last, shift) = (self.running.hour.last, self.sum(Scale::Shift));
         let over = self.over(Scale::Hour, value, limits).is_some();
-        let tainted = over || self.hour.tainted;
+        let tainted = over || self.running.hour.tainted;
         if !tainted {
             self.history[1].learn(value, last, floor(limits));
             if self.over(Scale::Shift, shift, limits).is_none() {
@@ -263,7 +276,7 @@ impl Volumes {
         if sent.back >= CONVERSATION * sent.out {
             return;
         }
-        for (i, hour) in self.hours.iter_mut().enumerate() {
+        for (i, hour) in self.running.hours.iter_mut().enumerate() {
             let part_s = (sent.lasting_s - 3600.0 * (i + 1) as f64).min(3600.0);
             if part_s <= 0.0 {
                 break;
@@ -273,20 +286,20 @@ impl Volumes {
     }
 
     fn shift(&mut self, value: f64, tainted: bool) {
-        self.hours.rotate_right(1);
-        self.hours[0] = value;
+        self.running.hours.rotate_right(1);
+        self.running.hours[0] = value;
         // Seven hours are kept.
-        self.tainted = (self.tainted << 1 | u8::from(tainted)) & 0x7f;
+        self.running.tainted = (self.running.tainted << 1 | u8::from(tainted)) & 0x7f;
     }
 
     fn sum(&self, scale: Scale) -> f64 {
         match scale {
-            Scale::Minute => self.minute.counted(),
-            Scale::Hour => self.hour.counted(),
+            Scale::Minute => self.running.minute.counted(),
+            Scale::Hour => self.running.hour.counted(),
             // What a shorter window has told of, or knows as a habit, is not told of again.
             Scale::Shift => {
-                let clean = self.hours.iter().enumerate().filter(|(i, _)| self.tainted >> i & 1 == 0);
-                self.hour.counted() + clean.map(|(_, bytes)| bytes).sum::<f64>()
+                let clean = self.running.hours.iter().enumerate().filter(|(i, _)| self.running.tainted >> i & 1 == 0);
+                self.running.hour.counted() + clean.map(|(_, bytes)| bytes).sum::<f64>()
             }
         }
     }
@@ -310,7 +323,7 @@ impl Volumes {
     /// More than the sum of any window: below the rule's least, nothing needs to be worked out.
     fn most(&self) -> f64 {
         // Sums of what is left out of the windows' own sums are not below 0; rounding is far below a part in a million.
-        (self.minute.out.max(self.hour.out) + self.hours.iter().sum::<f64>()) * (1.0 + 1e-6)
+        (self.running.minute.out.max(self.running.hour.out) + self.running.hours.iter().sum::<f64>()) * (1.0 + 1e-6)
     }
 
     fn judge(&mut self, limits: &Limits) -> Option<Spike> {
@@ -318,7 +331,7 @@ impl Volumes {
             return None;
         }
         let mut best: Option<Spike> = None;
-        let mut shorter = self.hour.tainted;
+        let mut shorter = self.running.hour.tainted;
         for scale in Scale::ALL {
             let bytes = self.sum(scale);
             let Some((baseline, ratio)) = self.over(scale, bytes, limits) else { continue };
@@ -326,14 +339,17 @@ impl Volumes {
                 continue;
             }
             shorter = true;
-            let bucket = if scale == Scale::Minute { &self.minute } else { &self.hour };
+            let bucket = if scale == Scale::Minute { &self.running.minute } else { &self.running.hour };
             let (top, at) = (bucket.top(), bucket.last);
             // What goes to nobody in particular is no habit.
-            let usual = top.is_some_and(|(top, ..)| self.habits.is_usual(top, scale as usize, bytes, at));
+            let usual = top.is_some_and(|top| self.habits.is_usual(&top, scale as usize, bytes, at));
             if usual || self.is_told(scale, bytes, at) {
                 continue;
             }
-            let named = |(top, bytes, more): Share<'_>| Named { place: top.place.clone(), port: top.port, bytes, more };
+            let named = |share: Share<'_>| {
+                let Share { top, bytes, more, .. } = share;
+                Named { place: top.place.clone(), port: top.port, bytes, more }
+            };
             let spike = Spike {
                 scale,
                 bytes,
@@ -375,6 +391,8 @@ fn floor(limits: &Limits) -> f64 {
 
 impl Footprint for HostState {
     fn heap_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |v| size_of::<Volumes>() + v.minute.heap_bytes() + v.hour.heap_bytes() + v.habits.heap_bytes())
+        self.0.as_ref().map_or(0, |v| {
+            size_of::<Volumes>() + v.running.minute.heap_bytes() + v.running.hour.heap_bytes() + v.habits.heap_bytes()
+        })
     }
 }

@@ -18,6 +18,9 @@ pub(super) const TOPS_MAX: usize = 8;
 
 const _: () = assert!(TOPS_MAX <= u8::BITS as usize);
 
+/// What a window of a quiet host takes besides its destinations.
+const _: () = assert!(size_of::<Bucket>() <= 160);
+
 /// A destination that sends back this share of what it gets is a conversation.
 pub(super) const CONVERSATION: f64 = 0.5;
 
@@ -65,64 +68,89 @@ impl Place {
     }
 }
 
-/// What one destination got in a window.
+/// A destination of a window, as it would be named.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Top {
     pub place: Place,
     pub port: Option<u16>,
     pub asn: Option<u32>,
+}
+
+/// What one destination got in a window: what every flow looks at, apart from what few need.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Got {
+    /// Hash of the destination.
+    peer: u64,
+    /// Octets to it and back since it has its place.
+    out: f64,
+    back: f64,
+    /// What was counted there before.
+    more: f64,
     /// First packet of the flows that came while it was kept, the earliest.
+    start: EventTime,
+}
+
+impl Got {
+    fn is_conversation(&self) -> bool {
+        self.back >= CONVERSATION * self.out
+    }
+}
+
+/// A destination with what it got.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share<'a> {
+    pub top: &'a Top,
+    /// Octets for certain, and at most so much more before it had a place.
+    pub bytes: f64,
+    pub more: f64,
+    /// First packet of its flows.
     pub start: EventTime,
 }
 
-/// A destination with what it got, octets: for certain, and at most so much more before it had a place.
-pub(super) type Share<'a> = (&'a Top, f64, f64);
-
-/// A running window.
+/// A running window. What every flow changes lies in few lines of memory: with hosts by the ten thousand, each line is one
+/// look past the caches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Bucket {
     /// Which: event time over length.
     pub index: i64,
     pub out: f64,
     pub new_out: f64,
-    pub tops: Vec<Top>,
-    /// Of each of `tops`, and 0 beyond: hash of the destination, octets to it and back since it has its place, and what was
-    /// counted there before. Apart from the rest, because every flow looks at all of them.
-    peers: [u64; TOPS_MAX],
-    outs: [f64; TOPS_MAX],
-    backs: [f64; TOPS_MAX],
-    more: [f64; TOPS_MAX],
     /// Octets to conversations that have no place any more.
     talked: f64,
-    /// One bit for each of them: not seen before this window.
-    fresh: u8,
-    /// Bytes of their names, so that counting bytes does not look at each.
-    names_bytes: u32,
-    /// One bit of 256 per destination, for their number.
-    bits: [u64; 4],
     pub first: EventTime,
     pub last: EventTime,
-    pub raw: RawRows,
+    got: Vec<Got>,
+    /// Of each of `got`.
+    tops: Vec<Top>,
+    /// Bytes of their names, so that counting bytes does not look at each.
+    names_bytes: u32,
+    /// One bit for each of them: not seen before this window.
+    fresh: u8,
     /// Rows came; octets may still be 0 (only answers so far).
     pub used: bool,
     /// Holds something that was over the bar.
     pub tainted: bool,
+    /// One bit of 256 per destination, for their number.
+    bits: [u64; 4],
+    pub raw: RawRows,
 }
 
 impl Bucket {
     /// Asks for what it points at and every flow changes.
     pub fn ahead(&self) {
-        crate::ahead::ask_all(&self.tops);
+        crate::ahead::ask_all(&self.got);
         self.raw.ahead();
     }
 
     /// Empties it for another time.
     pub fn start(&mut self, index: i64) {
         // What they took stays: a host that sends begins a window a minute.
-        let (mut tops, mut raw) = (std::mem::take(&mut self.tops), std::mem::take(&mut self.raw));
+        let (mut got, mut tops) = (std::mem::take(&mut self.got), std::mem::take(&mut self.tops));
+        let mut raw = std::mem::take(&mut self.raw);
+        got.clear();
         tops.clear();
         raw.clear();
-        *self = Self { index, tops, raw, ..Self::default() };
+        *self = Self { index, got, tops, raw, ..Self::default() };
     }
 
     /// Adds a flow; `share` of it lies in this window.
@@ -133,15 +161,16 @@ impl Bucket {
         self.last = self.last.max(sent.at);
         let (out, back) = (sent.out * share, sent.back * share);
         let kept = self.kept();
-        let at = match self.peers[..kept].iter().position(|peer| *peer == sent.peer) {
+        let at = match self.got[..kept].iter().position(|got| got.peer == sent.peer) {
             Some(at) => Some(at),
             // An answer alone takes nobody's place.
             None => (kept < TOPS_MAX || out > 0.0).then(|| self.enter(sent, new)),
         };
         let mut new = new;
         if let Some(at) = at {
-            (self.outs[at], self.backs[at]) = (self.outs[at] + out, self.backs[at] + back);
-            self.tops[at].start = self.tops[at].start.min(sent.start());
+            let got = &mut self.got[at];
+            (got.out, got.back) = (got.out + out, got.back + back);
+            got.start = got.start.min(sent.start());
             new = self.fresh >> at & 1 == 1;
         }
         self.out += out;
@@ -159,61 +188,62 @@ impl Bucket {
             (None, name) => Place::Name(name.unwrap_or("").into()),
         };
         self.names_bytes = self.names_bytes.saturating_add(place.name_bytes());
-        let top = Top { place, port: sent.port, asn: sent.asn, start: sent.at };
+        let top = Top { place, port: sent.port, asn: sent.asn };
+        let mut got = Got { peer: sent.peer, out: 0.0, back: 0.0, more: 0.0, start: sent.at };
         let kept = self.kept();
         let at = if kept < TOPS_MAX {
-            self.tops.reserve_exact(usize::from(kept == self.tops.capacity()));
+            self.got.truncate(kept);
+            self.tops.truncate(kept);
+            // As their bytes are counted: 1, 2, 4 or 8 of each.
+            if kept == self.got.capacity() {
+                self.got.reserve_exact(kept.max(1));
+                self.tops.reserve_exact(kept.max(1));
+            }
+            self.got.push(got);
             self.tops.push(top);
-            self.more[kept] = 0.0;
             kept
         } else {
-            let least = self.least();
-            self.names_bytes = self.names_bytes.saturating_sub(self.tops[least].place.name_bytes());
-            if self.is_conversation(least) {
-                self.talked += self.outs[least];
+            let at = self.least();
+            let least = &self.got[at];
+            self.names_bytes = self.names_bytes.saturating_sub(self.tops[at].place.name_bytes());
+            if least.is_conversation() {
+                self.talked += least.out;
             }
-            self.tops[least] = top;
-            self.more[least] += self.outs[least];
-            least
+            got.more = least.more + least.out;
+            self.got[at] = got;
+            self.tops[at] = top;
+            at
         };
         self.fresh = self.fresh & !(1 << at) | u8::from(new) << at;
-        (self.peers[at], self.outs[at], self.backs[at]) = (sent.peer, 0.0, 0.0);
         at
     }
 
     /// Place of the destination that got least, what was counted there before it included.
     fn least(&self) -> usize {
-        let (mut least, mut count) = (0, f64::INFINITY);
-        for at in 0..self.kept() {
-            let of = self.outs[at] + self.more[at];
-            if of < count || of == count && self.peers[at] < self.peers[least] {
-                (least, count) = (at, of);
-            }
-        }
-        least
-    }
-
-    fn is_conversation(&self, at: usize) -> bool {
-        self.backs[at] >= CONVERSATION * self.outs[at]
+        let by = |(_, a): &(usize, &Got), (_, b): &(usize, &Got)| {
+            (a.out + a.more).total_cmp(&(b.out + b.more)).then(a.peer.cmp(&b.peer))
+        };
+        self.got.iter().enumerate().min_by(by).map_or(0, |(at, _)| at)
     }
 
     /// Octets sent, conversations left out.
     pub fn counted(&self) -> f64 {
-        let talked: f64 = (0..self.kept()).filter(|at| self.is_conversation(*at)).map(|at| self.outs[at]).sum();
+        let talked: f64 = self.got[..self.kept()].iter().filter(|got| got.is_conversation()).map(|got| got.out).sum();
         (self.out - self.talked - talked).max(0.0)
     }
 
     /// The destination that is no conversation and got most for certain. `None`: those that are kept are all conversations.
     pub fn top(&self) -> Option<Share<'_>> {
-        (0..self.kept())
-            .filter(|at| !self.is_conversation(*at) && self.outs[*at] > 0.0)
-            .max_by(|&a, &b| self.outs[a].total_cmp(&self.outs[b]).then(self.peers[b].cmp(&self.peers[a])))
-            .map(|at| (&self.tops[at], self.outs[at], self.more[at]))
+        let named = self.got.iter().zip(&self.tops).take(TOPS_MAX);
+        named
+            .filter(|(got, _)| !got.is_conversation() && got.out > 0.0)
+            .max_by(|(a, _), (b, _)| a.out.total_cmp(&b.out).then(b.peer.cmp(&a.peer)))
+            .map(|(got, top)| Share { top, bytes: got.out, more: got.more, start: got.start })
     }
 
     /// Destinations kept; a snapshot may say any number.
     fn kept(&self) -> usize {
-        self.tops.len().min(TOPS_MAX)
+        self.tops.len().min(self.got.len()).min(TOPS_MAX)
     }
 
     /// Number of destinations: exact for a few, an estimate within a tenth up to 500, at most 1,419.
@@ -224,36 +254,38 @@ impl Bucket {
     }
 
     pub fn heap_bytes(&self) -> usize {
-        crate::operator::vec_bytes::<Top>(self.tops.len()) + self.names_bytes as usize + self.raw.heap_bytes()
+        let each = size_of::<Got>() + size_of::<Top>();
+        self.tops.len().min(TOPS_MAX).next_power_of_two() * each + self.names_bytes as usize + self.raw.heap_bytes()
     }
 }
 
 /// Highs of past windows of one length.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct History {
-    day: i64,
+    day: i32,
+    /// Windows with traffic, ever.
+    pub samples: u32,
     /// Highest three of today, highest first.
     today: [f64; 3],
     /// Windows of today.
     today_samples: u32,
+    /// Which day each of `days` was, plus one; 0 = none.
+    on: [i32; DAYS],
     /// Highs of earlier days with traffic, newest first, 0 = none.
     days: [f64; DAYS],
-    /// Which day each was, plus one; 0 = none.
-    on: [i64; DAYS],
-    /// Windows with traffic, ever.
-    pub samples: u32,
 }
 
 impl History {
     /// A window that has ended.
     pub fn learn(&mut self, value: f64, at: EventTime, floor: f64) {
-        let day = at.0.div_euclid(DAY_NS);
+        // Times of 64 bits of nanoseconds are some 107 thousand days.
+        let day = at.0.div_euclid(DAY_NS) as i32;
         if day > self.day {
             if self.today_samples > 0 {
                 let high = self.todays(floor);
                 self.days.rotate_right(1);
                 self.on.rotate_right(1);
-                (self.days[0], self.on[0]) = (high, self.day + 1);
+                (self.days[0], self.on[0]) = (high, self.day.saturating_add(1));
             }
             (self.day, self.today, self.today_samples) = (day, [0.0; 3], 0);
         }
@@ -275,7 +307,7 @@ impl History {
 
     /// Highs of days that are not too long ago.
     fn kept(&self) -> impl Iterator<Item = f64> + '_ {
-        let oldest = self.day - DAYS as i64;
+        let oldest = self.day.saturating_sub(DAYS as i32);
         self.on.iter().zip(&self.days).filter(move |(on, _)| **on != 0 && **on > oldest).map(|(_, high)| *high)
     }
 
@@ -332,18 +364,19 @@ mod tests {
             *sums.entry(crate::table::mixed(peer, 7)).or_insert(0.0) += out;
             bucket.add(&sent(peer, out), 1.0, false);
             for at in 0..bucket.kept() {
-                let (sum, certain) = (sums[&bucket.peers[at]], bucket.outs[at]);
-                assert!(certain <= sum && sum <= certain + bucket.more[at], "{n}: {certain} {sum} {}", bucket.more[at]);
+                let Got { peer, out: certain, more, .. } = bucket.got[at];
+                let sum = sums[&peer];
+                assert!(certain <= sum && sum <= certain + more, "{n}: {certain} {sum} {more}");
             }
         }
         let total: f64 = sums.values().sum();
         assert_eq!((bucket.kept(), bucket.out, bucket.counted()), (TOPS_MAX, total, total));
-        let counts: f64 = (0..TOPS_MAX).map(|at| bucket.outs[at] + bucket.more[at]).sum();
+        let counts: f64 = bucket.got.iter().map(|got| got.out + got.more).sum();
         assert_eq!(counts, total, "what is counted adds up");
         for (peer, sum) in sums.iter().filter(|(_, sum)| **sum > total / 8.0) {
-            assert!(bucket.peers.contains(peer), "{sum} of {total}");
+            assert!(bucket.got.iter().any(|got| got.peer == *peer), "{sum} of {total}");
         }
-        let (top, certain, more) = bucket.top().unwrap();
+        let Share { top, bytes: certain, more, .. } = bucket.top().unwrap();
         assert!([1, 2].map(|n| Some(Address::v4([198, 51, 0, n]))).contains(&top.place.address()), "{top:?}");
         assert!(certain >= 600_000.0 && certain + more >= 700_000.0, "{certain} {more}");
     }
@@ -355,7 +388,7 @@ mod tests {
         for n in 10..30 {
             bucket.add(&sent(n, 2000.0), 1.0, false);
         }
-        assert!(!bucket.peers.contains(&crate::table::mixed(1, 7)));
+        assert!(bucket.got.iter().all(|got| got.peer != crate::table::mixed(1, 7)));
         assert_eq!(bucket.counted(), 40_000.0);
     }
 
@@ -363,8 +396,8 @@ mod tests {
     fn an_answer_takes_nobodys_place() {
         let mut bucket = Bucket::default();
         (0..8).for_each(|n| bucket.add(&sent(n, 1.0), 1.0, false));
-        let before = bucket.peers;
+        let before = bucket.got.clone();
         bucket.add(&Sent { back: 1e9, ..sent(99, 0.0) }, 1.0, false);
-        assert_eq!(bucket.peers, before);
+        assert_eq!(bucket.got, before);
     }
 }

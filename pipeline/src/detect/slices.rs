@@ -232,7 +232,8 @@ impl OpenSlices {
         if self.tenants.len() > TENANTS_SHARED_MAX {
             self.tenants.clear();
         }
-        let mut group = Group { batches: &batches, ranks, tenants: &mut self.tenants, rows: Vec::new(), hosts: Vec::new() };
+        let room = Vec::with_capacity(rows.len().min(GROUP_ROWS + GROUP_ROWS / 2));
+        let mut group = Group { batches: &batches, ranks, tenants: &mut self.tenants, rows: room, hosts: Vec::new() };
         let mut rest = &rows[..];
         for places in rows.chunk_by(|a, b| a.key == b.key) {
             if group.hosts.is_empty() {
