@@ -71,7 +71,7 @@ use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
 pub use self::state::HostState;
 use self::state::{Sent, Spike};
 use crate::ahead::Round;
-use crate::detection::HostRows;
+use crate::detection::{HostRows, SliceRow};
 use crate::ends::{address_hash, host_class, peer_class, peer_hash, raw_ends};
 use crate::key::HostKey;
 use crate::operator::{Context, Detector, Draft, Field, Flow, Initiator, Observation, Operator, Seen, TenantFacts, Threshold};
@@ -278,11 +278,14 @@ impl Operator for EgressVolume {
     type State = HostState;
 
     fn ahead(state: &HostState, host: &HostRows<'_>, round: Round) {
-        let first = host.rows.iter().find_map(|row| match &row.row {
-            Row::Flow(flow) => raw_ends(&host.key.host, flow),
-            _ => None,
-        });
-        state.ahead(first.map(|(peer, ..)| address_hash(peer)), round);
+        let first = || {
+            let flow = |row: &SliceRow<'_>| match &row.row {
+                Row::Flow(flow) => raw_ends(&host.key.host, flow),
+                _ => None,
+            };
+            host.rows.iter().find_map(flow).map(|(peer, ..)| address_hash(peer))
+        };
+        state.ahead(first, round);
     }
 
     fn concerns(&self, key: &HostKey, rows: &[Seen<'_>]) -> bool {

@@ -266,6 +266,8 @@ fn stages_stopped_and_killed_in_mid_stream_give_what_a_backtest_gives() {
             process.check().unwrap();
         }
         if i == 0 {
+            // The stages make their topics themselves, each in its own time.
+            until("findings have a topic", || log.partitions(&names.findings()).is_ok());
             eprintln!(
                 "first commit of correlate after {:?}",
                 until("a first signal mark", || { read(Stage::Correlate, &of(&names.findings())) > 0 })

@@ -33,7 +33,13 @@ const LAYOUT: Layout = Layout {
 const STATE_BYTES: u64 = 24 << 20;
 
 /// New pairs within a minute, from as many hosts as there are for 40 pairs each: 20 times what the limit holds.
+/// `ATTACK_PAIRS=10000000` in the environment makes it ten million (some minutes, 12 GB for rows and logs).
 const PAIRS: u64 = 600_000;
+
+#[allow(clippy::disallowed_methods, reason = "how large the test is; no product reads it")]
+fn pairs() -> u64 {
+    std::env::var("ATTACK_PAIRS").map_or(PAIRS, |pairs| pairs.parse().expect("ATTACK_PAIRS is a number"))
+}
 
 /// What may wait in a correlate task: an office's minute, not the attack's slice.
 const WAITING_BYTES: u64 = 256 << 10;
@@ -112,7 +118,7 @@ fn a_tenant_that_makes_up_pairs_loses_its_own_state_and_nobody_else_s() {
         // In the middle of what the others do.
         start: plan.start.plus(5_400 * SECOND_NS),
         duration_s: 60,
-        ..Plan::bench(PAIRS, PAIRS)
+        ..Plan::bench(pairs(), pairs())
     };
     let quiet = run(office().collect(), ROOMY_BYTES);
     assert_eq!(quiet.evicted, 0, "the office alone fits");
@@ -121,7 +127,7 @@ fn a_tenant_that_makes_up_pairs_loses_its_own_state_and_nobody_else_s() {
     let mut messages: Vec<Message> = office().collect();
     messages.extend(attack.records().map(|r| Message::new(r.topic, r.key, r.timestamp, r.value)));
     let loud = run(messages.clone(), ROOMY_BYTES);
-    assert_eq!(loud.rows, quiet.rows + PAIRS, "every row is accounted for");
+    assert_eq!(loud.rows, quiet.rows + pairs(), "every row is accounted for");
     assert!(loud.evicted > 1_000, "{} hosts went", loud.evicted);
     assert!(loud.state_bytes_max < STATE_BYTES, "{} bytes of state", loud.state_bytes_max);
     for tenant in ["acme", "brook"] {

@@ -155,14 +155,14 @@ impl HostState {
         self.0.is_none()
     }
 
-    /// Asks for what every flow changes; `peer` is a destination of the flows that come, by its hash.
-    pub(super) fn ahead(&self, peer: Option<u64>, round: Round) {
+    /// Asks for what every flow changes; `peer` tells a destination of the flows that come, by its hash.
+    pub(super) fn ahead(&self, peer: impl FnOnce() -> Option<u64>, round: Round) {
         match (&self.0, round) {
             (Some(volumes), Round::Index) => {
                 ask(&volumes.running);
                 // Most flows are the first of their minute, and close the one before.
                 ask(&volumes.history[Scale::Minute as usize]);
-                if let Some(peer) = peer {
+                if let Some(peer) = peer() {
                     volumes.known.ahead(peer);
                 }
             }

@@ -220,10 +220,14 @@ impl Bucket {
 
     /// Place of the destination that got least, what was counted there before it included.
     fn least(&self) -> usize {
-        let by = |(_, a): &(usize, &Got), (_, b): &(usize, &Got)| {
-            (a.out + a.more).total_cmp(&(b.out + b.more)).then(a.peer.cmp(&b.peer))
-        };
-        self.got.iter().enumerate().min_by(by).map_or(0, |(at, _)| at)
+        let (mut least, mut count, mut peer) = (0, f64::INFINITY, u64::MAX);
+        for (at, got) in self.got.iter().enumerate() {
+            let of = got.out + got.more;
+            if of < count || of == count && got.peer < peer {
+                (least, count, peer) = (at, of, got.peer);
+            }
+        }
+        least
     }
 
     /// Octets sent, conversations left out.
