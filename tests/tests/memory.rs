@@ -44,8 +44,8 @@ fn pairs() -> u64 {
 /// What may wait in a correlate task: an office's minute, not the attack's slice.
 const WAITING_BYTES: u64 = 256 << 10;
 
-/// Room for all that waits in any of these runs.
-const ROOMY_BYTES: u64 = 1 << 30;
+/// Room for all that waits in any of these runs, however many pairs are made up.
+const ROOMY_BYTES: u64 = 1 << 40;
 
 /// What a place on disk takes in memory at most, bytes.
 const PLACE_BYTES: u64 = 128;
