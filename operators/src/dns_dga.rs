@@ -21,8 +21,9 @@
 //!
 //! # State
 //! Per host at most 1,024 registered domains at 24 bytes and 512 names of the window at 32 bytes, with the tree's slack
-//! 53 KB; 32 labels of the last ten seconds at 32 bytes, 12 names of at most 253 bytes. A host with a hundred domains a day takes 5 KB. At the limit the domains asked
-//! for longest ago go, and count as new when they come again. A domain not asked for eight days is forgotten.
+//! 53 KB; 32 labels of the last ten seconds at 32 bytes; 12 names of at most 253 bytes. A host with a hundred domains a day
+//! takes 5 KB. At the limit the domains asked for longest ago go, and count as new when they come again. A domain not asked
+//! for eight days is forgotten.
 //!
 //! # Thresholds
 //! Each new failing domain weighs 0.6 of the log-odds that the name model gives it, between -1 and 2.4; a resolver's
