@@ -37,7 +37,8 @@
 //! says so, its characters spread (`entropy`, for short labels 0.85 of what their length allows), it is no digest
 //! (hexadecimal) and such labels differ in length. A browser's start does not count: labels of letters that do not exist
 //! and were asked for alone as well within ten seconds, by any name service, or that came as three within a second and no
-//! others within five (a search suffix was put behind the three names by which a browser tries the network). Confidence is the base, 20 at the threshold, up to 45 at twice the
+//! others within five (a search suffix was put behind the three names by which a browser tries the network).
+//! Confidence is the base, 20 at the threshold, up to 45 at twice the
 //! evidence; the share of generated names gives up to 40; a burst of ordinary-looking names 10.
 //!
 //! The name model has 1,858,984 bytes and takes 3.3 us of a core for a name, suffix list included. Its scores are

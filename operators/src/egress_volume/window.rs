@@ -10,7 +10,7 @@ use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::state::Sent;
-use crate::operator::RawRows;
+use crate::operator::{RawRows, vec_bytes};
 
 /// Busiest destinations kept per window; at the limit the least one makes room for any other, its octets stay in the sum.
 /// Counted by nobody: a window with more destinations than that is the rule, and what is not certain is told.
@@ -221,7 +221,7 @@ impl Bucket {
     /// Place of the destination that got least, what was counted there before it included.
     fn least(&self) -> usize {
         let (mut least, mut count, mut peer) = (0, f64::INFINITY, u64::MAX);
-        for (at, got) in self.got.iter().enumerate() {
+        for (at, got) in self.got[..self.kept()].iter().enumerate() {
             let of = got.out + got.more;
             if of < count || of == count && got.peer < peer {
                 (least, count, peer) = (at, of, got.peer);
@@ -258,8 +258,8 @@ impl Bucket {
     }
 
     pub fn heap_bytes(&self) -> usize {
-        let each = size_of::<Got>() + size_of::<Top>();
-        self.tops.len().min(TOPS_MAX).next_power_of_two() * each + self.names_bytes as usize + self.raw.heap_bytes()
+        let destinations = vec_bytes::<Got>(self.got.len()) + vec_bytes::<Top>(self.tops.len());
+        destinations + self.names_bytes as usize + self.raw.heap_bytes()
     }
 }
 
@@ -394,6 +394,25 @@ mod tests {
         }
         assert!(bucket.got.iter().all(|got| got.peer != crate::table::mixed(1, 7)));
         assert_eq!(bucket.counted(), 40_000.0);
+    }
+
+    #[test]
+    fn a_snapshot_may_say_any_number_of_destinations() {
+        let full = || {
+            let mut bucket = Bucket::default();
+            (0..8).for_each(|n| bucket.add(&sent(n, 500.0), 1.0, false));
+            bucket
+        };
+        let mut more = full();
+        // The least of all, at a place that has no name.
+        more.got.push(Got { out: 0.0, ..more.got[0] });
+        let mut fewer = full();
+        fewer.got.truncate(3);
+        for bucket in [&mut more, &mut fewer] {
+            (20..40).for_each(|n| bucket.add(&sent(n, 900.0), 1.0, true));
+            assert_eq!(bucket.kept(), TOPS_MAX);
+            assert!(bucket.top().is_some_and(|share| share.bytes == 900.0));
+        }
     }
 
     #[test]
