@@ -24,6 +24,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use tidewatch::topology::SNAPSHOT_EVERY_DEFAULT;
 use tidewatch_generator::synthetic::Visits;
 
 use job::{Job, Until, What};
@@ -111,7 +112,7 @@ enum Measure {
     Logs,
     /// The same of flows, DNS calls and Zeek's JSON lines.
     Inputs,
-    /// Over 1e5, 1e6 and so on up to --live pairs: memory, and the cost of the last rows.
+    /// Over 1e5, 1e6 and so on up to --live pairs: memory, and the cost of the last rows; and pairs that call like timers.
     Scaling,
     /// The last of these alone: --live pairs.
     Live,
@@ -249,6 +250,8 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
             run(place, report, &format!("live-{pairs}"), others(scaled(&base, pairs)))?;
             pairs *= 10;
         }
+        let timers = Shape { visits: Visits::Rounds, ..scaled(&base, 100_000.min(args.live)) };
+        run(place, report, &format!("timers-{}", timers.pairs), others(timers))?;
     }
     Ok(())
 }
@@ -262,6 +265,8 @@ fn scaled(base: &Shape, pairs: u64) -> Shape {
         pairs,
         flows,
         visits: Visits::Live,
+        // A run of minutes pays for snapshots as a deployment does.
+        every_s: if pairs > 1_000_000 { SNAPSHOT_EVERY_DEFAULT.as_secs() } else { base.every_s },
         replies: false,
         span_s: u32::try_from(span_s.clamp(600, 100_000)).unwrap_or(u32::MAX),
         rounds: if pairs > 1_000_000 { 1 } else { base.rounds.min(3) },

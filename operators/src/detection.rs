@@ -233,6 +233,9 @@ impl Detection {
         let Self { places, door, instances, .. } = self;
         // First the look-ups and the states, then what they lead to: in each round no look waits for another.
         for hosts in hosts.chunks(HOSTS_AHEAD) {
+            for round in Round::ALL {
+                hosts.iter().for_each(|host| places.ahead(host.route, round));
+            }
             let found: ArrayVec<usize, HOSTS_AHEAD> = hosts.iter().map(|host| places.find(&host.key, host.route)).collect();
             for at in &found {
                 let [at_door, places @ ..] = places.at(*at) else { continue };

@@ -239,6 +239,8 @@ impl EgressVolume {
 }
 
 /// What a flow adds; `None` when it is none of those that count.
+// In place: handed back through memory, its first use waits until all that was written before it has reached the caches.
+#[inline(always)]
 fn sent<'a>(key: &HostKey, flow: &Flow<'a>, seen: &Seen<'_>) -> Option<Sent<'a>> {
     let (out, back) = (flow.bytes_out.unwrap_or(0), flow.bytes_in.unwrap_or(0));
     let counts = flow.initiator == Initiator::Host

@@ -4,9 +4,9 @@
 //! Always holds: a place that is known is checked by whoever goes there, because its key may have been removed since; that
 //! a host has no state is known only while nobody but the caller can give it one.
 
-use hashbrown::HashTable;
-
+use crate::ahead::{Round, ask_all};
 use crate::key::HostKey;
+use crate::table::{Record, Table};
 
 /// Hosts whose places are known; beyond it all are forgotten and looked up again.
 pub(crate) const HOSTS_PLACED_MAX: usize = 1 << 20;
@@ -23,11 +23,23 @@ pub enum Place {
     At(u32),
 }
 
+/// A host, by its routing key.
+#[derive(Debug)]
+struct Placed {
+    route: u64,
+    key: HostKey,
+}
+
+impl Record for Placed {
+    fn hash(&self) -> u64 {
+        self.route
+    }
+}
+
 /// See the file's header.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    index: HashTable<u32>,
-    hosts: Vec<(u64, HostKey)>,
+    hosts: Table<Placed>,
     /// `states` of each host.
     places: Vec<Place>,
     states: usize,
@@ -36,8 +48,7 @@ pub(crate) struct Places {
 impl Places {
     /// Forgets all; a host will have so many states.
     pub fn reset(&mut self, states: usize) {
-        self.index.clear();
-        self.hosts.clear();
+        self.hosts = Table::default();
         self.places.clear();
         self.states = states;
     }
@@ -60,10 +71,19 @@ impl Places {
 
     /// Where that is, until the next time all is forgotten.
     pub fn find(&mut self, key: &HostKey, route: u64) -> usize {
-        let same = |at: &u32| self.hosts.get(*at as usize).is_some_and(|(r, k)| *r == route && k == key);
-        match self.index.find(route, same) {
-            Some(at) => *at as usize,
+        match self.hosts.find(route, |host| host.route == route && host.key == *key) {
+            Some(at) => at,
             None => self.add(key, route),
+        }
+    }
+
+    /// Asks for what [`Self::find`] and [`Self::at`] will look at; see [`crate::ahead`].
+    pub fn ahead(&self, route: u64, round: Round) {
+        self.hosts.ahead(route, round);
+        if round == Round::Records
+            && let Some(at) = self.hosts.likely_at(route)
+        {
+            ask_all(self.at(at));
         }
     }
 
@@ -71,11 +91,8 @@ impl Places {
         if self.hosts.len() >= HOSTS_PLACED_MAX {
             self.clear();
         }
-        let at = self.hosts.len();
-        self.hosts.push((route, key.clone()));
+        let at = self.hosts.push(Placed { route, key: key.clone() });
         self.places.resize(self.hosts.len() * self.states, Place::Unknown);
-        let hosts = &self.hosts;
-        self.index.insert_unique(route, at as u32, |at| hosts.get(*at as usize).map_or(0, |(route, _)| *route));
         at
     }
 }

@@ -80,10 +80,20 @@ pub(crate) fn table_bytes<R>(records: usize) -> usize {
 /// Room for some more elements, growing by an eighth or more: doubling would leave a third of all state empty.
 pub(crate) fn grow<T>(vec: &mut Vec<T>, more: usize) {
     if vec.capacity() - vec.len() < more {
-        let wanted = vec.len() + more.max(vec.len() / 8).max(4);
-        vec.reserve_exact(served::<T>(wanted) - vec.len());
+        let wanted = served::<T>(vec.len() + more.max(vec.len() / 8).max(4));
+        if wanted.saturating_mul(size_of::<T>()) > MOVED_BYTES {
+            vec.reserve_exact(wanted - vec.len());
+            return;
+        }
+        // The allocator would have to look up how large the old place is, which lies past the caches; here it is known.
+        let mut larger = Vec::with_capacity(wanted);
+        larger.append(vec);
+        *vec = larger;
     }
 }
+
+/// Bytes up to which a vector that grows is moved here: beyond them the allocator may find room behind the old place.
+const MOVED_BYTES: usize = 16 << 10;
 
 /// Elements that take what so many take of the allocator, which serves sizes in steps, four to each doubling, as most do: what lies
 /// between would be nobody's.
@@ -158,8 +168,13 @@ impl<R: Record> Table<R> {
 
     /// A record that may be the one with this hash, at the cost of one look: none is compared. `None` without an index.
     pub fn likely(&self, hash: u64) -> Option<&R> {
+        self.records.get(self.likely_at(hash)?)
+    }
+
+    /// Its place; of an empty entry one beyond all.
+    pub fn likely_at(&self, hash: u64) -> Option<usize> {
         let entry = self.index.get(start(hash, self.index.len().wrapping_sub(1)))?;
-        self.records.get((entry & PLACE_MASK) as usize)
+        Some((entry & PLACE_MASK) as usize)
     }
 
     /// Adds a record that is not there yet; its place.

@@ -26,7 +26,7 @@ pub struct Synthetic {
     pub tenants: u32,
     /// Event time of the first record.
     pub start: EventTime,
-    /// Event time over which the records are spread evenly, seconds.
+    /// Event time over which the rows are spread evenly, seconds.
     pub duration_s: u32,
     /// Records of a batch, at least 1.
     pub batch: u32,
@@ -44,10 +44,18 @@ pub enum Visits {
     /// Some pairs are busy and many are rare; with few calls some never come.
     #[default]
     Uneven,
-    /// Every pair three times, every tenth seven times more, then from the beginning; each round in an order of its own, so
-    /// that no pair calls regularly. After 3.7 calls per pair nothing is seen once.
+    /// Every pair three times, every tenth seven times more; each round in an order of its own. After these 3.7 calls per
+    /// pair nothing is seen once, and from then on any pair may be next.
     Live,
+    /// The same rounds again and again: every pair calls once a round, which is a timer with much jitter.
+    Rounds,
 }
+
+/// Offices of a tenant, each with a collector of its own.
+const OFFICES: u64 = 8;
+
+/// Event time that the rows of one record are spread over at most, seconds.
+const LOOKED_BACK_S: u64 = 15;
 
 /// Destinations of the host that calls most, with [`Synthetic::skew`].
 const HOT_PEERS: u64 = 1_000;
@@ -84,17 +92,18 @@ impl Synthetic {
         let (batch, tenants) = (u64::from(self.batch.max(1)), u64::from(self.tenants.max(1)));
         let hot = self.skew > 0.0 && Random::of([self.seed, 1 << 41, n, 0]).unit() < self.skew;
         let tenant = if hot { 0 } else { n % tenants };
-        let office = if hot { 0 } else { (n / tenants % 8) as u16 };
+        let office = if hot { 0 } else { (n / tenants % OFFICES) as u16 };
         let (tenant_id, agent) = (format!("bench-{}", tenant + 1), collector(office));
         let mut random = Random::of([self.seed, 1 << 40, n, 0]);
         let rows = n * batch..((n + 1) * batch).min(self.flows);
+        let (after, apart) = (rows.end, self.apart());
         let mut value = Vec::with_capacity(batch as usize * 200);
         let mut last = self.start;
         let mut forward = None;
         // Calls of this tenant and office before this record.
-        let mut serial = n / tenants / 8 * if self.replies { batch.div_ceil(2) } else { batch };
+        let mut serial = n / tenants / OFFICES * if self.replies { batch.div_ceil(2) } else { batch };
         for row in rows {
-            let end = self.at(row);
+            let end = self.at(after.saturating_sub((after - row) * apart));
             let mut flow = match forward.take() {
                 Some(call) if self.replies => reply_of(call),
                 _ => {
@@ -134,6 +143,14 @@ impl Synthetic {
         Record { topic: FLOW_TOPIC, key, timestamp: last.plus(1_000_000_000), value }
     }
 
+    /// How many rows of all collectors lie between two of one record: a collector sends what it has seen since its last record,
+    /// but no more than so much time is looked back on. Rows of one moment would give every pair the collector's rhythm.
+    fn apart(&self) -> u64 {
+        let looked_back = self.flows.saturating_mul(LOOKED_BACK_S) / u64::from(self.duration_s.max(1));
+        let collectors = u64::from(self.tenants.max(1)) * OFFICES;
+        (looked_back / u64::from(self.batch.max(1))).clamp(1, collectors)
+    }
+
     fn at(&self, row: u64) -> EventTime {
         let span_ns = u128::from(self.duration_s) * 1_000_000_000;
         self.start.plus((span_ns * u128::from(row) / u128::from(self.flows.max(1))) as i64)
@@ -142,16 +159,17 @@ impl Synthetic {
     /// A call of one of the tenant's pairs: the square favours the first ones, so some pairs are busy and many are rare.
     /// A pair always calls through the same office, as a host does.
     fn call(&self, tenant: u64, tenants: u64, office: u16, serial: u64, random: &mut Random) -> Directed {
-        let pairs = (self.pairs / tenants / 8).max(1);
+        let pairs = (self.pairs / tenants / OFFICES).max(1);
         let within = match self.visits {
             Visits::Uneven => {
                 let share = random.unit();
                 ((share * share * pairs as f64) as u64).min(pairs - 1)
             }
-            Visits::Live => live(pairs, serial, self.seed ^ tenant << 8 ^ u64::from(office)),
+            Visits::Live if serial >= cycle(pairs) => random.bits() % pairs,
+            Visits::Live | Visits::Rounds => in_rounds(pairs, serial, self.seed ^ tenant << 8 ^ u64::from(office)),
         };
-        let pair = within * 8 + u64::from(office);
-        let host = (pair / 8 / PAIRS_PER_HOST) as u32 * 8 + u32::from(office);
+        let pair = within * OFFICES + u64::from(office);
+        let host = (pair / OFFICES / PAIRS_PER_HOST) as u32 * OFFICES as u32 + u32::from(office);
         let bits = random.bits();
         directed((host, mix(&[self.seed, tenant, pair])), bits)
     }
@@ -185,11 +203,15 @@ impl Synthetic {
     }
 }
 
-/// Which of `pairs` pairs calls as number `serial`, with [`Visits::Live`].
-fn live(pairs: u64, serial: u64, seed: u64) -> u64 {
+/// Calls after which every pair has called three times and every tenth ten times.
+fn cycle(pairs: u64) -> u64 {
+    3 * pairs + 7 * pairs.div_ceil(10)
+}
+
+/// Which of `pairs` pairs calls as number `serial`, with [`Visits::Rounds`].
+fn in_rounds(pairs: u64, serial: u64, seed: u64) -> u64 {
     let tenth = pairs.div_ceil(10);
-    let cycle = 3 * pairs + 7 * tenth;
-    let (turn, at) = (serial / cycle, serial % cycle);
+    let (turn, at) = (serial / cycle(pairs), serial % cycle(pairs));
     let (round, among, step) = if at < 3 * pairs { (at / pairs, pairs, 1) } else { (3 + (at - 3 * pairs) / tenth, tenth, 10) };
     let place = if step == 1 { at % pairs } else { (at - 3 * pairs) % tenth };
     // A multiple of a number that shares no divisor with `among` passes every one once.

@@ -1,6 +1,7 @@
 //! What a process of its own measures: the order that its parent writes, and the figures that it gives back, both as JSON.
 //! One process per measurement, so that processor time and memory are its own.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -134,6 +135,8 @@ pub(super) struct Measured {
     pub(super) snapshots: u64,
     pub(super) snapshot_bytes: u64,
     pub(super) signals: u64,
+    /// Processor time by what threads do, seconds; empty where one thread does all.
+    pub(super) threads: BTreeMap<String, f64>,
     /// Allocations and bytes asked for, when counted.
     pub(super) allocations: Option<(u64, u64)>,
     pub(super) tasks: Vec<TaskFigures>,

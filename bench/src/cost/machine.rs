@@ -1,5 +1,6 @@
 //! What the kernel says of processes and of the machine: processor time, memory, load. Linux only.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -42,6 +43,30 @@ fn parse_stat(stat: &str) -> Option<Cpu> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut next = || Some(fields.next()?.parse::<u64>().ok()? as f64 / TICKS_PER_S);
     Some(Cpu { user_s: next()?, system_s: next()? })
+}
+
+/// Processor time of this process's threads that run now, seconds, by what they do: a stage's workers, snapshots, the Kafka
+/// client's own threads, the rest.
+pub(crate) fn cpu_of_threads() -> anyhow::Result<BTreeMap<String, f64>> {
+    let mut all = BTreeMap::new();
+    for task in std::fs::read_dir("/proc/self/task").context("cannot list this process's threads")? {
+        let dir = task?.path();
+        let read = |file: &str| std::fs::read_to_string(dir.join(file)).ok();
+        // One that ended meanwhile says nothing.
+        let Some((name, cpu)) = read("comm").zip(read("stat").and_then(|stat| parse_stat(&stat))) else { continue };
+        *all.entry(work_of(name.trim()).to_owned()).or_insert(0.0) += cpu.total_s();
+    }
+    Ok(all)
+}
+
+/// What a thread of this name does.
+fn work_of(thread: &str) -> &str {
+    match thread.split_once('-').map_or(thread, |(stage, _)| stage) {
+        stage @ ("normalize" | "detect" | "correlate") => stage,
+        "snapshot" | "snapshots" => "snapshots",
+        _ if thread.starts_with("rdk:") || thread.starts_with("kafka") => "kafka client",
+        _ => "rest",
+    }
 }
 
 /// Memory of this process, bytes: now, and at most so far.
@@ -117,6 +142,9 @@ mod tests {
         assert_eq!((cpu.user_s, cpu.system_s), (7.0, 0.55));
         assert!(parse_stat("42 (a S 1").is_none());
         assert_eq!(kib("VmPeak:\t 9 kB\nVmHWM:\t   2048 kB\n", "VmHWM:"), Some(2 << 20));
+        let works = ["detect-0", "rdk:broker1", "kafka-call", "snapshots", "tidewatch-bench"].map(work_of);
+        assert_eq!(works, ["detect", "kafka client", "kafka client", "snapshots", "rest"]);
+        assert!(cpu_of_threads().unwrap().contains_key("rest"));
         assert!(Cpu::of(None).is_ok() && resident_bytes().unwrap().1 > 1 << 20 && Machine::here().unwrap().cores > 0);
     }
 }

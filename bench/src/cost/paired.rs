@@ -100,6 +100,8 @@ pub(super) struct Paired {
     pub(super) limit_system_ns_per_flow: f64,
     pub(super) broker_cpu_ns_per_flow: Option<f64>,
     pub(super) tail_cpu_ns_per_flow: Option<f64>,
+    /// Of the pipeline by what its threads do; empty where one does all.
+    pub(super) threads_cpu_ns_per_flow: BTreeMap<String, f64>,
     pub(super) wall_s: f64,
     pub(super) flows_per_s: f64,
     pub(super) limit_flows_per_s: f64,
@@ -271,6 +273,11 @@ fn summary(
         limit_system_ns_per_flow: mid(&|r| r.limit.cpu.system_s * 1e9) / rows,
         broker_cpu_ns_per_flow: some(|r| r.broker_cpu_ns_per_flow),
         tail_cpu_ns_per_flow: some(|r| r.pipeline.tail_cpu_ns_per_flow),
+        threads_cpu_ns_per_flow: rounds
+            .iter()
+            .flat_map(|r| r.pipeline.threads.keys())
+            .map(|work| (work.clone(), mid(&|r| r.pipeline.threads.get(work).copied().unwrap_or(0.0) * 1e9) / rows))
+            .collect(),
         wall_s: mid(&|r| r.pipeline.wall_s),
         flows_per_s: mid(&|r| r.pipeline.flows_per_s),
         limit_flows_per_s: mid(&|r| r.limit.flows_per_s),

@@ -215,8 +215,31 @@ impl Report {
                 p.tail_cpu_ns_per_flow.map_or_else(|| "-".to_owned(), |ns| format!("{ns:.0} ns"))
             );
         }
+        self.markdown_threads(&mut out);
         self.markdown_rest(&mut out);
         out
+    }
+
+    /// Processor time by what the threads do.
+    fn markdown_threads(&self, out: &mut String) {
+        const WORKS: [&str; 6] = ["normalize", "detect", "correlate", "kafka client", "snapshots", "rest"];
+        let told = || self.sections.iter().filter(|(_, p)| !p.threads_cpu_ns_per_flow.is_empty());
+        if told().next().is_none() {
+            return;
+        }
+        _ = writeln!(
+            out,
+            "\n## Where the time goes\n\nCPU per flow, ns, by what the threads do. Normalize decodes, routes and packs rows, detect \
+             opens and orders them and has the detectors look at them; both write their epochs. The Kafka client's threads fetch, \
+             send, compress and check. What threads did that have ended since (a snapshot's, a commit's) is not told apart.\n\n\
+             | run | {} | limit |\n| --- |{} ---: |",
+            WORKS.join(" | "),
+            " ---: |".repeat(WORKS.len())
+        );
+        for (name, p) in told() {
+            let works = WORKS.map(|work| format!("{:.0}", p.threads_cpu_ns_per_flow.get(work).copied().unwrap_or(0.0)));
+            _ = writeln!(out, "| {name} | {} | {:.0} |", works.join(" | "), p.limit_cpu_ns_per_flow);
+        }
     }
 
     fn markdown_rest(&self, out: &mut String) {

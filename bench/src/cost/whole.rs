@@ -18,7 +18,7 @@ use tidewatch_operators::detectors;
 use tidewatch_operators::rule::Rule;
 
 use super::job::{Job, Measured};
-use super::machine::{Cpu, resident_bytes};
+use super::machine::{Cpu, cpu_of_threads, resident_bytes};
 use super::watch::Watch;
 use crate::allocations;
 
@@ -103,7 +103,8 @@ fn watch(job: &Job, run: &Run, shared: &Shared, stop: &AtomicBool) -> anyhow::Re
             let times = Measured::timed(rows, wall_s, used);
             let ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let times = accounted(times, &ledger);
-            let memory = Measured { rss_start_bytes, rss_settled_bytes, rss_peak_bytes, allocations, ..times };
+            let threads = cpu_of_threads()?;
+            let memory = Measured { rss_start_bytes, rss_settled_bytes, rss_peak_bytes, allocations, threads, ..times };
             return Ok(watch.figures(memory, &tasks));
         }
     }

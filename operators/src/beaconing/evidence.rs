@@ -60,13 +60,27 @@ pub struct Fit {
     pub same: f64,
 }
 
-/// Nats that one more gap adds at most, even where another leaves the window for it.
-const GAIN_NATS_MAX: f64 = 12.0;
+/// Nats by which one more gap brings an alternative nearer to what is asked of it, at most, besides the logarithm of its
+/// highest density: about 1 because it is an odd gap for the null models, 1.1 because of more gaps less is asked, the rest
+/// because the period settles, which makes those before fit better.
+const GAIN_NATS: f64 = 5.0;
+
+/// What a gap that leaves costs at most: it was foreign, of which few are expected (`-ln(0.02 / LN_RANGE)`).
+const LEAVING_NATS: f64 = 6.46;
 
 /// Weighs gaps, seconds, all > 0. `floor_s` is the shortest gap that collapsing leaves: null models start there. An error when
 /// there are too few (< 3), they are scattered beyond any alternative, or they weigh less than `least`: most pairs do, and
 /// what they weigh then need not be known. The error is how many more gaps it takes at least before that can change.
 pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Result<Fit, usize> {
+    weigh_where(gaps, floor_s, least, 0.0)
+}
+
+/// The same of the newest gaps of more: with each that comes one leaves, perhaps one that fitted nothing.
+pub fn weigh_newest(gaps: &[f64], floor_s: f64, least: f64) -> Result<Fit, usize> {
+    weigh_where(gaps, floor_s, least, LEAVING_NATS)
+}
+
+fn weigh_where(gaps: &[f64], floor_s: f64, least: f64, leaving: f64) -> Result<Fit, usize> {
     let gaps = &gaps[gaps.len().saturating_sub(GAPS_KEPT)..];
     if gaps.len() < 3 || gaps.iter().any(|g| !g.is_finite() || *g <= 0.0) {
         return Err(1);
@@ -96,17 +110,25 @@ pub fn weigh(gaps: &[f64], floor_s: f64, least: f64) -> Result<Fit, usize> {
         }
     }
     let Some((_, sleep)) = best else { return Err(1) };
-    let lacking = |weight: f64| (((least - weight) / GAIN_NATS_MAX).ceil() as usize).max(1);
     // The curves are over logarithms of gaps, the null models over gaps.
-    let beacon = ln_sum_exp(all.as_flattened()) - log((ALTERNATIVES.len() * LOST.len()) as f64) - ln_product(gaps);
+    let product = ln_product(gaps);
+    // Whichever alternative comes there first, were it alone.
+    let lacking = |against: f64| {
+        let gaps = all.iter().zip(&*CURVES).map(|(of, curve)| {
+            let weight = of.iter().copied().fold(f64::NEG_INFINITY, f64::max) - product - against;
+            (least - weight) / (GAIN_NATS + leaving + curve.peak_ln())
+        });
+        (gaps.fold(f64::INFINITY, f64::min).ceil() as usize).max(1)
+    };
+    let beacon = ln_sum_exp(all.as_flattened()) - log((ALTERNATIVES.len() * LOST.len()) as f64) - product;
     // The last null model costs as much as all of this, can only make it lighter, and hardly ever does.
     if beacon - against < least {
-        return Err(lacking(beacon - against));
+        return Err(lacking(against));
     }
     let against = if null.two_rates_at_most() <= against { against } else { against.max(null.two_rates()) };
     let weight = beacon - against;
     let same = densest(&sorted, 1.02).len() as f64 / gaps.len() as f64;
-    if weight >= least { Ok(Fit { weight, same, ..sleep.fit(gaps) }) } else { Err(lacking(weight)) }
+    if weight >= least { Ok(Fit { weight, same, ..sleep.fit(gaps) }) } else { Err(lacking(against)) }
 }
 
 /// Ways in which an alternative is tried: shares of lost contacts, each with shares of foreign gaps.

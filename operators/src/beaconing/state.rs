@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
@@ -89,7 +90,7 @@ pub struct HostState {
 serde_as_raw!(HostState);
 
 /// Pairs that got a contact of their own in a slice, by place, each with the row's time.
-pub(super) type Noted = Vec<(u32, EventTime)>;
+pub(super) type Noted = SmallVec<[(u32, EventTime); 4]>;
 
 /// Where a name was asked for.
 pub(super) struct Asked {
@@ -301,7 +302,7 @@ impl HostState {
         places.iter_mut().flatten().enumerate().for_each(|(new, place)| *place = new as u32);
         let mut stays = places.iter().map(Option::is_some);
         self.pairs.retain(|_| stays.next().unwrap_or(true));
-        noted.retain_mut(|(place, _)| match places.get(*place as usize).copied().flatten() {
+        noted.retain(|(place, _)| match places.get(*place as usize).copied().flatten() {
             Some(new) => {
                 *place = new;
                 true

@@ -142,7 +142,9 @@ pub(super) fn verdict(view: PairView<'_>, limits: &Limits, listed: bool) -> Resu
         let choice = if used == gaps.len() { 0.0 } else { 1.0 + libm::log(f64::from(pair.total) / used as f64) };
         // Less a little, so that rounding decides nothing here.
         let least = weight_min(used, 1.0) + choice - 1e-6;
-        let fit = match evidence::weigh(&gaps[gaps.len() - used..], BURST_S, least) {
+        let are_all = used == gaps.len() && (pair.total as usize) < CONTACTS_MAX;
+        let weigh = if are_all { evidence::weigh } else { evidence::weigh_newest };
+        let fit = match weigh(&gaps[gaps.len() - used..], BURST_S, least) {
             Ok(fit) => fit,
             Err(more) => {
                 soonest = soonest.min(more);

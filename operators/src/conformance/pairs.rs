@@ -41,9 +41,9 @@ fn bytes_per_pair_are_counted_and_told() {
         })
         .collect();
     expect_test::expect![[r#"
-        1 contacts: door 30, beaconing 96, egress_volume 52; in a snapshot 113
-        3 contacts: door 30, beaconing 136, egress_volume 52; in a snapshot 145
-        10 contacts: door 30, beaconing 316, egress_volume 52; in a snapshot 257
+        1 contacts: door 30, beaconing 96, egress_volume 51; in a snapshot 113
+        3 contacts: door 30, beaconing 136, egress_volume 51; in a snapshot 145
+        10 contacts: door 30, beaconing 316, egress_volume 51; in a snapshot 257
     "#]]
     .assert_eq(&(told.join("\n") + "\n"));
 }

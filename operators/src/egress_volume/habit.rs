@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
 use super::state::SCALES;
-use super::window::{Place, Share, Top};
+use super::window::{Place, Share};
 use crate::limit::Limit;
 
 /// Habits kept per host, enough for one network at every hour; at the limit the one that came least often goes, of equals
@@ -100,11 +100,11 @@ pub(super) struct Habits(Vec<Habit>);
 
 impl Habits {
     /// Files something over the bar; true when it is a habit.
-    pub fn is_usual(&mut self, share: &Share<'_>, scale: usize, bytes: f64, at: EventTime) -> bool {
+    pub fn is_usual(&mut self, share: &Share, scale: usize, bytes: f64, at: EventTime) -> bool {
         self.0.retain(|h| at.since(h.last) <= LIFETIME_NS);
         // A source that tells of a transfer at its end must not make a long night another time of day.
         let from = if at.since(share.start) <= LASTS_NS { share.start.min(at) } else { at };
-        let network = network(share.top);
+        let network = network(share);
         let fits = |h: &&mut Habit| h.network == network && (h.recurs(from) || h.goes_on(from));
         let habit = match self.0.iter_mut().filter(fits).max_by_key(|h| (h.occurrences, h.began)) {
             Some(habit) => habit,
@@ -138,9 +138,9 @@ impl Habits {
 }
 
 /// Where a service lies however often its address changes: its autonomous system, else a /16 or /32, else its name.
-fn network(top: &Top) -> u64 {
+fn network(share: &Share) -> u64 {
     use xxhash_rust::xxh3::xxh3_64;
-    match (top.asn, &top.place) {
+    match (share.asn, &share.place) {
         (Some(asn), _) => xxh3_64(&asn.to_be_bytes()),
         (None, Place::Address(address)) => match address.to_ip() {
             IpAddr::V4(ip) => xxh3_64(&ip.octets()[..2]),

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ahead::ask;
+
 const WORDS: usize = 16;
 
 /// Bits set at which a generation is full and the older one goes: half, about 350 destinations.
@@ -35,9 +37,25 @@ fn place(peer: u64) -> (usize, u64) {
 }
 
 impl Known {
-    /// Asks for what tells of a destination.
+    /// Asks for what tells of a destination, and for what the end of a minute changes.
     pub fn ahead(&self, peer: u64) {
-        crate::ahead::ask(&self.words[place(peer).0]);
+        ask(&self.set);
+        ask(&self.words[place(peer).0]);
+    }
+
+    /// Asks for what becomes known at the end of the minute.
+    pub fn ahead_of_turn(&self) {
+        self.touched().for_each(|word| ask(&self.words[word]));
+    }
+
+    /// Words that have something fresh.
+    fn touched(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut touched = self.touched;
+        std::iter::from_fn(move || {
+            let word = touched.trailing_zeros() as usize;
+            touched &= touched.wrapping_sub(1);
+            (word < WORDS).then_some(word)
+        })
     }
 
     /// Whether it was sent to before this minute.
@@ -62,14 +80,13 @@ impl Known {
             }
             self.set = 0;
         }
-        let mut touched = std::mem::take(&mut self.touched);
-        while touched != 0 {
-            let word = &mut self.words[touched.trailing_zeros() as usize % WORDS];
+        for word in self.touched() {
+            let word = &mut self.words[word];
             let fresh = std::mem::take(&mut word.fresh);
             self.set += (fresh & !word.now).count_ones();
             word.now |= fresh;
-            touched &= touched - 1;
         }
+        self.touched = 0;
     }
 }
 

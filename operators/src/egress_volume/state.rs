@@ -169,6 +169,7 @@ impl HostState {
             (Some(volumes), Round::Records) => {
                 volumes.running.minute.ahead();
                 volumes.running.hour.ahead();
+                volumes.known.ahead_of_turn();
             }
             _ => {}
         }
@@ -342,14 +343,11 @@ impl Volumes {
             let bucket = if scale == Scale::Minute { &self.running.minute } else { &self.running.hour };
             let (top, at) = (bucket.top(), bucket.last);
             // What goes to nobody in particular is no habit.
-            let usual = top.is_some_and(|top| self.habits.is_usual(&top, scale as usize, bytes, at));
+            let usual = top.as_ref().is_some_and(|top| self.habits.is_usual(top, scale as usize, bytes, at));
             if usual || self.is_told(scale, bytes, at) {
                 continue;
             }
-            let named = |share: Share<'_>| {
-                let Share { top, bytes, more, .. } = share;
-                Named { place: top.place.clone(), port: top.port, bytes, more }
-            };
+            let named = |Share { place, port, bytes, more, .. }: Share| Named { place, port, bytes, more };
             let spike = Spike {
                 scale,
                 bytes,

@@ -19,7 +19,7 @@ pub(super) const TOPS_MAX: usize = 8;
 const _: () = assert!(TOPS_MAX <= u8::BITS as usize);
 
 /// What a window of a quiet host takes besides its destinations.
-const _: () = assert!(size_of::<Bucket>() <= 160);
+const _: () = assert!(size_of::<Bucket>() <= 168);
 
 /// A destination that sends back this share of what it gets is a conversation.
 pub(super) const CONVERSATION: f64 = 0.5;
@@ -32,8 +32,8 @@ const RAISE_MAX: f64 = 3.0;
 
 const DAY_NS: i64 = 86_400 * SECOND_NS;
 
-/// A destination of a window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A destination, as it is named.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Place {
     /// By address.
     Address(Address),
@@ -62,19 +62,19 @@ impl Place {
             Self::Name(n) => Some(n),
         }
     }
-
-    fn name_bytes(&self) -> u32 {
-        self.name().map_or(0, |name| name.len() as u32)
-    }
 }
 
-/// A destination of a window, as it would be named.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Top {
-    pub place: Place,
-    pub port: Option<u16>,
-    pub asn: Option<u32>,
+/// Where the octets of a window went: written when a destination gets its place, read when something is told. Owns no
+/// memory, so that who loses its place need not be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Top {
+    /// `None`: known by name alone, see [`Bucket::names`].
+    address: Option<Address>,
+    port: Option<u16>,
+    asn: Option<u32>,
 }
+
+const _: () = assert!(size_of::<Top>() <= 32);
 
 /// What one destination got in a window: what every flow looks at, apart from what few need.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,15 +97,20 @@ impl Got {
 }
 
 /// A destination with what it got.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Share<'a> {
-    pub top: &'a Top,
+#[derive(Clone, Debug)]
+pub(super) struct Share {
+    pub place: Place,
+    pub port: Option<u16>,
+    pub asn: Option<u32>,
     /// Octets for certain, and at most so much more before it had a place.
     pub bytes: f64,
     pub more: f64,
     /// First packet of its flows.
     pub start: EventTime,
 }
+
+/// Names of a window's destinations that are known by nothing else.
+type Names = Vec<(u64, Box<str>)>;
 
 /// A running window. What every flow changes lies in few lines of memory: with hosts by the ten thousand, each line is one
 /// look past the caches.
@@ -122,8 +127,8 @@ pub(super) struct Bucket {
     got: Vec<Got>,
     /// Of each of `got`.
     tops: Vec<Top>,
-    /// Bytes of their names, so that counting bytes does not look at each.
-    names_bytes: u32,
+    /// Names of those without an address, by their hash; `None` = all have one, as nearly always.
+    names: Option<Box<Names>>,
     /// One bit for each of them: not seen before this window.
     fresh: u8,
     /// Rows came; octets may still be 0 (only answers so far).
@@ -183,12 +188,7 @@ impl Bucket {
 
     /// A destination that had no place; the place that it gets.
     fn enter(&mut self, sent: &Sent<'_>, new: bool) -> usize {
-        let place = match (sent.address, sent.name) {
-            (Some(address), _) => Place::Address(address),
-            (None, name) => Place::Name(name.unwrap_or("").into()),
-        };
-        self.names_bytes = self.names_bytes.saturating_add(place.name_bytes());
-        let top = Top { place, port: sent.port, asn: sent.asn };
+        let top = Top { address: sent.address, port: sent.port, asn: sent.asn };
         let mut got = Got { peer: sent.peer, out: 0.0, back: 0.0, more: 0.0, start: sent.at };
         let kept = self.kept();
         let at = if kept < TOPS_MAX {
@@ -205,7 +205,6 @@ impl Bucket {
         } else {
             let at = self.least();
             let least = &self.got[at];
-            self.names_bytes = self.names_bytes.saturating_sub(self.tops[at].place.name_bytes());
             if least.is_conversation() {
                 self.talked += least.out;
             }
@@ -215,7 +214,20 @@ impl Bucket {
             at
         };
         self.fresh = self.fresh & !(1 << at) | u8::from(new) << at;
+        if sent.address.is_none() || self.names.is_some() {
+            self.name(sent);
+        }
         at
+    }
+
+    /// Keeps the name of a destination that has nothing else, and of no other that has lost its place.
+    fn name(&mut self, sent: &Sent<'_>) {
+        let mut names = self.names.take().map_or_else(Vec::new, |names| *names);
+        names.retain(|(peer, _)| *peer != sent.peer && self.got.iter().any(|got| got.peer == *peer));
+        if sent.address.is_none() {
+            names.push((sent.peer, sent.name.unwrap_or("").into()));
+        }
+        self.names = (!names.is_empty()).then(|| Box::new(names));
     }
 
     /// Place of the destination that got least, what was counted there before it included.
@@ -237,12 +249,24 @@ impl Bucket {
     }
 
     /// The destination that is no conversation and got most for certain. `None`: those that are kept are all conversations.
-    pub fn top(&self) -> Option<Share<'_>> {
+    pub fn top(&self) -> Option<Share> {
         let named = self.got.iter().zip(&self.tops).take(TOPS_MAX);
         named
             .filter(|(got, _)| !got.is_conversation() && got.out > 0.0)
             .max_by(|(a, _), (b, _)| a.out.total_cmp(&b.out).then(b.peer.cmp(&a.peer)))
-            .map(|(got, top)| Share { top, bytes: got.out, more: got.more, start: got.start })
+            .map(|(got, top)| Share {
+                place: top.address.map_or_else(|| Place::Name(self.name_of(got.peer).into()), Place::Address),
+                port: top.port,
+                asn: top.asn,
+                bytes: got.out,
+                more: got.more,
+                start: got.start,
+            })
+    }
+
+    fn name_of(&self, peer: u64) -> &str {
+        let names = self.names.iter().flat_map(|names| names.iter());
+        names.filter(|(of, _)| *of == peer).map(|(_, name)| &**name).next().unwrap_or("")
     }
 
     /// Destinations kept; a snapshot may say any number.
@@ -259,7 +283,10 @@ impl Bucket {
 
     pub fn heap_bytes(&self) -> usize {
         let destinations = vec_bytes::<Got>(self.got.len()) + vec_bytes::<Top>(self.tops.len());
-        destinations + self.names_bytes as usize + self.raw.heap_bytes()
+        let names = self.names.as_ref().map_or(0, |names| {
+            size_of::<Names>() + names.iter().map(|(_, name)| size_of::<(u64, Box<str>)>() + name.len()).sum::<usize>()
+        });
+        destinations + names + self.raw.heap_bytes()
     }
 }
 
@@ -380,8 +407,8 @@ mod tests {
         for (peer, sum) in sums.iter().filter(|(_, sum)| **sum > total / 8.0) {
             assert!(bucket.got.iter().any(|got| got.peer == *peer), "{sum} of {total}");
         }
-        let Share { top, bytes: certain, more, .. } = bucket.top().unwrap();
-        assert!([1, 2].map(|n| Some(Address::v4([198, 51, 0, n]))).contains(&top.place.address()), "{top:?}");
+        let Share { place, bytes: certain, more, .. } = bucket.top().unwrap();
+        assert!([1, 2].map(|n| Some(Address::v4([198, 51, 0, n]))).contains(&place.address()), "{place:?}");
         assert!(certain >= 600_000.0 && certain + more >= 700_000.0, "{certain} {more}");
     }
 
@@ -413,6 +440,25 @@ mod tests {
             assert_eq!(bucket.kept(), TOPS_MAX);
             assert!(bucket.top().is_some_and(|share| share.bytes == 900.0));
         }
+    }
+
+    #[test]
+    fn a_destination_without_an_address_keeps_its_name_as_long_as_its_place() {
+        let mut bucket = Bucket::default();
+        let empty = bucket.heap_bytes();
+        for n in 0..40 {
+            let name = format!("workload-{n}");
+            let of = sent(n, 100.0 + n as f64);
+            let address = of.address.filter(|_| n % 2 == 1);
+            bucket.add(&Sent { address, name: Some(&name), ..of }, 1.0, false);
+            assert!(bucket.names.as_ref().is_some_and(|names| names.len() <= TOPS_MAX));
+        }
+        bucket.add(&Sent { address: None, name: Some("store"), ..sent(99, 9e9) }, 1.0, false);
+        assert!(bucket.top().is_some_and(|share| share.place == Place::Name("store".into())));
+        (200..240).for_each(|n| bucket.add(&sent(n, 9e9), 1.0, false));
+        assert!(bucket.names.is_none() && bucket.top().is_some_and(|share| share.place.address().is_some()));
+        bucket.start(1);
+        assert_eq!(bucket.heap_bytes(), empty);
     }
 
     #[test]

@@ -316,7 +316,7 @@ const SORT_BITS_MAX: u32 = 16;
 const GROUP_ROWS: usize = 256;
 
 /// Rows that are looked at ahead of a group.
-const GROUP_ROWS_AHEAD: usize = 16;
+const GROUP_ROWS_AHEAD: usize = 32;
 
 /// Rows of a few hosts, read, sorted, and about to be handed over.
 struct Group<'b, 't> {

@@ -41,8 +41,7 @@ impl Contacts {
 
     /// The rows in records that each keep to the limits, in order. A single row that passes them alone is an error.
     pub fn encode_records(&self) -> Result<Vec<Vec<u8>>, ContactsError> {
-        let all_bytes = self.tenant.bytes() + self.host.bytes() + self.destination.bytes() + self.len() * ROW_BYTES_MAX;
-        if !self.is_empty() && self.len() <= CONTACTS_MAX && all_bytes <= CONTACTS_BYTES_MAX - 32 {
+        if !self.is_empty() && self.len() <= CONTACTS_MAX && self.bytes_at_most() <= CONTACTS_BYTES_MAX {
             return Ok(vec![self.encode()?]);
         }
         let mut records = Vec::new();
@@ -64,10 +63,16 @@ impl Contacts {
         Ok(records)
     }
 
+    /// Bytes of one record of all rows, at most; 32: the four column lengths.
+    fn bytes_at_most(&self) -> usize {
+        self.tenant.bytes() + self.host.bytes() + self.destination.bytes() + self.len() * ROW_BYTES_MAX + 32
+    }
+
     /// One record. [`Contacts::encode_records`] splits what does not fit one.
     pub fn encode(&self) -> Result<Vec<u8>, ContactsError> {
         self.check_lengths()?;
-        let bytes = postcard::to_stdvec(self).map_err(|e| ContactsError::Format { reason: e.to_string() })?;
+        let bytes = postcard::to_extend(self, Vec::with_capacity(self.bytes_at_most()))
+            .map_err(|e| ContactsError::Format { reason: e.to_string() })?;
         if bytes.len() > CONTACTS_BYTES_MAX {
             return Err(ContactsError::TooLarge { bytes: bytes.len(), rows: self.len() });
         }

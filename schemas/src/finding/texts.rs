@@ -14,7 +14,18 @@ pub struct Texts {
     ends: Vec<u32>,
 }
 
+/// Texts for which room is made before they are known, at most.
+const RESERVED: usize = 1024;
+
+/// Octets of a text, mostly: an address, a name.
+const TEXT_BYTES: usize = 16;
+
 impl Texts {
+    /// Room for so many texts of an ordinary length.
+    pub fn with_capacity(texts: usize) -> Self {
+        Self { all: String::with_capacity(texts * TEXT_BYTES), ends: Vec::with_capacity(texts) }
+    }
+
     /// Adds a text. All texts together are less than 4 GiB; what would pass that is added empty.
     pub fn push(&mut self, text: &str) {
         if self.all.len() + text.len() <= u32::MAX as usize {
@@ -98,8 +109,8 @@ impl<'de> Deserialize<'de> for Texts {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Texts, A::Error> {
-                // Nothing is reserved by what the bytes say: a text is at least a byte of them.
-                let mut texts = Texts::default();
+                // By what the bytes say only a little is reserved: a text is at least a byte of them.
+                let mut texts = Texts::with_capacity(seq.size_hint().unwrap_or(0).min(RESERVED));
                 while let Some(text) = seq.next_element::<&'de str>()? {
                     if texts.all.len() + text.len() > u32::MAX as usize {
                         return Err(A::Error::custom("more than 4 GiB of texts"));

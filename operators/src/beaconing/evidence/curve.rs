@@ -87,6 +87,7 @@ pub(super) struct Curve {
     cells: [Cell; SLEEPS_MAX],
     /// Bells: of every number of sleeps; of an even interval from three on, which are as good as bells.
     knots: Vec<[f32; LOST.len()]>,
+    peak_ln: f64,
 }
 
 /// Where the knots around a number of sleeps lie.
@@ -123,7 +124,17 @@ impl Curve {
             *cell = Cell { from, per_ratio, first: knots.len(), pieces };
             knots.extend((0..=pieces as usize).map(|knot| tabulated(alternative, from + knot as f64 / per_ratio)));
         }
-        Self { cells, knots }
+        let mut peak = f64::from(knots.iter().flatten().copied().fold(0.0, f32::max));
+        if let Some(half) = alternative.half() {
+            // At the far edge of one sleep, just inside; what lies there of three and more is nothing beside it.
+            peak = peak.max(Edges::new(half).of(1.0 + 0.999 * half).into_iter().fold(0.0, f64::max));
+        }
+        Self { cells, knots, peak_ln: log(peak) }
+    }
+
+    /// Logarithm of the highest density.
+    pub fn peak_ln(&self) -> f64 {
+        self.peak_ln
     }
 
     /// Densities at a ratio that is not negative, as far as they are tabulated.

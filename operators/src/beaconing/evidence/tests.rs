@@ -73,7 +73,10 @@ fn nothing_is_missed_by_waiting_for_as_many_gaps_as_are_said_to_be_missing() {
         let mut gaps: Vec<f64> = (0..turn).map(|_| 2.0 - 60.0 * log(stream.next())).collect();
         gaps.extend(sleeps(seed + 1, 50, 60.0, [0.0, 0.05, 0.3, 0.5][seed as usize % 4], [0.0, 0.1][seed as usize % 2]));
         for window in [usize::MAX, 24] {
-            let judged = |n: usize| weigh(&gaps[n.saturating_sub(window)..n], 2.0, 6.0);
+            let judged = |n: usize| {
+                let weigh = if n < window { weigh } else { weigh_newest };
+                weigh(&gaps[n.saturating_sub(window)..n], 2.0, 6.0)
+            };
             let mut free = 0;
             for n in 6..gaps.len() {
                 match judged(n) {

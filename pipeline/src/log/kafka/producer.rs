@@ -24,9 +24,9 @@ use super::reader::KafkaReader;
 use crate::log::protocol::{Client, Failure, Init, Kind, Standing, Times, Why};
 use crate::log::{Append, CommitError, Committed, LogError, METADATA_BYTES_MAX, PollLimit, Reader, TopicPartition};
 
-/// One round of serving delivery reports; `poll` always takes all of it.
+/// Wait for what the client has to say of a failure; `poll` always takes all of it.
 const SERVE_STEP: Duration = Duration::from_millis(1);
-/// Events of the client served at the end of an epoch.
+/// Events of the client served in one go.
 const EVENTS_SERVED_MAX: usize = 64;
 /// Longest single wait of a read-back.
 const READ_STEP: Duration = Duration::from_millis(500);
@@ -155,9 +155,18 @@ impl Client for KafkaClient {
     }
 
     fn serve(&mut self, wait: Duration) {
-        match &self.producer {
-            Some(producer) => producer.poll(wait),
-            None => std::thread::sleep(wait),
+        // Not in the client's own wait: rdkafka rounds what is left of it down to milliseconds, and spins through the last one.
+        if !wait.is_zero() {
+            std::thread::sleep(wait);
+        }
+        let Some(producer) = &self.producer else { return };
+        // A poll that may not wait serves one event; a report is one of many records.
+        for _ in 0..EVENTS_SERVED_MAX {
+            let before = producer.in_flight_count();
+            producer.poll(Duration::ZERO);
+            if producer.in_flight_count() == before {
+                break;
+            }
         }
     }
 
