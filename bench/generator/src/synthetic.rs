@@ -96,14 +96,14 @@ impl Synthetic {
         let (tenant_id, agent) = (format!("bench-{}", tenant + 1), collector(office));
         let mut random = Random::of([self.seed, 1 << 40, n, 0]);
         let rows = n * batch..((n + 1) * batch).min(self.flows);
-        let (after, apart) = (rows.end, self.apart());
+        let (after, looked_back) = (rows.end, (self.apart() * batch).min(rows.end));
         let mut value = Vec::with_capacity(batch as usize * 200);
         let mut last = self.start;
         let mut forward = None;
         // Calls of this tenant and office before this record.
         let mut serial = n / tenants / OFFICES * if self.replies { batch.div_ceil(2) } else { batch };
         for row in rows {
-            let end = self.at(after.saturating_sub((after - row) * apart));
+            let end = self.at(after - (after - row) * looked_back / batch);
             let mut flow = match forward.take() {
                 Some(call) if self.replies => reply_of(call),
                 _ => {
