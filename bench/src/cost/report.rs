@@ -171,6 +171,9 @@ impl Report {
         for b in self.budgets() {
             _ = writeln!(out, "| {} | {} | {} | {} |", b.what, b.allowed, b.found, if b.met { "met" } else { "**missed**" });
         }
+        if self.budgets().iter().any(|b| !b.met) {
+            out += "\nWhat a budget that is missed would need stands in [docs/cost.md](../../docs/cost.md); where the time goes, below.\n";
+        }
         out += "\n## Runs\n\n| run | rounds | rows | CPU per flow | limit | times | user, system | broker | flows/s | peak, settled MiB \
                 | open slices MiB | signals |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
         for (name, p) in &self.sections {
