@@ -69,7 +69,7 @@ use tidewatch_schemas::observation::{Kind, Row};
 use tidewatch_schemas::signal::{Endpoint, Evidence, Severity, Value};
 
 pub use self::state::HostState;
-use self::state::{Sent, Spike};
+use self::state::{Octets, Sent, Spike};
 use crate::ahead::Round;
 use crate::detection::{HostRows, SliceRow};
 use crate::ends::{address_hash, host_class, peer_class, peer_hash, raw_ends};
@@ -241,7 +241,7 @@ impl EgressVolume {
 /// What a flow adds; `None` when it is none of those that count.
 // In place: handed back through memory, its first use waits until all that was written before it has reached the caches.
 #[inline(always)]
-fn sent<'a>(key: &HostKey, flow: &Flow<'a>, seen: &Seen<'_>) -> Option<Sent<'a>> {
+fn sent<'a>(key: &HostKey, flow: &Flow<'a>, seen: &Seen<'_>) -> Option<(Sent<'a>, Octets)> {
     let (out, back) = (flow.bytes_out.unwrap_or(0), flow.bytes_in.unwrap_or(0));
     let counts = flow.initiator == Initiator::Host
         && (out > 0 || back > 0)
@@ -250,18 +250,17 @@ fn sent<'a>(key: &HostKey, flow: &Flow<'a>, seen: &Seen<'_>) -> Option<Sent<'a>>
     if !counts {
         return None;
     }
-    Some(Sent {
+    let sent = Sent {
         peer: peer_hash(flow)?,
         address: flow.peer.address,
         name: flow.peer.name,
         port: flow.peer_port,
         asn: flow.row.destination_asn.filter(|_| flow.row.destination_address == flow.peer.address).filter(|a| *a != 0),
-        out: out as f64,
-        back: back as f64,
         lasting_s: (seen.at.since(flow.start) as f64 / 1e9).max(0.0),
         at: seen.at,
         position: seen.position,
-    })
+    };
+    Some((sent, Octets { out: out as f64, back: back as f64 }))
 }
 
 /// Octets for people.
@@ -298,12 +297,12 @@ impl Operator for EgressVolume {
         let mut best: Option<Spike> = None;
         for seen in rows {
             let Observation::Flow(flow) = &seen.what else { continue };
-            let Some(sent) = sent(ctx.key, flow, seen) else { continue };
+            let Some((sent, octets)) = sent(ctx.key, flow, seen) else { continue };
             if state.turns(seen.at) {
                 // A slice may hold several minutes: each is judged when it is full.
                 best = Spike::greater(best, state.judge(&self.limits));
             }
-            state.add(&sent, &self.limits);
+            state.add(&sent, octets, &self.limits);
         }
         best = Spike::greater(best, state.judge(&self.limits));
         if let Some(spike) = best {

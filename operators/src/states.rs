@@ -133,6 +133,8 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
 
     /// The same for a key that has a state, or shall have one because it is `wanted`; else nothing happens. What is known of
     /// the state's place is used and kept up to date: as long as it is, nobody else gives the key a state.
+    // In place, as [`Self::touch_at`]: what `work` takes along would be copied on the way, in other pieces than it was written.
+    #[inline(always)]
     pub fn touch_where<T>(
         &mut self,
         key: &HostKey,
@@ -175,6 +177,7 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         }
     }
 
+    #[inline(always)]
     fn touch_at<T>(
         &mut self,
         place: u32,

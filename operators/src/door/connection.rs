@@ -33,18 +33,21 @@ const UDP_GAP_NS: i64 = 5 * SECOND_NS;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
+/// Ends of a connection as one of them sees it. Two words: read as they were written, neither waits for the caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Tuple {
     peer: u64,
-    host_port: u16,
-    peer_port: u16,
-    transport: u8,
+    /// Port of the host, port of the peer, transport, from the highest bits on.
+    rest: u64,
 }
 
 impl Tuple {
+    fn new(peer: u64, host_port: u16, peer_port: u16, transport: u8) -> Self {
+        Self { peer, rest: u64::from(host_port) << 32 | u64::from(peer_port) << 8 | u64::from(transport) }
+    }
+
     fn hash(&self) -> u64 {
-        let ports = u64::from(self.host_port) << 32 | u64::from(self.peer_port) << 8 | u64::from(self.transport);
-        mixed(self.peer, ports)
+        mixed(self.peer, self.rest)
     }
 }
 
@@ -69,7 +72,7 @@ const CONNECTION_RAW: usize = 34;
 
 impl Connection {
     fn tuple(&self) -> Tuple {
-        Tuple { peer: self.peer, host_port: self.host_port, peer_port: self.peer_port, transport: self.transport }
+        Tuple::new(self.peer, self.host_port, self.peer_port, self.transport)
     }
 
     fn to_raw(self) -> [u8; CONNECTION_RAW] {
@@ -140,8 +143,7 @@ impl Connections {
 
     /// Asks for where a record of these ends would be filed.
     pub(super) fn ahead(&self, peer: u64, host_port: u16, peer_port: u16, transport: u8, round: Round) {
-        let tuple = Tuple { peer, host_port, peer_port, transport };
-        self.open.ahead(tuple.hash(), round);
+        self.open.ahead(Tuple::new(peer, host_port, peer_port, transport).hash(), round);
     }
 
     /// Files one record. Records come in event-time order within a slice.
@@ -163,7 +165,7 @@ impl Connections {
             let host_opened = if row.direction_known { host_is_source } else { host_opened && !answers(row, host_is_source) };
             return Sighting { opens: true, initiator: initiator(host_opened), counts: true };
         };
-        let tuple = Tuple { peer: peer_hash(peer), host_port, peer_port, transport: row.transport };
+        let tuple = Tuple::new(peer_hash(peer), host_port, peer_port, row.transport);
         let start = row.start_time.unwrap_or(row.event_time);
         let end = row.end_time.unwrap_or(row.event_time).max(start);
         let observer = row.observer.map_or(0, |o| xxhash_rust::xxh3::xxh3_64(o.as_bytes()) as u32);
@@ -182,9 +184,17 @@ impl Connections {
             return Sighting { opens: false, initiator: initiator(known.host_opened), counts: known.observer == observer };
         }
         let host_opened = opened_by_host(row, host_is_source, host_port, peer_port);
-        let Tuple { peer, transport, .. } = tuple;
-        let opened =
-            Connection { peer, start, last: end, observer, host_port, peer_port, transport, host_opened, counted: octets };
+        let opened = Connection {
+            peer: tuple.peer,
+            start,
+            last: end,
+            observer,
+            host_port,
+            peer_port,
+            transport: row.transport,
+            host_opened,
+            counted: octets,
+        };
         match known {
             Some(place) => self.open.records_mut()[place] = opened,
             // Within one slice there is no other limit; what finds no place stands for itself.

@@ -63,6 +63,20 @@ impl Scale {
     }
 }
 
+/// Octets of a flow, to the outside and back. Handed on by value, so in registers: two numbers that were just written one by
+/// one and are read as a pair wait until all that was written before them has reached the caches.
+#[derive(Clone, Copy)]
+pub(super) struct Octets {
+    pub out: f64,
+    pub back: f64,
+}
+
+impl Octets {
+    fn share(self, share: f64) -> Self {
+        Self { out: self.out * share, back: self.back * share }
+    }
+}
+
 /// A flow to the outside.
 pub(super) struct Sent<'a> {
     pub peer: u64,
@@ -70,8 +84,6 @@ pub(super) struct Sent<'a> {
     pub name: Option<&'a str>,
     pub port: Option<u16>,
     pub asn: Option<u32>,
-    pub out: f64,
-    pub back: f64,
     pub lasting_s: f64,
     pub at: EventTime,
     pub position: Position,
@@ -181,15 +193,15 @@ impl HostState {
     }
 
     /// Adds a flow.
-    pub(super) fn add(&mut self, sent: &Sent<'_>, limits: &Limits) {
+    pub(super) fn add(&mut self, sent: &Sent<'_>, octets: Octets, limits: &Limits) {
         let volumes = self.0.get_or_insert_with(Box::default);
         volumes.advance(sent.at, limits);
         let new = !volumes.known.holds(sent.peer);
         let share = |length_s: f64| if sent.lasting_s > length_s { length_s / sent.lasting_s } else { 1.0 };
-        volumes.running.minute.add(sent, share(60.0), new);
-        volumes.running.hour.add(sent, share(3600.0), new);
-        volumes.spread(sent);
-        if sent.out > 0.0 {
+        volumes.running.minute.add(sent, octets.share(share(60.0)), new);
+        volumes.running.hour.add(sent, octets.share(share(3600.0)), new);
+        volumes.spread(octets, sent.lasting_s);
+        if octets.out > 0.0 {
             volumes.known.note(sent.peer);
         }
     }
@@ -273,16 +285,16 @@ impl Volumes {
     }
 
     /// Adds to the hours before the part of a long flow that lies there.
-    fn spread(&mut self, sent: &Sent<'_>) {
-        if sent.back >= CONVERSATION * sent.out {
+    fn spread(&mut self, octets: Octets, lasting_s: f64) {
+        if octets.back >= CONVERSATION * octets.out {
             return;
         }
         for (i, hour) in self.running.hours.iter_mut().enumerate() {
-            let part_s = (sent.lasting_s - 3600.0 * (i + 1) as f64).min(3600.0);
+            let part_s = (lasting_s - 3600.0 * (i + 1) as f64).min(3600.0);
             if part_s <= 0.0 {
                 break;
             }
-            *hour += sent.out * part_s / sent.lasting_s;
+            *hour += octets.out * part_s / lasting_s;
         }
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidewatch_schemas::address::Address;
 use tidewatch_schemas::time::{EventTime, SECOND_NS};
 
-use super::state::Sent;
+use super::state::{Octets, Sent};
 use crate::operator::{RawRows, vec_bytes};
 
 /// Busiest destinations kept per window; at the limit the least one makes room for any other, its octets stay in the sum.
@@ -158,13 +158,12 @@ impl Bucket {
         *self = Self { index, got, tops, raw, ..Self::default() };
     }
 
-    /// Adds a flow; `share` of it lies in this window.
-    pub fn add(&mut self, sent: &Sent<'_>, share: f64, new: bool) {
+    /// Adds a flow, of whose octets so many lie in this window.
+    pub fn add(&mut self, sent: &Sent<'_>, Octets { out, back }: Octets, new: bool) {
         if !self.used {
             (self.used, self.first, self.last) = (true, sent.at, sent.at);
         }
         self.last = self.last.max(sent.at);
-        let (out, back) = (sent.out * share, sent.back * share);
         let kept = self.kept();
         let at = match self.got[..kept].iter().position(|got| got.peer == sent.peer) {
             Some(at) => Some(at),
