@@ -294,7 +294,7 @@ impl Operator for EgressVolume {
     }
 
     fn rows(&self, rows: &[Seen<'_>], state: &mut HostState, ctx: &mut Context<'_>) {
-        let mut best: Option<Spike> = None;
+        let mut best: Option<Box<Spike>> = None;
         for seen in rows {
             let Observation::Flow(flow) = &seen.what else { continue };
             let Some((sent, octets)) = sent(ctx.key, flow, seen) else { continue };

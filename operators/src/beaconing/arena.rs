@@ -68,7 +68,9 @@ impl Arena {
         }
         block.len += 1;
         let kept = self.of_mut(block);
-        kept.copy_within(i..len, i + 1);
+        if i < len {
+            kept.copy_within(i..len, i + 1);
+        }
         kept[i] = contact;
         block
     }

@@ -128,7 +128,7 @@ pub(super) struct Spike {
 
 impl Spike {
     /// The greater of two.
-    pub fn greater(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+    pub fn greater(a: Option<Box<Self>>, b: Option<Box<Self>>) -> Option<Box<Self>> {
         match (a, b) {
             (Some(a), Some(b)) => Some(if b.excess > a.excess { b } else { a }),
             (a, b) => a.or(b),
@@ -229,8 +229,8 @@ impl HostState {
         Scale::ALL.map(case).to_vec()
     }
 
-    /// What is over the bar now and was not told.
-    pub(super) fn judge(&mut self, limits: &Limits) -> Option<Spike> {
+    /// What is over the bar now and was not told: hardly ever anything, so it is a box, and nothing costs nothing.
+    pub(super) fn judge(&mut self, limits: &Limits) -> Option<Box<Spike>> {
         self.0.as_mut()?.judge(limits)
     }
 }
@@ -339,11 +339,11 @@ impl Volumes {
         (self.running.minute.out.max(self.running.hour.out) + self.running.hours.iter().sum::<f64>()) * (1.0 + 1e-6)
     }
 
-    fn judge(&mut self, limits: &Limits) -> Option<Spike> {
+    fn judge(&mut self, limits: &Limits) -> Option<Box<Spike>> {
         if self.most() < limits.bytes_min {
             return None;
         }
-        let mut best: Option<Spike> = None;
+        let mut best: Option<Box<Spike>> = None;
         let mut shorter = self.running.hour.tainted;
         for scale in Scale::ALL {
             let bytes = self.sum(scale);
@@ -374,7 +374,7 @@ impl Volumes {
                 last: at,
                 raw: bucket.raw.clone(),
             };
-            best = Spike::greater(best, Some(spike));
+            best = Spike::greater(best, Some(Box::new(spike)));
         }
         if let Some(spike) = &best {
             // A spike of a minute is also one of its hour: said once.

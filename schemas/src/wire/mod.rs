@@ -176,7 +176,8 @@ impl std::fmt::Debug for Format {
 }
 
 /// Files a row under its record, or its fault with the row re-encoded. An error when the record holds too many.
-#[inline]
+// In place, so that a row of some hundred bytes is made where it stays.
+#[inline(always)]
 fn push_row<'a>(
     out: &mut Decoded<'a>,
     index: u32,

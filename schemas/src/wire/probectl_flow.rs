@@ -125,7 +125,7 @@ impl<'a> Wire<'a> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn row(&self, index: u32, meta: RecordMeta) -> Result<DecodedRow<'a>, Fault> {
         let source = address("source_address", self.source_address)?;
         let destination = address("destination_address", self.destination_address)?;
