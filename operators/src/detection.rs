@@ -73,6 +73,15 @@ pub struct SliceOutput {
     pub duplicates: u64,
 }
 
+impl SliceOutput {
+    /// Empties it for the next slice. The room for an ordinary one's pairs stays.
+    pub fn clear(&mut self) {
+        self.findings.clear();
+        self.duplicates = 0;
+        if self.contacts.len() > ROOM_CONTACTS { self.contacts = Contacts::default() } else { self.contacts.clear() }
+    }
+}
+
 /// Hosts that are looked ahead for at a time: as many as their states' ways through memory can overlap.
 pub const HOSTS_AHEAD: usize = 16;
 
@@ -81,6 +90,9 @@ pub(crate) const ROWS_AHEAD: usize = 4;
 
 /// Rows whose room is kept for the next host; what a scanning host took goes back.
 const ROOM_ROWS_MAX: usize = 4096;
+
+/// New pairs of a slice for which room is kept for the next one.
+const ROOM_CONTACTS: usize = 4096;
 
 /// Hosts of one slice between two looks at the limits of state: a slice with many newcomers cannot outgrow them by more.
 const HOSTS_UNCHECKED_MAX: u32 = 1024;

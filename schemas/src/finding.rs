@@ -80,6 +80,28 @@ pub struct Contacts {
 }
 
 impl Contacts {
+    /// Room for so many entries of ordinary lengths.
+    pub fn with_capacity(entries: usize) -> Self {
+        let texts = || Texts::with_capacity(entries);
+        Self { tenant: texts(), host: texts(), destination: texts(), at: Vec::with_capacity(entries) }
+    }
+
+    /// Adds an entry whose texts are at hand.
+    pub fn push_texts(&mut self, tenant: &str, host: &str, destination: &str, at: EventTime) {
+        self.tenant.push(tenant);
+        self.host.push(host);
+        self.destination.push(destination);
+        self.at.push(at);
+    }
+
+    /// Empties it; the room stays.
+    pub fn clear(&mut self) {
+        self.tenant.clear();
+        self.host.clear();
+        self.destination.clear();
+        self.at.clear();
+    }
+
     /// Adds an entry.
     pub fn push(&mut self, tenant: &str, host: &impl std::fmt::Display, destination: impl AsRef<str>, at: EventTime) {
         self.push_display(tenant, host, &destination.as_ref(), at);

@@ -75,6 +75,8 @@ pub struct DetectTask {
     untold: bool,
     boundary: bool,
     swept: BTreeMap<Scope, i64>,
+    /// Room for what a slice gives; empty between slices.
+    output: SliceOutput,
     late_rows: u64,
     versions: BTreeMap<EventTime, Vec<Rule>>,
     /// Which version the operators have now; `None` = the rules of the start.
@@ -107,6 +109,7 @@ impl DetectTask {
             untold: false,
             boundary: false,
             swept: BTreeMap::new(),
+            output: SliceOutput::default(),
             late_rows: 0,
         }
     }
@@ -240,7 +243,7 @@ impl DetectTask {
                 break;
             }
             apply(&self.versions, &self.config.rules, &mut self.applied, slice.start, &mut self.detection);
-            let mut output = SliceOutput::default();
+            let mut output = std::mem::take(&mut self.output);
             let ranks = self.detection.ranks();
             let filters = self.detection.filters();
             let watch = &self.config.watch;
@@ -268,7 +271,9 @@ impl DetectTask {
             for (tenant, n) in duplicates {
                 out.ledger.line(&self.at.topic, &tenant).duplicate += n;
             }
-            write_slice(&self.config, &self.at, slice, output, out);
+            write_slice(&self.config, &self.at, slice, &output, out);
+            output.clear();
+            self.output = output;
             after = slice.end;
         }
         self.closed.insert(scope.clone(), bound);
@@ -453,7 +458,7 @@ pub fn findings_partition(tenant: &str, partitions: u32) -> u32 {
     (observation::route_key(tenant, None, None) % u64::from(partitions.max(1))) as u32
 }
 
-fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output: SliceOutput, out: &mut Outputs) {
+fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output: &SliceOutput, out: &mut Outputs) {
     let record = |tenant: &str, kind: RecordType, value: Vec<u8>| Append {
         topic: config.findings.0.clone(),
         partition: findings_partition(tenant, config.findings.1),
@@ -469,7 +474,8 @@ fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Slice, output:
     let mut by_tenant: BTreeMap<&str, Contacts> = BTreeMap::new();
     for (tenant, host, destination, at) in output.contacts.rows() {
         if tenant.len() + host.len() + destination.len() <= CONTACT_BYTES_MAX {
-            by_tenant.entry(tenant).or_default().push(tenant, &host, destination, at);
+            let contacts = by_tenant.entry(tenant).or_insert_with(|| Contacts::with_capacity(output.contacts.len()));
+            contacts.push_texts(tenant, host, destination, at);
         }
     }
     for (tenant, batch) in &by_tenant {

@@ -54,7 +54,7 @@ impl Contacts {
                 records.push(std::mem::take(&mut part).encode()?);
                 bytes = 0;
             }
-            part.push(tenant, &host, destination, at);
+            part.push_texts(tenant, host, destination, at);
             bytes += row_bytes;
         }
         if !part.is_empty() {

@@ -59,10 +59,21 @@ impl Texts {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// Adds all texts of another.
+    /// Adds all texts of another; what would pass 4 GiB is added empty.
     pub fn append(&mut self, other: &Self) {
-        self.all.reserve(other.all.len());
-        other.iter().for_each(|text| self.push(text));
+        let start = self.all.len();
+        if start + other.all.len() > u32::MAX as usize {
+            other.iter().for_each(|text| self.push(text));
+            return;
+        }
+        self.all.push_str(&other.all);
+        self.ends.extend(other.ends.iter().map(|end| start as u32 + end));
+    }
+
+    /// Empties it; the room stays.
+    pub fn clear(&mut self) {
+        self.all.clear();
+        self.ends.clear();
     }
 
     /// Bytes of all texts.

@@ -175,18 +175,24 @@ impl std::fmt::Debug for Format {
     }
 }
 
+/// Whether one more row may be filed under its record. An error when the record holds too many.
+#[inline]
+fn check_room(out: &Decoded<'_>) -> Result<(), Fault> {
+    if out.rows.len() + out.bad.len() >= RECORD_ROWS_MAX {
+        return Err(Fault::TooLarge { what: "rows in one record", limit: RECORD_ROWS_MAX });
+    }
+    Ok(())
+}
+
 /// Files a row under its record, or its fault with the row re-encoded. An error when the record holds too many.
-// In place, so that a row of some hundred bytes is made where it stays.
-#[inline(always)]
+#[inline]
 fn push_row<'a>(
     out: &mut Decoded<'a>,
     index: u32,
     row: Result<DecodedRow<'a>, Fault>,
     bytes: impl FnOnce() -> Vec<u8>,
 ) -> Result<(), Fault> {
-    if out.rows.len() + out.bad.len() >= RECORD_ROWS_MAX {
-        return Err(Fault::TooLarge { what: "rows in one record", limit: RECORD_ROWS_MAX });
-    }
+    check_room(out)?;
     match row {
         Ok(row) => out.rows.push(row),
         Err(fault) => out.bad.push(BadRow { index, fault, bytes: bytes() }),

@@ -12,7 +12,7 @@ use bumpalo::Bump;
 
 use super::protobuf::{Reader, Tag, batch_of_one, extract};
 use super::value::{ICMP, ICMP_V6, TCP, address, port, transport, unix_ns};
-use super::{Decoded, DecodedRow, Decoder, Fault, RecordMeta, push_row};
+use super::{BadRow, Decoded, DecodedRow, Decoder, Fault, RecordMeta, check_room};
 use crate::observation::{FlowRow, Row};
 
 /// The protocol whose every record is one sampled packet.
@@ -42,7 +42,10 @@ impl Decoder for ProbectlFlow {
             }
             let wire = Wire::read(message, before)?;
             before = wire.texts;
-            push_row(out, index, wire.row(index, meta), || batch_of_one(1, message.whole()))?;
+            check_room(out)?;
+            if let Err(fault) = wire.push(index, meta, out) {
+                out.bad.push(BadRow { index, fault, bytes: batch_of_one(1, message.whole()) });
+            }
             index += 1;
         }
         Ok(())
@@ -125,8 +128,10 @@ impl<'a> Wire<'a> {
         Ok(())
     }
 
+    /// Files the row, or says what is wrong with it.
+    // Made where it stays: a row is some hundred bytes, and handed on it would be copied twice.
     #[inline(always)]
-    fn row(&self, index: u32, meta: RecordMeta) -> Result<DecodedRow<'a>, Fault> {
+    fn push(&self, index: u32, meta: RecordMeta, out: &mut Decoded<'a>) -> Result<(), Fault> {
         let source = address("source_address", self.source_address)?;
         let destination = address("destination_address", self.destination_address)?;
         let v6 = if self.network_type.is_empty() { source.to_v4().is_none() } else { self.network_type == b"ipv6" };
@@ -160,7 +165,8 @@ impl<'a> Wire<'a> {
             destination_asn: u32::try_from(self.destination_asn).ok().filter(|&asn| asn != 0),
             ..FlowRow::default()
         };
-        Ok(DecodedRow { tenant, agent: Some(agent), index, row: Row::Flow(row) })
+        out.rows.push(DecodedRow { tenant, agent: Some(agent), index, row: Row::Flow(row) });
+        Ok(())
     }
 }
 
