@@ -205,19 +205,20 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
         let shape = Shape { allocations: false, ..scaled(&base, args.live) };
         return run(place, report, &format!("live-{}", args.live), shape).map(drop);
     }
-    let main = run(place, report, "main", base.clone())?;
+    let others = |shape: Shape| Shape { allocations: false, ..shape };
+    let main = if wants(Measure::Logs) {
+        let logs = [("kafka", LogKind::Kafka), ("embedded", LogKind::Embedded), ("file", LogKind::File)];
+        let further = logs.into_iter().filter(|(_, log)| *log != base.log);
+        let further: Vec<_> = further.map(|(name, log)| (name, others(Shape { log, ..base.clone() }))).collect();
+        let all: Vec<(&str, Shape)> = [("main", base.clone())].into_iter().chain(further).collect();
+        in_turn(args, place, report, &all)?
+    } else {
+        run(place, report, "main", base.clone())?
+    };
     if args.skew > 0.0 {
         run(place, report, "even", Shape { skew: 0.0, ..base.clone() })?;
     } else if args.measure == Measure::All {
         run(place, report, "skewed", Shape { skew: 0.2, rounds: 1, allocations: false, ..base.clone() })?;
-    }
-    let others = |shape: Shape| Shape { allocations: false, ..shape };
-    if wants(Measure::Logs) {
-        for (name, log) in [("kafka", LogKind::Kafka), ("embedded", LogKind::Embedded), ("file", LogKind::File)] {
-            if log != base.log {
-                run(place, report, name, others(Shape { log, ..base.clone() }))?;
-            }
-        }
     }
     if wants(Measure::Inputs) {
         for (name, kind) in [("flow", Kind::Flow), ("dns", Kind::Dns), ("zeek", Kind::Zeek)] {
@@ -229,10 +230,12 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
     }
     if wants(Measure::Workers) {
         // A broker on the same cores would be measured with it.
-        for (name, workers, one_core) in [("workers-1-core-1", 1, true), ("workers-1", 1, false), ("workers-2", 2, false)] {
+        let all = [("workers-1-core-1", 1, true), ("workers-1", 1, false), ("workers-2", 2, false)];
+        let all = all.map(|(name, workers, one_core)| {
             let shape = Shape { workers, one_core, log: LogKind::Embedded, rounds: base.rounds.min(3), ..base.clone() };
-            run(place, report, name, others(shape))?;
-        }
+            (name, others(shape))
+        });
+        in_turn(args, place, report, &all)?;
     }
     if wants(Measure::CatchUp) {
         place.clear()?;
@@ -254,6 +257,22 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
         run(place, report, &format!("timers-{}", timers.pairs), others(timers))?;
     }
     Ok(())
+}
+
+/// Runs several shapes in turn; what the first one came to.
+fn in_turn(args: &Args, place: &mut Place, report: &mut Report, all: &[(&str, Shape)]) -> anyhow::Result<Paired> {
+    place.clear()?;
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    let shapes: Vec<Shape> = all.iter().map(|(_, shape)| shape.clone()).collect();
+    let first = shapes.first().context("no shape")?;
+    eprintln!("measuring {} in turn: {} rows, {} pairs, {} rounds", names.join(", "), first.flows, first.pairs, first.rounds);
+    let measured = paired::run_in_turn(place, &shapes)?;
+    for (name, paired) in names.iter().zip(&measured) {
+        eprint!("{}", paired.line(name));
+        report.sections.push(((*name).to_owned(), paired.clone()));
+    }
+    save(args, report)?;
+    measured.into_iter().next().context("nothing was measured")
 }
 
 /// Every pair known well before the last `flows` rows, at the same rate of event time.

@@ -22,9 +22,16 @@ use crate::topology::{Input, LogChoice, Registry, Tenancy, Topology};
 use crate::versions::{self, VersionError};
 use crate::worker::{Bound, Clock};
 
-/// Partitions of a backtest's findings and signals; obs has as many as the topology says. Signals depend on neither; but a
-/// slice of all hosts at once is more than the caches hold, and its parts are not, and findings are few.
+/// Partitions of a backtest's findings and signals. Signals do not depend on partitions; findings are few.
 const FINDINGS_PARTITIONS: u32 = 1;
+
+/// Bytes of files for which obs has a partition each, at least as many as the topology says and at most
+/// [`OBS_PARTITIONS_MOST`]: the states of all hosts together are more than the caches hold, those of a part are not, and a part
+/// works through some slices at a time. Every slice is told of by every partition, which few rows do not repay.
+const OBS_PARTITION_BYTES: u64 = 16 << 20;
+
+/// See [`OBS_PARTITION_BYTES`].
+const OBS_PARTITIONS_MOST: u32 = 32;
 
 /// A log that has to be asked over a network hands its records out within so long, or is asked again.
 const READ_WAIT: Duration = Duration::from_millis(200);
@@ -126,6 +133,7 @@ pub fn run_watched(
 ) -> Result<Outcome, BacktestError> {
     let mut plan = Plan::new(config)?;
     plan.fill(config)?;
+    plan.part(config);
     let Plan { topology, sources, bounds, recorded, files, .. } = plan;
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
     let versions = match &config.log {
@@ -186,14 +194,6 @@ impl Plan {
         };
         topology.internal.extend(&config.internal);
         topology.workers = crate::topology::Workers { normalize: 1, detect: 1, correlate: 1 };
-        let (obs, findings) = config.partitions.unwrap_or((topology.obs.partitions, FINDINGS_PARTITIONS));
-        // A task of a backtest holds what several of a deployment hold together: limits act at the same amount of state.
-        let together = |bytes: u64, tasks: u32, here: u32| bytes.saturating_mul(tasks.into()) / u64::from(here.max(1));
-        topology.limits.state_bytes = together(topology.limits.state_bytes, topology.obs.partitions, obs);
-        topology.limits.correlate_bytes = together(topology.limits.correlate_bytes, topology.findings.partitions, findings);
-        topology.obs.partitions = obs;
-        topology.findings.partitions = findings;
-        topology.signals.partitions = findings;
         Ok(Self {
             topology,
             sources: Sources::new(config.log.clone()),
@@ -201,6 +201,22 @@ impl Plan {
             recorded: BTreeMap::new(),
             files: Vec::new(),
         })
+    }
+
+    /// Parts the work among tasks.
+    fn part(&mut self, config: &BacktestConfig) {
+        let Self { topology, files, .. } = self;
+        let bytes: u64 = files.iter().map(|f| f.bytes).sum();
+        let of_bytes = u32::try_from(bytes / OBS_PARTITION_BYTES).unwrap_or(u32::MAX).min(OBS_PARTITIONS_MOST);
+        let (obs, findings) = config.partitions.unwrap_or((topology.obs.partitions.max(of_bytes), FINDINGS_PARTITIONS));
+        // A task of a backtest holds what several of a deployment hold together: limits act at the same amount of state.
+        let together = |bytes: u64, tasks: u32, here: u32| bytes.saturating_mul(tasks.into()) / u64::from(here.max(1));
+        topology.limits.state_bytes = together(topology.limits.state_bytes, topology.obs.partitions, obs);
+        topology.limits.slice_bytes = together(topology.limits.slice_bytes, topology.obs.partitions, obs);
+        topology.limits.correlate_bytes = together(topology.limits.correlate_bytes, topology.findings.partitions, findings);
+        topology.obs.partitions = obs;
+        topology.findings.partitions = findings;
+        topology.signals.partitions = findings;
     }
 
     fn fill(&mut self, config: &BacktestConfig) -> Result<(), BacktestError> {

@@ -151,33 +151,71 @@ pub(super) fn job(shape: &Shape, what: What, source: Source, until: Until, place
 
 /// Runs all rounds.
 pub(super) fn run(place: &mut Place, shape: &Shape) -> anyhow::Result<Paired> {
-    let workload = Workload::new(shape.kind, shape.synthetic());
-    let topic = place.name();
-    let ending = if shape.kind == Kind::Zeek { "log" } else { "records" };
-    let source = place.source(shape.log, &format!("{topic}.{ending}"))?;
-    let loaded = match &source {
-        Source::File(path) => workload.write(path)?,
-        _ => workload.load(&*source.log()?, &topic, &mut workload.records(), true)?,
-    };
-    let order = |what, place: &Place| -> anyhow::Result<Job> {
-        let base = job(shape, what, source.clone(), Until::Closed(loaded.end), place)?;
-        Ok(Job { topic: topic.clone(), rows: loaded.rows, ..base })
-    };
-    let (mut rounds, mut deployment) = (Vec::new(), String::new());
+    let mut loaded = Under::load(place, shape)?;
     for _ in 0..shape.rounds {
-        let load_before = load();
-        let (limit, broker_limit) = with_broker(place, &order(What::Limit, place)?)?;
-        deployment = place.name();
-        let order = Job { deployment: deployment.clone(), dir: place.file(&deployment), ..order(What::Pipeline, place)? };
-        let (mut pipeline, broker) = with_broker(place, &order)?;
-        if pipeline.rows_in != loaded.rows || pipeline.rows_accounted != loaded.rows {
-            bail!("{} rows, but {} in and {} accounted for", loaded.rows, pipeline.rows_in, pipeline.rows_accounted);
+        loaded.round(place)?;
+    }
+    loaded.end(place)
+}
+
+/// Runs the rounds of several shapes in turn, first each one's first: what the machine does besides, which changes from minute to
+/// minute, meets them all, so that they can be compared with one another.
+pub(super) fn run_in_turn(place: &mut Place, shapes: &[Shape]) -> anyhow::Result<Vec<Paired>> {
+    let mut all = shapes.iter().map(|shape| Under::load(place, shape)).collect::<anyhow::Result<Vec<_>>>()?;
+    for round in 0..shapes.iter().map(|shape| shape.rounds).max().unwrap_or(0) {
+        for under in all.iter_mut().filter(|under| round < under.shape.rounds) {
+            under.round(place)?;
         }
-        if !matches!(source, Source::File(_)) {
-            pipeline.signals = signals(&source, &deployment)?;
+    }
+    all.into_iter().map(|under| under.end(place)).collect()
+}
+
+/// A shape that is being measured.
+struct Under {
+    shape: Shape,
+    source: Source,
+    topic: String,
+    loaded: Loaded,
+    /// Of the last round.
+    deployment: String,
+    rounds: Vec<Round>,
+}
+
+impl Under {
+    fn load(place: &mut Place, shape: &Shape) -> anyhow::Result<Self> {
+        let workload = Workload::new(shape.kind, shape.synthetic());
+        let topic = place.name();
+        let ending = if shape.kind == Kind::Zeek { "log" } else { "records" };
+        let source = place.source(shape.log, &format!("{topic}.{ending}"))?;
+        let loaded = match &source {
+            Source::File(path) => workload.write(path)?,
+            _ => workload.load(&*source.log()?, &topic, &mut workload.records(), true)?,
+        };
+        Ok(Self { shape: shape.clone(), source, topic, loaded, deployment: String::new(), rounds: Vec::new() })
+    }
+
+    fn order(&self, what: What, place: &Place) -> anyhow::Result<Job> {
+        let base = job(&self.shape, what, self.source.clone(), Until::Closed(self.loaded.end), place)?;
+        Ok(Job { topic: self.topic.clone(), rows: self.loaded.rows, ..base })
+    }
+
+    /// The limit, then the pipeline.
+    fn round(&mut self, place: &mut Place) -> anyhow::Result<()> {
+        let load_before = load();
+        let (limit, broker_limit) = with_broker(place, &self.order(What::Limit, place)?)?;
+        self.deployment = place.name();
+        let dir = place.file(&self.deployment);
+        let order = Job { deployment: self.deployment.clone(), dir, ..self.order(What::Pipeline, place)? };
+        let (mut pipeline, broker) = with_broker(place, &order)?;
+        let rows = self.loaded.rows;
+        if pipeline.rows_in != rows || pipeline.rows_accounted != rows {
+            bail!("{rows} rows, but {} in and {} accounted for", pipeline.rows_in, pipeline.rows_accounted);
+        }
+        if !matches!(self.source, Source::File(_)) {
+            pipeline.signals = signals(&self.source, &self.deployment)?;
         }
         let ratio = pipeline.cpu_ns_per_flow / limit.cpu_ns_per_flow.max(1e-9);
-        rounds.push(Round {
+        self.rounds.push(Round {
             ratio,
             load_before,
             limit,
@@ -185,18 +223,25 @@ pub(super) fn run(place: &mut Place, shape: &Shape) -> anyhow::Result<Paired> {
             broker_cpu_ns_per_flow: broker,
             broker_cpu_ns_per_flow_limit: broker_limit,
         });
+        Ok(())
     }
-    let counted = match shape.allocations {
-        true => {
-            let deployment = place.name();
-            let dir = place.file(&deployment);
-            Job { deployment, dir, count: true, ..order(What::Pipeline, place)? }.run()?.allocations
-        }
-        false => None,
-    };
-    let topics =
-        if matches!(source, Source::File(_)) { BTreeMap::new() } else { topic_bytes(&source, &topic, &deployment, loaded.rows)? };
-    Ok(summary(shape, loaded, rounds, counted, topics))
+
+    /// What came of it.
+    fn end(self, place: &mut Place) -> anyhow::Result<Paired> {
+        let counted = match self.shape.allocations {
+            true => {
+                let deployment = place.name();
+                let dir = place.file(&deployment);
+                Job { deployment, dir, count: true, ..self.order(What::Pipeline, place)? }.run()?.allocations
+            }
+            false => None,
+        };
+        let topics = match self.source {
+            Source::File(_) => BTreeMap::new(),
+            _ => topic_bytes(&self.source, &self.topic, &self.deployment, self.loaded.rows)?,
+        };
+        Ok(summary(&self.shape, self.loaded, self.rounds, counted, topics))
+    }
 }
 
 /// A run, and what our broker took per row meanwhile.
@@ -301,6 +346,12 @@ fn summary(
 }
 
 impl Paired {
+    /// A figure over that of another shape: the middle one of the rounds that ran in turn.
+    pub(super) fn against(&self, other: &Self, of: fn(&Measured) -> f64) -> f64 {
+        let pairs = self.rounds.iter().zip(&other.rounds);
+        median(pairs.map(|(here, there)| of(&here.pipeline) / of(&there.pipeline)).collect())
+    }
+
     /// One line for people.
     pub(super) fn line(&self, name: &str) -> String {
         format!(

@@ -143,7 +143,9 @@ pub(super) fn file(job: &Job, path: &Path) -> anyhow::Result<Measured> {
     let (wall_s, used) = (began.elapsed().as_secs_f64(), Cpu::of(None)?.since(cpu));
     let (rss_settled_bytes, rss_peak_bytes) = resident_bytes()?;
     let rows = outcome.ledger.total().rows_in;
-    let sum = |of: fn(&tidewatch::task::Progress) -> u64| outcome.board.values().map(of).sum();
+    // Of the tasks of detect, as over a log.
+    let detect = || outcome.board.iter().filter(|(task, _)| task.starts_with(Stage::Detect.name())).map(|(_, progress)| progress);
+    let sum = |of: fn(&tidewatch::task::Progress) -> u64| detect().map(of).sum();
     Ok(Measured {
         rss_start_bytes,
         rss_settled_bytes,

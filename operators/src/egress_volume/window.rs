@@ -362,8 +362,13 @@ mod tests {
     use super::*;
     use crate::operator::Position;
 
-    /// What one of many destinations gets; none of them answers.
-    fn sent(peer: u64, out: f64) -> Sent<'static> {
+    /// Octets to where nobody answers.
+    fn one_way(out: f64) -> Octets {
+        Octets { out, back: 0.0 }
+    }
+
+    /// A flow to one of many destinations.
+    fn sent(peer: u64) -> Sent<'static> {
         Sent {
             // As good as a hash, and never equal.
             peer: crate::table::mixed(peer, 7),
@@ -371,8 +376,6 @@ mod tests {
             name: None,
             port: Some(443),
             asn: None,
-            out,
-            back: 0.0,
             lasting_s: 0.0,
             at: EventTime::from_secs(1_000),
             position: Position { input: 0, offset: 0, row: 0 },
@@ -392,7 +395,7 @@ mod tests {
             };
             let out = if peer < 10 { 700.0 } else { 400.0 + (n % 7) as f64 * 50.0 };
             *sums.entry(crate::table::mixed(peer, 7)).or_insert(0.0) += out;
-            bucket.add(&sent(peer, out), 1.0, false);
+            bucket.add(&sent(peer), one_way(out), false);
             for at in 0..bucket.kept() {
                 let Got { peer, out: certain, more, .. } = bucket.got[at];
                 let sum = sums[&peer];
@@ -414,9 +417,9 @@ mod tests {
     #[test]
     fn a_conversation_stays_left_out_when_it_loses_its_place() {
         let mut bucket = Bucket::default();
-        bucket.add(&Sent { back: 900.0, ..sent(1, 1000.0) }, 1.0, false);
+        bucket.add(&sent(1), Octets { out: 1000.0, back: 900.0 }, false);
         for n in 10..30 {
-            bucket.add(&sent(n, 2000.0), 1.0, false);
+            bucket.add(&sent(n), one_way(2000.0), false);
         }
         assert!(bucket.got.iter().all(|got| got.peer != crate::table::mixed(1, 7)));
         assert_eq!(bucket.counted(), 40_000.0);
@@ -426,7 +429,7 @@ mod tests {
     fn a_snapshot_may_say_any_number_of_destinations() {
         let full = || {
             let mut bucket = Bucket::default();
-            (0..8).for_each(|n| bucket.add(&sent(n, 500.0), 1.0, false));
+            (0..8).for_each(|n| bucket.add(&sent(n), one_way(500.0), false));
             bucket
         };
         let mut more = full();
@@ -435,7 +438,7 @@ mod tests {
         let mut fewer = full();
         fewer.got.truncate(3);
         for bucket in [&mut more, &mut fewer] {
-            (20..40).for_each(|n| bucket.add(&sent(n, 900.0), 1.0, true));
+            (20..40).for_each(|n| bucket.add(&sent(n), one_way(900.0), true));
             assert_eq!(bucket.kept(), TOPS_MAX);
             assert!(bucket.top().is_some_and(|share| share.bytes == 900.0));
         }
@@ -447,14 +450,14 @@ mod tests {
         let empty = bucket.heap_bytes();
         for n in 0..40 {
             let name = format!("workload-{n}");
-            let of = sent(n, 100.0 + n as f64);
+            let of = sent(n);
             let address = of.address.filter(|_| n % 2 == 1);
-            bucket.add(&Sent { address, name: Some(&name), ..of }, 1.0, false);
+            bucket.add(&Sent { address, name: Some(&name), ..of }, one_way(100.0 + n as f64), false);
             assert!(bucket.names.as_ref().is_some_and(|names| names.len() <= TOPS_MAX));
         }
-        bucket.add(&Sent { address: None, name: Some("store"), ..sent(99, 9e9) }, 1.0, false);
+        bucket.add(&Sent { address: None, name: Some("store"), ..sent(99) }, one_way(9e9), false);
         assert!(bucket.top().is_some_and(|share| share.place == Place::Name("store".into())));
-        (200..240).for_each(|n| bucket.add(&sent(n, 9e9), 1.0, false));
+        (200..240).for_each(|n| bucket.add(&sent(n), one_way(9e9), false));
         assert!(bucket.names.is_none() && bucket.top().is_some_and(|share| share.place.address().is_some()));
         bucket.start(1);
         assert_eq!(bucket.heap_bytes(), empty);
@@ -463,9 +466,9 @@ mod tests {
     #[test]
     fn an_answer_takes_nobodys_place() {
         let mut bucket = Bucket::default();
-        (0..8).for_each(|n| bucket.add(&sent(n, 1.0), 1.0, false));
+        (0..8).for_each(|n| bucket.add(&sent(n), one_way(1.0), false));
         let before = bucket.got.clone();
-        bucket.add(&Sent { back: 1e9, ..sent(99, 0.0) }, 1.0, false);
+        bucket.add(&sent(99), Octets { out: 0.0, back: 1e9 }, false);
         assert_eq!(bucket.got, before);
     }
 }
