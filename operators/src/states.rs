@@ -115,8 +115,7 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         self.limits.tenant_bytes_max = task_bytes_max / 4 * 3;
     }
 
-    /// Runs `work` on one key's state, then accounts for its bytes and its wish to be woken. `work` gets the state and
-    /// returns (wake wish, forget).
+    /// Runs `work` on one key's state, its wake wish and "forget", then accounts for its bytes and its wish to be woken.
     pub fn touch<T>(
         &mut self,
         key: &HostKey,
@@ -124,16 +123,13 @@ impl<S: Default + Serialize + DeserializeOwned + Footprint> KeyedStates<S> {
         now: EventTime,
         work: impl FnOnce(&mut S, &mut Option<EventTime>, &mut bool) -> T,
     ) -> T {
-        let place = match self.pages.find(key, route) {
-            Some(place) => place,
-            None => self.newcomer(key, route, now),
-        };
+        let place = self.pages.find(key, route).unwrap_or_else(|| self.newcomer(key, route, now));
         self.touch_at(place, key, now, work)
     }
 
     /// The same for a key that has a state, or shall have one because it is `wanted`; else nothing happens. What is known of
     /// the state's place is used and kept up to date: as long as it is, nobody else gives the key a state.
-    // In place, as [`Self::touch_at`]: what `work` takes along would be copied on the way, in other pieces than it was written.
+    // In place: what `work` takes along would be copied on the way, in other pieces than it was written.
     #[inline(always)]
     pub fn touch_where<T>(
         &mut self,
