@@ -156,7 +156,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     save(args, &report)
 }
 
-/// Writes what there is: a long run that is stopped has left what it measured.
+/// Writes what there is: a long run that is stopped has left the measures that it was done with.
 fn save(args: &Args, report: &Report) -> anyhow::Result<()> {
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report.json()?)? + "\n";

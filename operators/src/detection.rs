@@ -76,9 +76,8 @@ pub struct SliceOutput {
 impl SliceOutput {
     /// Empties it for the next slice. The room for an ordinary one's pairs stays.
     pub fn clear(&mut self) {
-        self.findings.clear();
-        self.duplicates = 0;
-        if self.contacts.len() > ROOM_CONTACTS { self.contacts = Contacts::default() } else { self.contacts.clear() }
+        (self.findings, self.duplicates) = (Vec::new(), 0);
+        if self.contacts.bytes() > ROOM_BYTES { self.contacts = Contacts::default() } else { self.contacts.clear() }
     }
 }
 
@@ -91,8 +90,8 @@ pub(crate) const ROWS_AHEAD: usize = 4;
 /// Rows whose room is kept for the next host; what a scanning host took goes back.
 const ROOM_ROWS_MAX: usize = 4096;
 
-/// New pairs of a slice for which room is kept for the next one.
-const ROOM_CONTACTS: usize = 4096;
+/// Bytes of a slice's new pairs whose room is kept for the next one.
+const ROOM_BYTES: usize = 256 << 10;
 
 /// Hosts of one slice between two looks at the limits of state: a slice with many newcomers cannot outgrow them by more.
 const HOSTS_UNCHECKED_MAX: u32 = 1024;

@@ -25,13 +25,16 @@ use crate::worker::{Bound, Clock};
 /// Partitions of a backtest's findings and signals. Signals do not depend on partitions; findings are few.
 const FINDINGS_PARTITIONS: u32 = 1;
 
-/// Bytes of files for which obs has a partition each, at least as many as the topology says and at most
-/// [`OBS_PARTITIONS_MOST`]: the states of all hosts together are more than the caches hold, those of a part are not, and a part
-/// works through some slices at a time. Every slice is told of by every partition, which few rows do not repay.
+/// Bytes of files for which obs has a partition each, where that is more than the topology says, up to [`OBS_PARTITIONS_MOST`]:
+/// the states of all hosts together are more than the caches hold, those of a part are not, and a part works through some
+/// slices at a time. Every slice is told of by every partition, which few rows do not repay.
 const OBS_PARTITION_BYTES: u64 = 16 << 20;
 
 /// See [`OBS_PARTITION_BYTES`].
-const OBS_PARTITIONS_MOST: u32 = 32;
+const OBS_PARTITIONS_MOST: u64 = 32;
+
+/// State that a part may hold at least: below it hosts would be forgotten for being in one part and not in another.
+const OBS_PARTITION_STATE_BYTES: u64 = 64 << 20;
 
 /// A log that has to be asked over a network hands its records out within so long, or is asked again.
 const READ_WAIT: Duration = Duration::from_millis(200);
@@ -207,7 +210,8 @@ impl Plan {
     fn part(&mut self, config: &BacktestConfig) {
         let Self { topology, files, .. } = self;
         let bytes: u64 = files.iter().map(|f| f.bytes).sum();
-        let of_bytes = u32::try_from(bytes / OBS_PARTITION_BYTES).unwrap_or(u32::MAX).min(OBS_PARTITIONS_MOST);
+        let state_bytes = topology.limits.state_bytes.saturating_mul(topology.obs.partitions.into());
+        let of_bytes = (bytes / OBS_PARTITION_BYTES).min(state_bytes / OBS_PARTITION_STATE_BYTES).min(OBS_PARTITIONS_MOST) as u32;
         let (obs, findings) = config.partitions.unwrap_or((topology.obs.partitions.max(of_bytes), FINDINGS_PARTITIONS));
         // A task of a backtest holds what several of a deployment hold together: limits act at the same amount of state.
         let together = |bytes: u64, tasks: u32, here: u32| bytes.saturating_mul(tasks.into()) / u64::from(here.max(1));
@@ -375,5 +379,48 @@ impl SignalReader {
             }
         }
         Ok(self.found.len() > before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::input::{FileInput, FileSet};
+
+    #[test]
+    fn much_data_is_worked_through_in_more_parts_that_may_hold_the_same_together() {
+        let parted = |mib: u64, state_bytes: Option<u64>, partitions: Option<(u32, u32)>| {
+            let mut topology = Topology::of(LogChoice::Memory, Vec::new());
+            topology.limits.state_bytes = state_bytes.unwrap_or(topology.limits.state_bytes);
+            let config = BacktestConfig {
+                inputs: vec![InputSpec::Files { format: "probectl-flow".to_owned(), path: "unread".to_owned() }],
+                topology: Some(topology.clone()),
+                tenant: None,
+                internal: Vec::new(),
+                rules: Vec::new(),
+                own_rules: true,
+                flush: None,
+                log: None,
+                poll_records: 1,
+                partitions,
+            };
+            let mut plan = Plan::new(&config).unwrap();
+            plan.files.push(FileSet { bytes: mib << 20, ..FileSet::new(Vec::new(), FileInput::Records).unwrap() });
+            plan.part(&config);
+            let (here, there) = (plan.topology.obs.partitions, topology.obs.partitions);
+            let (parts, limits) = (u64::from(here), (plan.topology.limits, topology.limits));
+            for (of_part, of_task) in [(limits.0.state_bytes, limits.1.state_bytes), (limits.0.slice_bytes, limits.1.slice_bytes)]
+            {
+                let (together, wanted) = (of_part * parts, of_task * u64::from(there));
+                assert!((wanted - parts + 1..=wanted).contains(&together), "{together} of {wanted}");
+            }
+            here
+        };
+        let (few, most) = (Topology::of(LogChoice::Memory, Vec::new()).obs.partitions, OBS_PARTITIONS_MOST as u32);
+        assert_eq!((parted(0, None, None), parted(20 * 16, None, None), parted(100_000, None, None)), (few, 20, most));
+        // A part that could hold next to nothing would forget hosts that a larger one keeps.
+        assert_eq!(parted(100_000, Some(20 << 20), None), few);
+        assert_eq!(parted(100_000, None, Some((3, 1))), 3);
     }
 }

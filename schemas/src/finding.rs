@@ -94,6 +94,11 @@ impl Contacts {
         self.at.push(at);
     }
 
+    /// Bytes of its texts and times.
+    pub fn bytes(&self) -> usize {
+        self.tenant.bytes() + self.host.bytes() + self.destination.bytes() + self.at.len() * size_of::<EventTime>()
+    }
+
     /// Empties it; the room stays.
     pub fn clear(&mut self) {
         self.tenant.clear();

@@ -244,11 +244,12 @@ impl Under {
     }
 }
 
-/// A run, and what our broker took per row meanwhile.
+/// A run, and what our broker took per row meanwhile; of a run that needs one.
 fn with_broker(place: &Place, job: &Job) -> anyhow::Result<(Measured, Option<f64>)> {
-    let before = place.broker_cpu();
+    let broker = || place.broker_cpu().filter(|_| matches!(job.source, Source::Kafka(_)));
+    let before = broker();
     let measured = job.run()?;
-    let used = before.zip(place.broker_cpu()).map(|(before, after)| after.since(before).total_s());
+    let used = before.zip(broker()).map(|(before, after)| after.since(before).total_s());
     Ok((measured, used.map(|s| s * 1e9 / job.rows.max(1) as f64)))
 }
 

@@ -164,8 +164,12 @@ impl Report {
         out += "Each figure is the median of the rounds named, the range beside it. CPU is user and system time of our processes \
                 alone. The limit is one process that consumes the same records with librdkafka (from files and the embedded log: \
                 reads them) and decodes the same fields into columns, in turn with the pipeline. The pipeline runs exactly once, \
-                with all snapshots that fell due. The three logs are measured in turn, round by round, and so are the numbers of \
-                workers; one against another is the median of the rounds' own ratios.\n\n";
+                with all snapshots that fell due.";
+        if self.section("embedded").is_some() || self.section("workers-2").is_some() {
+            out += " The three logs run in turn, round by round, beside a broker that idles, and so do the numbers of workers; one \
+                    against another is the median of the rounds' own ratios.";
+        }
+        out += "\n\n";
         out += "## Budgets\n\n| budget | allowed | found | |\n| --- | ---: | ---: | --- |\n";
         for b in self.budgets() {
             _ = writeln!(out, "| {} | {} | {} | {} |", b.what, b.allowed, b.found, if b.met { "met" } else { "**missed**" });

@@ -1,6 +1,7 @@
 //! The product's own way over a folder of Zeek logs: what `tidewatch backtest --input zeek:DIR --tenant quality` runs, in
 //! this process, with the rules that are shipped. Nothing of a detector is rebuilt here.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -74,12 +75,16 @@ pub fn run(dir: &Path, internal: &[&str], rules: &[Rule]) -> Result<Ran> {
     let outcome = backtest::run(&config, system_clock(), |_| ()).with_context(|| dir.display().to_string())?;
     let cpu_ns = thread_cpu_ns().saturating_sub(before);
     let total = outcome.ledger.total();
-    let rules = outcome.board.values().flat_map(|task| &task.rules);
+    let mut states: BTreeMap<String, State> = BTreeMap::new();
+    for rule in outcome.board.values().flat_map(|task| &task.rules) {
+        let state = states.entry(rule.detector.clone()).or_default();
+        (state.keys, state.bytes) = (state.keys + rule.keys, state.bytes + rule.bytes);
+    }
     Ok(Ran {
         signals: outcome.signals.into_iter().map(|(_, signal)| signal).collect(),
         rows: total.normalized,
         lost: total.rejected + total.late,
-        states: rules.map(|r| (r.detector.clone(), State { keys: r.keys, bytes: r.bytes })).collect(),
+        states: states.into_iter().collect(),
         cpu_ns,
     })
 }

@@ -41,7 +41,7 @@ pub(super) fn write_slice(config: &DetectConfig, at: &TopicPartition, slice: Sli
     let mut by_tenant: BTreeMap<&str, Contacts> = BTreeMap::new();
     for (tenant, host, destination, at) in output.contacts.rows() {
         if tenant.len() + host.len() + destination.len() <= CONTACT_BYTES_MAX {
-            // A fair share for each tenant that comes: together not much more than there is, however many they are.
+            // A fair share for each tenant that comes; of a thousand, seven times what there is together.
             let share = output.contacts.len() / (by_tenant.len() + 1);
             let contacts = by_tenant.entry(tenant).or_insert_with(|| Contacts::with_capacity(share));
             contacts.push_texts(tenant, host, destination, at);

@@ -28,8 +28,6 @@ use crate::log::{Append, CommitError, Committed, LogError, METADATA_BYTES_MAX, P
 const SERVE_STEP: Duration = Duration::from_millis(1);
 /// Events of the client served in one go.
 const EVENTS_SERVED_MAX: usize = 64;
-/// Events besides reports (words of the client, or none) after which the rest waits for the next go.
-const OTHER_EVENTS: u32 = 16;
 /// Longest single wait of a read-back.
 const READ_STEP: Duration = Duration::from_millis(500);
 
@@ -162,13 +160,12 @@ impl Client for KafkaClient {
             std::thread::sleep(wait);
         }
         let Some(producer) = &self.producer else { return };
-        // A poll that may not wait serves one event: a report of many records, or something else that nobody counts.
-        let mut others = 0;
+        // A poll that may not wait serves one event; a report is one of many records. What waits to be served, words of the
+        // client included, counts as in flight.
         for _ in 0..EVENTS_SERVED_MAX {
             let before = producer.in_flight_count();
             producer.poll(Duration::ZERO);
-            others += u32::from(producer.in_flight_count() == before);
-            if others == OTHER_EVENTS {
+            if producer.in_flight_count() == before {
                 break;
             }
         }
