@@ -406,7 +406,9 @@ mod tests {
                 partitions,
             };
             let mut plan = Plan::new(&config).unwrap();
-            plan.files.push(FileSet { bytes: mib << 20, ..FileSet::new(Vec::new(), FileInput::Records).unwrap() });
+            let mut files = FileSet::new(Vec::new(), FileInput::Records).unwrap();
+            files.bytes = mib << 20;
+            plan.files.push(files);
             plan.part(&config);
             let (here, there) = (plan.topology.obs.partitions, topology.obs.partitions);
             let (parts, limits) = (u64::from(here), (plan.topology.limits, topology.limits));
