@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde::Serialize;
 use tidewatch::backtest::SignalReader;
 use tidewatch::log::{PollLimit, TopicPartition};
@@ -246,6 +246,8 @@ impl Under {
 
 /// A run, and what our broker took per row meanwhile; of a run that needs one.
 fn with_broker(place: &Place, job: &Job) -> anyhow::Result<(Measured, Option<f64>)> {
+    // What others wrote is on the disk first: a file system that has to write it before it can answer a sync of ours bills us.
+    std::process::Command::new("sync").status().context("cannot run sync")?;
     let broker = || place.broker_cpu().filter(|_| matches!(job.source, Source::Kafka(_)));
     let before = broker();
     let measured = job.run()?;
