@@ -215,6 +215,9 @@ impl KafkaConfig {
     /// Settings that every client shares. Reads the password.
     pub(super) fn client(&self) -> Result<ClientConfig, LogError> {
         self.check()?;
+        // Readers are closed without being waited for, and a call may hang: clients speak TLS until the process is gone. At its end
+        // OpenSSL would free under them what they work with, unless its first call says not to.
+        openssl_sys::init();
         let mut c = ClientConfig::new();
         c.set_log_level(RDKafkaLogLevel::Notice);
         c.set("bootstrap.servers", &self.brokers);
@@ -376,6 +379,8 @@ fn is_loopback(broker: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+    use rdkafka::consumer::BaseConsumer;
+
     use super::*;
 
     #[test]
@@ -420,5 +425,33 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let error = config.client().unwrap_err().to_string();
         assert!(error.contains("password") && !error.contains("hunter2"), "{error}");
+    }
+
+    /// Set in the process that [`openssl_is_not_cleaned_up_at_the_end_of_the_process`] starts.
+    const ENDING: &str = "TIDEWATCH_TEST_ENDING";
+
+    #[test]
+    #[allow(unsafe_code, reason = "OpenSSL's own way to hear of its clean-up")]
+    fn openssl_is_not_cleaned_up_at_the_end_of_the_process() {
+        unsafe extern "C" {
+            fn OPENSSL_atexit(handler: extern "C" fn()) -> std::ffi::c_int;
+        }
+        extern "C" fn cleaned_up() {
+            eprintln!("cleaned up");
+        }
+        if std::env::var_os(ENDING).is_some() {
+            let config = KafkaConfig { tls: Some(KafkaTls::default()), ..KafkaConfig::new("127.0.0.1:1") };
+            let _client: BaseConsumer = config.client().unwrap().create().unwrap();
+            // Safety: the function takes a handler of this signature and keeps it; the handler is a function of this program,
+            // which neither unwinds nor ends before the process.
+            assert_eq!(unsafe { OPENSSL_atexit(cleaned_up) }, 1);
+            std::process::exit(0);
+        }
+        let this = std::env::current_exe().unwrap();
+        let name = "log::kafka::config::tests::openssl_is_not_cleaned_up_at_the_end_of_the_process";
+        let ended = std::process::Command::new(this).args([name, "--exact", "--nocapture"]).env(ENDING, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success() && String::from_utf8_lossy(&ended.stdout).contains("running 1 test"), "{said}");
+        assert!(!said.contains("cleaned up"), "{said}");
     }
 }
