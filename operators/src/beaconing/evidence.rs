@@ -7,9 +7,9 @@
 //! average over the scale is Laplace's and the newest gaps slide; the laboratory measures what it comes to.
 
 use arrayvec::ArrayVec;
-use libm::{exp, fabs, log, sqrt};
+use libm::{fabs, log, sqrt};
 
-use self::curve::{ALTERNATIVES, Alternative, CURVES, Curve, Edges, LOST, SLEEPS_MAX};
+use self::curve::{ALTERNATIVES, Alternative, BELLS, CURVES, Curve, Edges, LOST, SLEEPS_MAX, WIDTHS};
 
 mod curve;
 mod null;
@@ -18,11 +18,14 @@ mod null;
 pub(super) const GAPS_KEPT: usize = super::pair::CONTACTS_MAX - 1;
 
 /// Gaps in a place of their own: a look is too frequent to ask for memory.
-type Gaps = ArrayVec<f64, GAPS_KEPT>;
+type Gaps = ArrayVec<f64, { GAPS_KEPT.next_multiple_of(LANES) }>;
 
-/// Shares of gaps that belong to something else (another program, a night off) that are tried, with the logarithm of
-/// their weight in the average: a pair has mostly one user.
-const FOREIGN: [(f64, f64); 2] = [(0.02, -0.223_143_551), (0.2, -1.609_437_912)];
+/// Gaps that [`slept`] takes at a time: none waits for the one before, and two share a register.
+const LANES: usize = 4;
+
+/// Shares of gaps that belong to something else (another program, a night off) that are tried, with their weight in the
+/// average: a pair has mostly one user.
+const FOREIGN: [(f64, f64); 2] = [(0.02, 0.8), (0.2, 0.2)];
 
 /// Logarithm of the range of periods and of foreign gaps, 1 s to 4 days. It cancels out of the scale's cost: see
 /// [`Sleep::period_cost`].
@@ -85,8 +88,7 @@ fn weigh_where(gaps: &[f64], floor_s: f64, least: f64, leaving: f64) -> Result<F
     if gaps.len() < 3 || gaps.iter().any(|g| !g.is_finite() || *g <= 0.0) {
         return Err(1);
     }
-    let mut sorted: Gaps = gaps.iter().copied().collect();
-    sorted.sort_unstable_by(f64::total_cmp);
+    let sorted = sorted(gaps);
     let wide = densest(&sorted, 2.5);
     let gathered_min = if gaps.len() < GATHERED_MANY { GATHERED_MIN } else { GATHERED_MANY_MIN };
     let missing = gathered_min * gaps.len() as f64 - wide.len() as f64;
@@ -95,18 +97,29 @@ fn weigh_where(gaps: &[f64], floor_s: f64, least: f64, leaving: f64) -> Result<F
     }
     let (wide_s, tight_s) = (mean(wide), mean(densest(&sorted, 1.35)));
 
+    let mut filled_up = sorted.clone();
+    while filled_up.len() % LANES > 0 {
+        // A gap of nothing is near no sleep.
+        filled_up.push(0.0);
+    }
+    let (in_lanes, _) = filled_up.as_chunks::<LANES>();
+    let windows = densest_of(&sorted, WIDTHS);
+
     let null = null::Gaps::new(gaps, floor_s);
     let against = null.simple();
-    let mut all = [[0.0; WAYS]; ALTERNATIVES.len()];
-    let mut best: Option<(f64, Sleep)> = None;
-    for ((alternative, curve), of) in ALTERNATIVES.into_iter().zip(&*CURVES).zip(&mut all) {
-        let guess_s = if alternative.spread < WIDE_SPREAD { tight_s } else { wide_s };
-        let sleep = Sleep::fitted(gaps, &sorted, guess_s, alternative);
-        *of = sleep.weights(gaps, curve);
-        for &ln in of.iter() {
-            if best.is_none_or(|(b, _)| ln > b) {
-                best = Some((ln, sleep));
-            }
+    let mut all = [[Product::ONE; WAYS]; ALTERNATIVES.len()];
+    let mut best: Option<(Product, Sleep)> = None;
+    for (at, (curve, of)) in CURVES.iter().zip(&mut all).enumerate() {
+        let alternative = ALTERNATIVES[at];
+        let sleep = match at.checked_sub(BELLS) {
+            Some(even) => Sleep::even(windows[even], alternative),
+            None => Sleep::bell(in_lanes, if alternative.spread < WIDE_SPREAD { tight_s } else { wide_s }, alternative),
+        };
+        // In order the same cell of the curve serves one gap after the other.
+        *of = sleep.likelihoods(&sorted, curve);
+        let top = most(of);
+        if best.is_none_or(|(b, _)| top > b) {
+            best = Some((top, sleep));
         }
     }
     let Some((_, sleep)) = best else { return Err(1) };
@@ -115,12 +128,12 @@ fn weigh_where(gaps: &[f64], floor_s: f64, least: f64, leaving: f64) -> Result<F
     // Whichever alternative comes there first, were it alone.
     let lacking = |against: f64| {
         let gaps = all.iter().zip(&*CURVES).map(|(of, curve)| {
-            let weight = of.iter().copied().fold(f64::NEG_INFINITY, f64::max) - product - against;
+            let weight = most(of).ln() - product - against;
             (least - weight) / (GAIN_NATS + leaving + curve.peak_ln())
         });
         (gaps.fold(f64::INFINITY, f64::min).ceil() as usize).max(1)
     };
-    let beacon = ln_sum_exp(all.as_flattened()) - log((ALTERNATIVES.len() * LOST.len()) as f64) - product;
+    let beacon = ln_sum(all.as_flattened()) - log((ALTERNATIVES.len() * LOST.len()) as f64) - product;
     // The last null model costs as much as all of this, can only make it lighter, and hardly ever does.
     if beacon - against < least {
         return Err(lacking(against));
@@ -148,6 +161,29 @@ fn densest(sorted: &[f64], factor: f64) -> &[f64] {
     &sorted[from..to]
 }
 
+/// [`densest`] for several factors at once, none of which waits for another: a window's end moves on gap by gap, and its start with
+/// it unless the window holds one gap more than any before.
+fn densest_of<const N: usize>(sorted: &[f64], factors: [f64; N]) -> [&[f64]; N] {
+    let (mut start, mut from) = ([0; N], [0; N]);
+    for last in sorted {
+        for at in 0..N {
+            let first = start[at];
+            let grows = *last <= sorted[first] * factors[at];
+            from[at] = if grows { first } else { from[at] };
+            start[at] = first + usize::from(!grows);
+        }
+    }
+    // Windows never shrink, so the last is as long as the fullest.
+    std::array::from_fn(|at| &sorted[from[at]..from[at] + sorted.len() - start[at]])
+}
+
+/// Gaps in order; numbers above zero are ordered as their bits are.
+fn sorted(gaps: &[f64]) -> Gaps {
+    let mut bits: ArrayVec<u64, GAPS_KEPT> = gaps.iter().map(|gap_s| gap_s.to_bits()).collect();
+    bits.sort_unstable();
+    bits.into_iter().map(f64::from_bits).collect()
+}
+
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
@@ -162,26 +198,20 @@ struct Sleep {
 }
 
 impl Sleep {
-    /// The alternative with the period that the gaps suggest: of a box where most gaps fit in, of a bell the mean of what
-    /// fits, from a first guess on.
-    fn fitted(gaps: &[f64], sorted: &[f64], guess_s: f64, alternative: Alternative) -> Self {
-        if let Some(half) = alternative.half() {
-            let inside = densest(sorted, (1.0 + half) / (1.0 - half));
-            let (least_s, most_s) = (inside[0], inside[inside.len() - 1]);
-            let mean_s = 0.5 * (least_s + most_s);
-            let open = (2.0 * half - (most_s - least_s) / mean_s).max(0.01);
-            return Self { mean_s, alternative, open };
-        }
+    /// The alternative with the period that the gaps suggest: of an even interval from the window that holds most of them.
+    fn even(inside: &[f64], alternative: Alternative) -> Self {
+        let (least_s, most_s) = (inside[0], inside[inside.len() - 1]);
+        let mean_s = 0.5 * (least_s + most_s);
+        let open = (2.0 * alternative.half().unwrap_or_default() - (most_s - least_s) / mean_s).max(0.01);
+        Self { mean_s, alternative, open }
+    }
+
+    /// The same of a bell: the mean of what fits, from a first guess on.
+    fn bell(gaps: &[[f64; LANES]], guess_s: f64, alternative: Alternative) -> Self {
         let (mut mean_s, mut sleeps) = (guess_s, 0.0);
         for _ in 0..REFINEMENTS {
-            let (mut sum_s, per_s) = (0.0, 1.0 / mean_s);
-            sleeps = 0.0;
-            for &g in gaps {
-                if let Some(k) = sleeps_in(g * per_s, alternative.spread) {
-                    sum_s += g;
-                    sleeps += k as f64;
-                }
-            }
+            let (sum_s, of) = slept(gaps, mean_s, alternative.spread);
+            sleeps = of;
             let before_s = mean_s;
             if sleeps > 0.0 {
                 mean_s = sum_s / sleeps;
@@ -194,10 +224,10 @@ impl Sleep {
         Self { mean_s, alternative, open: alternative.spread * sqrt(2.0 * std::f64::consts::PI / sleeps.max(1.0)) }
     }
 
-    /// Log-likelihoods of the gaps over their logarithms, one for each way in which contacts get lost and foreign ones come
-    /// in between, less what the period costs and with the logarithm of the way's share in the average.
-    fn weights(&self, gaps: &[f64], curve: &Curve) -> [f64; WAYS] {
-        let products = match self.alternative.half() {
+    /// Likelihoods of the gaps over their logarithms, one for each way in which contacts get lost and foreign ones come
+    /// in between, less what the period costs and times the way's share in the average.
+    fn likelihoods(&self, gaps: &[f64], curve: &Curve) -> [Product; WAYS] {
+        let mut products = match self.alternative.half() {
             None => self.products(gaps, |ratio| curve.of(ratio)),
             Some(half) => {
                 let edges = Edges::new(half);
@@ -207,8 +237,12 @@ impl Sleep {
                 })
             }
         };
-        let cost = self.period_cost();
-        std::array::from_fn(|way| products[way].ln() + FOREIGN[way % FOREIGN.len()].1 - cost)
+        let kept = self.period_kept();
+        for (way, product) in products.iter_mut().enumerate() {
+            product.mantissa *= kept * FOREIGN[way % FOREIGN.len()].1;
+            product.settle();
+        }
+        products
     }
 
     #[inline]
@@ -229,12 +263,12 @@ impl Sleep {
         products
     }
 
-    /// What it costs to have chosen the period from the data, nats: the integral over periods spread evenly over the
-    /// logarithm, by Laplace for a bell, by the room that the gaps leave for a box. The null models pay likewise, so that
+    /// What is left of a likelihood after its period was chosen from the data: the integral over periods spread evenly over
+    /// the logarithm, by Laplace for a bell, by the room that the gaps leave for a box. The null models pay likewise, so that
     /// the ratio is one of marginal likelihoods under the scale's invariant prior, which keeps it an e-value (Pérez-Ortiz
     /// et al. 2022).
-    fn period_cost(&self) -> f64 {
-        log(LN_RANGE / self.open).max(0.0)
+    fn period_kept(&self) -> f64 {
+        (self.open / LN_RANGE).min(1.0)
     }
 
     /// What the gaps look like under this alternative.
@@ -266,6 +300,30 @@ fn sleeps_in(ratio: f64, spread: f64) -> Option<usize> {
     near.then_some(k as usize)
 }
 
+/// The sum of the gaps that are one or more sleeps of `mean_s`, as [`sleeps_in`] says but for rounding, and of the sleeps: without a
+/// branch or a table, since the period of every bell is refined by it.
+fn slept(gaps: &[[f64; LANES]], mean_s: f64, spread: f64) -> (f64, f64) {
+    const BEYOND: f64 = (SLEEPS_MAX + 1) as f64;
+    // Added to and taken from a small number it leaves the whole number next to it.
+    const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
+    let (per_s, variance) = (1.0 / mean_s, 9.0 * spread * spread);
+    let (mut sum_s, mut sleeps) = ([0.0; LANES], [0.0; LANES]);
+    for gaps in gaps {
+        for lane in 0..LANES {
+            let ratio = gaps[lane] * per_s;
+            let ratio = if ratio < BEYOND { ratio } else { BEYOND };
+            let k = (ratio + WHOLE) - WHOLE;
+            let k = if k > 1.0 { k } else { 1.0 };
+            let (off, reach) = (ratio - k, variance * k);
+            let reach = if reach > 0.02 * 0.02 { reach } else { 0.02 * 0.02 };
+            let fits = (off * off <= reach) & (k < BEYOND);
+            sum_s[lane] += if fits { gaps[lane] } else { 0.0 };
+            sleeps[lane] += if fits { k } else { 0.0 };
+        }
+    }
+    (sum_s.iter().sum(), sleeps.iter().sum())
+}
+
 /// Square roots of 0 to [`SLEEPS_MAX`].
 const SQRT: [f64; SLEEPS_MAX + 1] = [
     0.0,
@@ -290,15 +348,17 @@ fn nearest(value: f64) -> f64 {
 /// of them are far inside a double's range.
 const PRODUCT_TERMS: usize = 8;
 
-/// A product of densities, its exponent apart, so that one logarithm does for all: logarithms cost the most here.
-#[derive(Clone, Copy)]
+/// A product of densities, its exponent apart, so that one logarithm does for all: logarithms cost the most here. Settled ones are
+/// ordered as the numbers are.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 struct Product {
-    mantissa: f64,
     exponent: i64,
+    /// From 1 up to 2 once settled.
+    mantissa: f64,
 }
 
 impl Product {
-    const ONE: Self = Self { mantissa: 1.0, exponent: 0 };
+    const ONE: Self = Self { exponent: 0, mantissa: 1.0 };
 
     /// Sets the exponent apart.
     #[inline]
@@ -323,13 +383,19 @@ fn ln_product(gaps: &[f64]) -> f64 {
     product.ln()
 }
 
-/// Logarithm of the sum of exponentials.
-fn ln_sum_exp(values: &[f64]) -> f64 {
-    let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if !top.is_finite() {
-        return f64::NEG_INFINITY;
-    }
-    top + log(values.iter().map(|v| exp(v - top)).sum::<f64>())
+/// The largest of settled products.
+fn most(products: &[Product]) -> Product {
+    products.iter().copied().fold(Product { exponent: i64::MIN, mantissa: 1.0 }, |a, b| if b > a { b } else { a })
+}
+
+/// Logarithm of the sum of settled products.
+fn ln_sum(products: &[Product]) -> f64 {
+    let top = most(products).exponent;
+    // What lies 2^60 below the largest is nothing beside it.
+    let part = |p: &Product| {
+        if top - p.exponent < 60 { p.mantissa * f64::from_bits(((1023 - (top - p.exponent)) as u64) << 52) } else { 0.0 }
+    };
+    log(products.iter().map(part).sum::<f64>()) + top as f64 * std::f64::consts::LN_2
 }
 
 #[cfg(test)]

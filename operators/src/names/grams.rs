@@ -18,6 +18,9 @@ pub const SHAPES: usize = 14;
 /// Longest run of characters, the ends of the label included.
 const RUN_MAX: usize = 5;
 
+/// Runs of the longest label: of two characters and more, each length one place fewer than the one before.
+pub const RUNS: usize = (RUN_MAX - 1) * (LABEL_BYTES_MAX + 2) - RUN_MAX * (RUN_MAX - 1) / 2;
+
 /// Characters as the model knows them: 0 nothing, 1 and 2 the ends, letters, digits, hyphen, underscore, all others.
 pub const CODES: usize = 42;
 

@@ -7,9 +7,11 @@
 //! Always holds: no allocation per name; the same label gives the same score on every machine: sums of integers, then
 //! float additions and multiplications in a fixed order, and `libm`.
 
+use arrayvec::ArrayVec;
+
 use super::chain::{self, CHAIN_BYTES, CHAIN_MEASURES};
 use super::domain::LABEL_BYTES_MAX;
-use super::grams::{BUCKETS, CODES, Coded, SHAPES, buckets, shape};
+use super::grams::{BUCKETS, CODES, Coded, RUNS, SHAPES, buckets, shape};
 use super::words::{self, WORD_MEASURES, WORDS_BYTES};
 
 /// Networks whose answers are averaged.
@@ -130,6 +132,9 @@ pub fn windows(coded: &Coded, mut each: impl FnMut([usize; FILTER_CODES])) {
     }
 }
 
+// Sums of a row's numbers over all runs of a label are that small: twice as many fit a register.
+const _: () = assert!(RUNS * 128 <= i16::MAX as usize);
+
 impl<'a> Model<'a> {
     /// Reads a model file. `None` = not one of this layout.
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
@@ -174,22 +179,16 @@ impl<'a> Model<'a> {
         let label = &label[..label.len().min(LABEL_BYTES_MAX)];
         let coded = Coded::of(label);
         let measures = measures(self.chain, self.words, label, &coded);
-        let mut sums = [0_i32; ROW];
-        let mut runs = 0_u32;
-        buckets(&coded, |bucket| {
-            let row = &self.table[bucket * ROW..(bucket + 1) * ROW];
-            for (sum, number) in sums.iter_mut().zip(row) {
-                *sum += i32::from(*number as i8);
-            }
-            runs += 1;
-        });
+        let mut runs = ArrayVec::<usize, RUNS>::new();
+        buckets(&coded, |bucket| runs.push(bucket));
+        let sums = self.sums(&runs);
         // By the root of the number of runs: a long label's evidence is stronger than a short one's, but not by its length.
-        let factor = 1.0 / libm::sqrtf(runs.max(1) as f32);
+        let factor = 1.0 / libm::sqrtf(runs.len().max(1) as f32);
         let mut judged = Judged { logit: 0.0, by_chance: 0.0 };
         for (member, sums) in self.members.iter().zip(sums.chunks_exact(WIDTH)) {
             let mut inputs = [0.0_f32; INPUTS];
             for (input, sum) in inputs.iter_mut().zip(sums) {
-                *input = *sum as f32 * (member.scale * factor);
+                *input = f32::from(*sum) * (member.scale * factor);
             }
             inputs[WIDTH..WIDTH + FILTERS].copy_from_slice(&member.filtered(&coded));
             inputs[WIDTH + FILTERS..].copy_from_slice(&measures);
@@ -198,6 +197,19 @@ impl<'a> Model<'a> {
             judged.by_chance += one.by_chance / MEMBERS as f32;
         }
         judged
+    }
+
+    /// The sum of the rows of these buckets. On its own, so that the sums stay in registers from the first row to the last.
+    #[inline(never)]
+    fn sums(&self, buckets: &[usize]) -> [i16; ROW] {
+        let mut sums = [0_i16; ROW];
+        for bucket in buckets {
+            let row = &self.table[bucket * ROW..(bucket + 1) * ROW];
+            for (sum, number) in sums.iter_mut().zip(row) {
+                *sum += i16::from(*number as i8);
+            }
+        }
+        sums
     }
 }
 

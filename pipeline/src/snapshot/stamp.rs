@@ -8,7 +8,7 @@ pub const LAYOUT: u32 = 8;
 /// Version of what tasks write for given records. Raise it whenever the same rows, rules and state can give other findings
 /// or signals than before: a task then goes over to it only at a snapshot that lies at its committed offset, because
 /// re-processing could not reproduce what the older binary committed.
-pub const OUTPUT_VERSION: u32 = 9;
+pub const OUTPUT_VERSION: u32 = 10;
 
 /// First bytes of every object.
 const MAGIC: [u8; 8] = *b"tidesnap";

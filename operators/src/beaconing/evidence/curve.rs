@@ -30,6 +30,23 @@ pub(super) const ALTERNATIVES: [Alternative; 14] = [
     Alternative { even: true, spread: 0.53 },
 ];
 
+/// So many of them are bells, the first.
+pub(super) const BELLS: usize = 6;
+
+/// The longest of one sleep over the shortest, of the even intervals.
+pub(super) const WIDTHS: [f64; ALTERNATIVES.len() - BELLS] = {
+    let mut widths = [0.0; ALTERNATIVES.len() - BELLS];
+    let mut at = 0;
+    while at < ALTERNATIVES.len() {
+        match ALTERNATIVES[at].half() {
+            Some(half) => widths[at - BELLS] = (1.0 + half) / (1.0 - half),
+            None => assert!(at < BELLS),
+        }
+        at += 1;
+    }
+    widths
+};
+
 /// One way in which sleeps vary.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Alternative {
@@ -44,8 +61,8 @@ const BLUR: f64 = 1.03;
 
 impl Alternative {
     /// Half the width, over the mean, of an even interval; `None` of a bell.
-    pub fn half(self) -> Option<f64> {
-        self.even.then_some(self.spread * 1.732_050_807_568_877_2 * BLUR)
+    pub const fn half(self) -> Option<f64> {
+        if self.even { Some(self.spread * 1.732_050_807_568_877_2 * BLUR) } else { None }
     }
 }
 

@@ -145,7 +145,7 @@ fn two_rates_come_to_no_more_than_their_bound() {
 fn a_product_is_that_of_its_logarithms() {
     let mut stream = Stream::new(5);
     for n in [1, 7, 8, 9, 95] {
-        let terms: Vec<f64> = (0..n).map(|_| exp(60.0 * stream.next() - 45.0)).collect();
+        let terms: Vec<f64> = (0..n).map(|_| libm::exp(60.0 * stream.next() - 45.0)).collect();
         let mut product = Product::ONE;
         for chunk in terms.chunks(PRODUCT_TERMS) {
             chunk.iter().for_each(|t| product.mantissa *= t);
@@ -164,5 +164,53 @@ fn the_short_ways_are_exact() {
     let edges = [0.0, 0.5, 0.499_999_999_999_999_94, 1.5, 2.5, 0.1, 7.999_999_999_999_999, 4_503_599_627_370_497.5, 1e18];
     for value in some.chain(edges) {
         assert_eq!(nearest(value), libm::round(value), "{value:e}");
+    }
+}
+
+#[test]
+fn many_at_a_time_is_one_after_the_other() {
+    let mut stream = Stream::new(17);
+    for round in 0..300u64 {
+        let n = 3 + round as usize % (GAPS_KEPT - 2);
+        let period_s = [0.003, 10.0, 300.0, 1e9][round as usize % 4];
+        let gaps: Vec<f64> = match round % 3 {
+            0 => sleeps(round + 1, n, period_s, stream.next(), 0.3),
+            1 => (0..n).map(|_| -period_s * log(stream.next())).collect(),
+            _ => (0..n).map(|i| period_s * (i % 5 + 1) as f64).collect(),
+        };
+        let sorted = sorted(&gaps);
+        let mut expected = gaps.clone();
+        expected.sort_by(f64::total_cmp);
+        assert_eq!(sorted.as_slice(), expected);
+
+        let factors = [1.0, 1.02, 1.35, 2.5, 40.0];
+        assert_eq!(densest_of(&sorted, factors), factors.map(|factor| densest(&sorted, factor)));
+
+        let mut filled_up = sorted.clone();
+        filled_up.extend(std::iter::repeat_n(0.0, n.next_multiple_of(LANES) - n));
+        for Alternative { spread, .. } in &ALTERNATIVES[..BELLS] {
+            let (sum_s, sleeps) = slept(filled_up.as_chunks().0, period_s, *spread);
+            let fitting = sorted.iter().filter_map(|g| Some((g, sleeps_in(g * (1.0 / period_s), *spread)?)));
+            let (expected_s, expected) = fitting.fold((0.0, 0), |(sum_s, sleeps), (g, k)| (sum_s + g, sleeps + k));
+            assert!(sleeps == expected as f64 && fabs(sum_s - expected_s) <= 1e-12 * expected_s, "{spread} {period_s} {gaps:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sum_of_products_is_that_of_numbers() {
+    let mut stream = Stream::new(23);
+    for n in 1..60 {
+        let values: Vec<f64> = (0..n).map(|_| libm::exp(200.0 * stream.next() - 100.0)).collect();
+        let products: Vec<Product> = values
+            .iter()
+            .map(|value| {
+                let mut product = Product { mantissa: *value, ..Product::ONE };
+                product.settle();
+                product
+            })
+            .collect();
+        assert!(fabs(ln_sum(&products) - log(values.iter().sum())) < 1e-12);
+        assert!(fabs(most(&products).ln() - log(values.iter().copied().fold(0.0, f64::max))) < 1e-12);
     }
 }
