@@ -218,13 +218,13 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
     if args.skew > 0.0 {
         run(place, report, "even", Shape { skew: 0.0, ..base.clone() })?;
     } else if args.measure == Measure::All {
-        run(place, report, "skewed", Shape { skew: 0.2, rounds: 1, allocations: false, ..base.clone() })?;
+        run(place, report, "skewed", Shape { skew: 0.2, allocations: false, ..base.clone() })?;
     }
     if wants(Measure::Inputs) {
         for (name, kind) in [("flow", Kind::Flow), ("dns", Kind::Dns), ("zeek", Kind::Zeek)] {
             if kind != base.kind {
                 let flows = base.flows / 5;
-                run(place, report, name, others(Shape { kind, flows, rounds: base.rounds.min(3), ..base.clone() }))?;
+                run(place, report, name, others(Shape { kind, flows, ..base.clone() }))?;
             }
         }
     }
@@ -232,7 +232,7 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
         // A broker on the same cores would be measured with it.
         let all = [("workers-1-core-1", 1, true), ("workers-1", 1, false), ("workers-2", 2, false)];
         let all = all.map(|(name, workers, one_core)| {
-            let shape = Shape { workers, one_core, log: LogKind::Embedded, rounds: base.rounds.min(3), ..base.clone() };
+            let shape = Shape { workers, one_core, log: LogKind::Embedded, ..base.clone() };
             (name, others(shape))
         });
         in_turn(args, place, report, &all)?;
@@ -288,7 +288,6 @@ fn scaled(base: &Shape, pairs: u64) -> Shape {
         every_s: if pairs > 1_000_000 { SNAPSHOT_EVERY_DEFAULT.as_secs() } else { base.every_s },
         replies: false,
         span_s: u32::try_from(span_s.clamp(600, 100_000)).unwrap_or(u32::MAX),
-        rounds: if pairs > 1_000_000 { 1 } else { base.rounds.min(3) },
         tail_rows: base.flows.min(5_000_000),
         ..base.clone()
     }
