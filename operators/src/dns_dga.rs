@@ -41,7 +41,7 @@
 //! Confidence is the base, 20 at the threshold, up to 45 at twice the
 //! evidence; the share of generated names gives up to 40; a burst of ordinary-looking names 10.
 //!
-//! The name model has 1,858,984 bytes and takes 3.3 us of a core for a name, suffix list included. Its scores are
+//! The name model has 1,858,984 bytes and takes 1.6 us of a core for a name, suffix list included. Its scores are
 //! probabilities where as many names are generated as not, so 0.5 is the balanced point and `score` asks for more.
 //! Trained on one source and tested on another (bench/reports/quality.md, by `tidewatch-bench quality`), it ranks at an area
 //! of 0.982, without word lists 0.986; it finds 0.507 of the names at a false rate of 0.001 and 0.746 at 0.01 (without word

@@ -17,6 +17,7 @@ use tidewatch::topology::{Input, LogChoice, Names, Registry, Stage, Tenancy, Top
 use tidewatch::worker::system_clock;
 use tidewatch::{topics, versions};
 use tidewatch_operators::detectors;
+use tidewatch_schemas::time::EventTime;
 use tidewatch_schemas::wire;
 
 use super::feed::{self, Feed, INPUTS};
@@ -110,7 +111,9 @@ fn say(what: &Said) {
 /// Says how far it is, for ever.
 fn watch(args: &Args, log: &dyn Log, run: &Run, shared: &Shared, feed: Option<&Feed<'_>>) {
     let (mut first, mut all, mut every) = (false, false, false);
-    let mut caught_up = args.again;
+    // When what was there at first had been read. Snapshots before that lie behind all its rows, which a job that catches up
+    // reads as fast as it can: a restart would be as long as the time since then.
+    let mut caught_up = args.again.then_some(EventTime::MIN);
     let mut said = Instant::now();
     // The input's partitions, the one of replayed records, obs and findings.
     let tasks_of_all = (INPUTS + 1 + args.partitions + run.topology.findings.partitions) as usize;
@@ -142,17 +145,20 @@ fn watch(args: &Args, log: &dyn Log, run: &Run, shared: &Shared, feed: Option<&F
         }
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
-            if !caught_up && is_caught_up(args, log, shared, &tasks, tasks_of_all) {
-                caught_up = true;
+            if caught_up.is_none() && is_caught_up(args, log, shared, &tasks, tasks_of_all) {
+                caught_up = Some((run.clock)());
                 say(&Said::CaughtUp);
                 if let Some(feed) = feed {
                     feed.caught_up();
                 }
             }
             let now = (run.clock)();
-            let age = |t: &&TaskStatus| t.snapshot.as_ref().and_then(|s| s.at).map(|at| now.since(at) as f64 / 1e9);
+            let age = |t: &&TaskStatus| {
+                let at = t.snapshot.as_ref().and_then(|s| s.at).filter(|at| caught_up.is_some_and(|since| *at >= since))?;
+                Some(now.since(at) as f64 / 1e9)
+            };
             let ages: Option<Vec<f64>> = detect.iter().map(age).collect();
-            let age_s = ages.filter(|_| caught_up && !detect.is_empty());
+            let age_s = ages.filter(|_| !detect.is_empty());
             let rss_bytes = resident_bytes().map_or(0, |(now, _)| now);
             say(&Said::Age { age_s: age_s.map(|ages| ages.into_iter().fold(0.0, f64::max)), rss_bytes });
         }

@@ -86,8 +86,8 @@ fn bound_s(run: &Figures) -> f64 {
 /// The page.
 fn text(report: &Report) -> String {
     let mut page = "# Restart after kill -9\n\n\
-        Made by `tidewatch-bench restart`; do not edit. The job runs the whole way while rows keep coming, is killed when its snapshots \
-        are as old as they get, and is started again at once: on Kafka as the same static member. Seconds from the kill.\n\n\
+        Made by `tidewatch-bench restart`; do not edit. The job runs the whole way while rows keep coming, is killed when its snapshots, \
+        all of a time when it had caught up, are as old as they get, and is started again at once: on Kafka as the same static member. Seconds from the kill.\n\n\
         | log | pairs | bound | first new epoch, median (worst) | every detect task | every task | kills | load |\n\
         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         .to_owned();

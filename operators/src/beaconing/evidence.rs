@@ -28,7 +28,7 @@ const LANES: usize = 4;
 const FOREIGN: [(f64, f64); 2] = [(0.02, 0.8), (0.2, 0.2)];
 
 /// Logarithm of the range of periods and of foreign gaps, 1 s to 4 days. It cancels out of the scale's cost: see
-/// [`Sleep::period_cost`].
+/// [`Sleep::period_kept`].
 const LN_RANGE: f64 = 12.753;
 
 /// Rounds of refinement of the period; it settles in two.
