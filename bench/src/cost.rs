@@ -232,7 +232,9 @@ fn measure(args: &Args, place: &mut Place, report: &mut Report) -> anyhow::Resul
         // A broker on the same cores would be measured with it.
         let all = [("workers-1-core-1", 1, true), ("workers-1", 1, false), ("workers-2", 2, false)];
         let all = all.map(|(name, workers, one_core)| {
-            let shape = Shape { workers, one_core, log: LogKind::Embedded, ..base.clone() };
+            // Two workers are done in four seconds, and pay for snapshots like one.
+            let every_s = base.every_s.min(2);
+            let shape = Shape { workers, one_core, log: LogKind::Embedded, every_s, ..base.clone() };
             (name, others(shape))
         });
         in_turn(args, place, report, &all)?;

@@ -161,7 +161,8 @@ impl Report {
             self.took_s / 60.0,
             m.command
         );
-        out += "Each figure is the median of the rounds named, the range beside it. CPU is user and system time of our processes \
+        out += "CPU, limit, memory and flows a second are medians of the rounds named, the range beside CPU; topics' bytes, state, snapshots and \
+                signals are of the last round, allocations, catching up and latency of a run each. CPU is user and system time of our processes \
                 alone. The limit is one process that consumes the same records with librdkafka (from files and the embedded log: \
                 reads them) and decodes the same fields into columns, in turn with the pipeline. The pipeline runs exactly once, \
                 with all snapshots that fell due.";

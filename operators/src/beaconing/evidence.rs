@@ -300,8 +300,8 @@ fn sleeps_in(ratio: f64, spread: f64) -> Option<usize> {
     near.then_some(k as usize)
 }
 
-/// The sum of the gaps that are one or more sleeps of `mean_s`, as [`sleeps_in`] says but for rounding, and of the sleeps: without a
-/// branch or a table, since the period of every bell is refined by it.
+/// The sum of the gaps that are one or more sleeps of `mean_s`, and of the sleeps, as [`sleeps_in`] says, but that a half goes to the
+/// even number: without a branch or a table, since the period of every bell is refined by it.
 fn slept(gaps: &[[f64; LANES]], mean_s: f64, spread: f64) -> (f64, f64) {
     const BEYOND: f64 = (SLEEPS_MAX + 1) as f64;
     // Added to and taken from a small number it leaves the whole number next to it.

@@ -99,6 +99,14 @@ fn hostile_gaps_are_refused() {
     assert_eq!(weigh(&[0.0; 9], 2.0, f64::NEG_INFINITY), Err(1));
     assert!(weigh(&[1e18; 9], 2.0, f64::NEG_INFINITY).map_or(true, |f| f.weight.is_finite()));
     assert!(weigh(&[1e-9; 9], 2.0, f64::NEG_INFINITY).map_or(true, |f| !f.weight.is_nan()));
+    // As many as are kept and more, from the shortest to the longest, in any order.
+    let mixed: Vec<f64> = (0..200).map(|i| [1e-9, 1e18, 30.0, 1e-3, 1e9][i * 7 % 5] * (1.0 + i as f64 / 100.0)).collect();
+    for n in [3, 94, 95, 96, 200] {
+        for least in [f64::NEG_INFINITY, 6.0] {
+            assert!(weigh(&mixed[..n], 2.0, least).map_or(true, |f| f.weight.is_finite()), "{n}");
+            assert!(n < 9 || weigh(&vec![30.0; n], 2.0, least).is_ok_and(|f| f.weight > 6.0), "{n}");
+        }
+    }
 }
 
 #[test]
@@ -211,6 +219,9 @@ fn a_sum_of_products_is_that_of_numbers() {
             })
             .collect();
         assert!(fabs(ln_sum(&products) - log(values.iter().sum())) < 1e-12);
+        // Beyond a double's range as well.
+        let far: Vec<Product> = products.iter().map(|p| Product { exponent: p.exponent - 5_000, ..*p }).collect();
+        assert!(fabs(ln_sum(&far) - ln_sum(&products) + 5_000.0 * std::f64::consts::LN_2) < 1e-9);
         assert!(fabs(most(&products).ln() - log(values.iter().copied().fold(0.0, f64::max))) < 1e-12);
     }
 }

@@ -442,7 +442,7 @@ mod tests {
         if std::env::var_os(ENDING).is_some() {
             let config = KafkaConfig { tls: Some(KafkaTls::default()), ..KafkaConfig::new("127.0.0.1:1") };
             let _client: BaseConsumer = config.client().unwrap().create().unwrap();
-            // Safety: the function takes a handler of this signature and keeps it; the handler is a function of this program,
+            // SAFETY: the function takes a handler of this signature and keeps it; the handler is a function of this program,
             // which neither unwinds nor ends before the process.
             assert_eq!(unsafe { OPENSSL_atexit(cleaned_up) }, 1);
             std::process::exit(0);
