@@ -1,7 +1,8 @@
 //! `restart`: how long a job with much state needs from `kill -9` to its next committed epoch. A child process of this
 //! program runs the whole way over Kafka (as the same static member before and after) or over an embedded log, while rows keep
-//! coming; it is killed when its snapshots, all of after the first rows were read, are as old as they get, started again at once in the same place, and timed from the
-//! kill. The figures are of this machine; the bounds beside them are the project's.
+//! coming; once it has caught up and every snapshot is of a time since then, it is killed when they are as old as they get, started
+//! again at once in the same place, and timed from the kill. The figures are of this machine; the bounds beside them are the
+//! project's.
 
 mod child;
 mod feed;
